@@ -1,0 +1,130 @@
+"""How every FastAPI app of ours answers errors, carries request ids and documents both."""
+
+import logging
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from contract.errors import InferenceError, InvalidRequest, RouteNotFound
+from contract.logging import request_id
+
+logger = logging.getLogger(__name__)
+
+REQUEST_ID_HEADER = "x-request-id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def render_error(error: InferenceError) -> JSONResponse:
+    """The answer for an error of the tree."""
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    return JSONResponse(error.to_body(), error.http_status, headers)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Render every error, ours or the framework's, as `{"error": ..., "detail": ...}`."""
+
+    async def handle_ours(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, InferenceError)  # noqa: S101 - registered for this class only
+        return render_error(error)
+
+    async def handle_validation(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class only
+        return render_error(InvalidRequest(_describe(error)))
+
+    async def handle_http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
+        body = RouteNotFound(f"{request.method} {request.url.path}: {error.detail}; /docs lists what there is").to_body()
+        return JSONResponse(body, error.status_code, error.headers)
+
+    async def handle_unknown(request: Request, error: Exception) -> JSONResponse:
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return render_error(InferenceError(request=request_id.get()))
+
+    app.add_exception_handler(InferenceError, handle_ours)
+    app.add_exception_handler(RequestValidationError, handle_validation)
+    app.add_exception_handler(HTTPException, handle_http)
+    app.add_exception_handler(Exception, handle_unknown)
+
+
+def document_errors(*classes: type[InferenceError]) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a route that may answer with these errors."""
+    documented: dict[int | str, dict[str, Any]] = {}
+    for cls in classes:
+        text = f"`{cls.__name__}`: {cls().detail}"
+        known = documented.get(cls.http_status)
+        description = f"{known['description']}<br>{text}" if known else text
+        documented[cls.http_status] = {
+            "description": description,
+            "content": {"application/json": {"example": cls().to_body()}},
+        }
+    return documented
+
+
+ZIP_BODY: Mapping[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["zip_file"],
+                    "properties": {"zip_file": {"type": "string", "format": "binary", "description": "The zip."}},
+                }
+            },
+            "application/zip": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+"""OpenAPI of a body that is a zip. Declared by hand because FastAPI's UploadFile would spool the whole upload first."""
+
+ZIP_ANSWER: Mapping[int | str, dict[str, Any]] = {
+    200: {"description": "The zip.", "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}
+}
+
+
+class RequestIdMiddleware:
+    """Takes the caller's X-Request-ID or makes one; every log line and the answer carry it.
+
+    Pure ASGI: Starlette's BaseHTTPMiddleware would hide the client's disconnect from streaming routes.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(REQUEST_ID_HEADER.encode(), b"").decode("latin-1")
+        current = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        token = request_id.set(current)
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                others = [pair for pair in message["headers"] if pair[0].lower() != REQUEST_ID_HEADER.encode()]
+                message["headers"] = [*others, (REQUEST_ID_HEADER.encode(), current.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            request_id.reset(token)
+
+
+def _describe(error: RequestValidationError) -> str:
+    parts = []
+    for fault in error.errors():
+        where = ".".join(str(part) for part in fault["loc"][1:]) or str(fault["loc"][0])
+        if fault["type"] == "extra_forbidden":
+            parts.append(f"unknown parameter {where!r}")
+        else:
+            parts.append(f"{where}: {fault['msg']}")
+    return "; ".join(parts)

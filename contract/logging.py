@@ -1,0 +1,63 @@
+"""The log format every service shares: one line per event on stdout, as text or JSON.
+
+`log_task(logger, uid)` puts `task=<uid>` first; the request id of the HTTP call being served follows every line.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import MutableMapping
+from contextvars import ContextVar
+from typing import Any
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""Set by the HTTP edge for the time of one request."""
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        current = request_id.get()
+        return f"{line} request={current}" if current and not record.exc_info else line
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if uid := getattr(record, "task", None):
+            fields["task"] = uid
+        if current := request_id.get():
+            fields["request"] = current
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+class TaskLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose every line starts with the task it is about."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Prefix the message and carry the uid as a field of its own for the JSON format."""
+        uid = (self.extra or {}).get("task")
+        kwargs["extra"] = {"task": uid}
+        return f"task={uid} {msg}", kwargs
+
+
+def log_task(logger: logging.Logger, uid: str) -> TaskLogger:
+    """`logger`, for lines about one task."""
+    return TaskLogger(logger, {"task": uid})
+
+
+def configure_logging(level: str, fmt: str) -> None:
+    """Send every log line of this process to stdout, once."""
+    handler = logging.StreamHandler(sys.stdout)
+    text = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    handler.setFormatter(_JsonFormatter() if fmt == "json" else _TextFormatter(text))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for chatty in ("pika", "httpx", "httpcore", "urllib3", "docker", "alembic"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(level)))

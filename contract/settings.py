@@ -1,0 +1,91 @@
+"""The only place that reads the environment.
+
+A service's settings are a frozen pydantic model with one annotated field per variable: the field `max_upload_bytes`
+is the variable `MAX_UPLOAD_BYTES`. An empty variable is an unset one. A `SecretStr` field may come from a file that
+`<VARIABLE>_FILE` names. All faults are reported together.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import quote
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class SettingsError(Exception):
+    """What is wrong with the environment, one line per variable."""
+
+
+def _parse_duration(value: object) -> object:
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", value.strip())):
+        return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+    if isinstance(value, str):
+        raise ValueError("a duration is a number and a unit of s, m, h or d, as in 30d")
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_parse_duration)]
+"""A length of time, written as `90s`, `15m`, `12h` or `30d`."""
+
+
+def environment() -> Mapping[str, str]:
+    """The process's environment."""
+    return os.environ
+
+
+class Settings(BaseModel):
+    """Base of a service's settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+    log_format: Annotated[str, Field(pattern="^(text|json)$")] = "text"
+
+    @classmethod
+    def load(cls, variables: Mapping[str, str] | None = None) -> Self:
+        """Read every field from `variables` (default: the environment). Raises `SettingsError` naming all faults."""
+        source = environment() if variables is None else variables
+        values: dict[str, Any] = {}
+        faults: list[str] = []
+        for field, info in cls.model_fields.items():
+            variable = field.upper()
+            if source.get(variable):
+                values[field] = source[variable]
+            elif "SecretStr" in str(info.annotation) and source.get(f"{variable}_FILE"):
+                path = Path(source[f"{variable}_FILE"])
+                try:
+                    values[field] = path.read_text().strip()
+                except OSError as error:
+                    faults.append(f"{variable}_FILE={path}: cannot be read: {error.strerror}")
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            # Never the input: it may be a secret.
+            faults += [f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors() if e["loc"]]
+            faults += [e["msg"] for e in error.errors() if not e["loc"]]
+        if faults:
+            raise SettingsError("\n".join(faults))
+        return settings
+
+
+class BrokerSettings(Settings):
+    """Where RabbitMQ is."""
+
+    rabbit_hostname: str = "rabbitmq"
+    rabbit_port: Annotated[int, Field(ge=1, le=65535)] = 5672
+    rabbit_user: str = "inference"
+    rabbit_password: SecretStr = SecretStr("")
+    rabbit_vhost: str = "/"
+    rabbit_queue_type: Annotated[str, Field(pattern="^(classic|quorum)$")] = "classic"
+
+    @property
+    def broker_url(self) -> str:
+        """The AMQP URL, password included: never log it."""
+        user, password = quote(self.rabbit_user, safe=""), quote(self.rabbit_password.get_secret_value(), safe="")
+        return f"amqp://{user}:{password}@{self.rabbit_hostname}:{self.rabbit_port}/{quote(self.rabbit_vhost, safe='')}"
