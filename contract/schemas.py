@@ -87,7 +87,7 @@ class TaskSubmission(Query):
 
 
 class TaskPoll(Query):
-    """The query of `GET /api/tasks/{uid}`."""
+    """The query of `GET /api/tasks/{uid}` and of its status."""
 
     wait: Annotated[float, Field(ge=0, le=60, description="Hold the answer up to so many seconds.")] = 0
 
@@ -179,6 +179,7 @@ class Assignment(Message):
     isolation: str
     time_limit_s: int
     memory_limit_bytes: int | None
+    max_unpacked_bytes: int = Field(description="The input, and the model's archive, unpacked.")
     max_output_bytes: int
     input: ArchiveView
     model_archive: ArchiveView | None

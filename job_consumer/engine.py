@@ -44,7 +44,7 @@ class Mount:
     """A folder of the consumer's work directory that the run sees at `target`."""
 
     volume: str
-    """The engine's name for it."""
+    """What the engine's name for it begins with."""
     folder: Path
     """Where this process sees it."""
     target: str
@@ -125,7 +125,10 @@ class Engine(Protocol):
         ...
 
     def follow_log(self, key: RunKey, stop: Event) -> Iterator[bytes]:
-        """The run's stdout and stderr in the order written, from the beginning; ends with the run, or soon after `stop`."""
+        """The run's stdout and stderr in the order written, from the beginning, as far as its limit kept it.
+
+        Ends with the run, or soon after `stop`. Raises `RunVanished`, like every error on the first step of the iterator.
+        """
         ...
 
     def stop(self, key: RunKey, grace_s: float) -> None:
@@ -134,4 +137,8 @@ class Engine(Protocol):
 
     def remove(self, key: RunKey) -> None:
         """Remove the run and everything of it except kept mounts. Nothing to do for a run that is not there."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what this object holds; the runs go on."""
         ...

@@ -1,0 +1,86 @@
+"""The broker as services see it: it rings a bell, the private API holds the truth.
+
+A message is a task's uid and nothing more. Losing, doubling or delaying one may delay a task, never lose it, so nobody
+may learn from a message anything but "now is a good time to claim". Two implementations: `memory_broker` and
+`rabbitmq_broker`.
+"""
+
+from collections.abc import Callable, Sequence
+from threading import Lock
+from types import TracebackType
+from typing import Protocol, Self
+
+CPU_QUEUE = "tasks.cpu"
+GPU_QUEUE = "tasks.gpu"
+
+MAX_WAITING = 100_000
+"""Bells one queue keeps; beyond it the oldest falls out, and its task waits for a consumer's own poll."""
+
+
+class BrokerUnavailable(Exception):
+    """The broker does not answer. A publish that ends so may have arrived all the same."""
+
+
+def queue_for(use_gpu: bool) -> str:
+    """The queue that rings for a task."""
+    return GPU_QUEUE if use_gpu else CPU_QUEUE
+
+
+class Delivery:
+    """A message that one consumer holds until its first `ack` or `requeue`; later calls do nothing.
+
+    Both may be called from any thread, return at once and never raise: when the connection that brought the message is
+    gone, the broker delivers it again by itself.
+    """
+
+    def __init__(self, uid: str, settle: Callable[[bool], None]) -> None:
+        """`settle` takes the message off the broker (True) or gives it back (False)."""
+        self.uid = uid
+        self._settle = settle
+        self._settled = Lock()
+
+    def ack(self) -> None:
+        """The bell was heard: forget the message."""
+        if self._settled.acquire(blocking=False):
+            self._settle(True)
+
+    def requeue(self) -> None:
+        """Give the message back, in its old place, to whoever receives next: that may be this consumer."""
+        if self._settled.acquire(blocking=False):
+            self._settle(False)
+
+
+class Broker(Protocol):
+    """Rings for tasks. Every method may be called from any thread, also at the same time."""
+
+    def publish(self, queue: str, uid: str) -> None:
+        """Return once the broker confirmed the message.
+
+        Raises `BrokerUnavailable` within 5 s in every other case. The error means "unknown", never "not sent".
+        """
+
+    def receive(self, queues: Sequence[str], timeout_s: float) -> Delivery | None:
+        """The next message, from the earliest of `queues` that has one; None when none came.
+
+        A broker that is away looks like empty queues, so a caller's loop never spins; a message that arrives once it
+        is back is still received. Between two calls nothing is held for the caller but what it has not settled: a
+        bell never waits behind a busy consumer while another one is idle. None is also the answer to `wake` and,
+        from then on at once, to `close`.
+        """
+
+    def wake(self) -> None:
+        """Make every `receive` that waits now return None at once; where none waits, the next one."""
+
+    def check(self) -> None:
+        """Raise `BrokerUnavailable`, with the reason, unless publishing and receiving can work. Never waits."""
+
+    def close(self) -> None:
+        """End every call that waits and let go of the broker, which takes back what was not settled. Idempotent."""
+
+    def __enter__(self) -> Self:
+        """The broker itself, closed at the end of the block."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""

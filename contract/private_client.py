@@ -1,0 +1,143 @@
+"""The private API as its consumers call it. Thread-safe; errors arrive as the classes of `contract.errors`."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import httpx
+from pydantic import BaseModel
+
+from contract.errors import InferenceError, ServiceUnavailable, error_from_body
+from contract.schemas import (
+    ArchiveView,
+    Assignment,
+    ClaimRequest,
+    Commit,
+    Failure,
+    Heartbeat,
+    HeartbeatReply,
+    Release,
+    Settled,
+)
+
+TIMEOUT = httpx.Timeout(30, connect=3)
+_TRANSFER_TIMEOUT = httpx.Timeout(300, connect=3)
+"""Between two pieces of a transfer: the other side may be syncing a large file."""
+
+_Answer = TypeVar("_Answer", bound=BaseModel)
+
+
+class PrivateClient:
+    """One consumer's way to the private API. Every call may raise `ServiceUnavailable`, and what the route documents."""
+
+    def __init__(self, url: str, service_token: str) -> None:
+        self._http = httpx.Client(
+            base_url=url, headers={"Authorization": f"Bearer {service_token}"}, timeout=TIMEOUT, trust_env=False
+        )
+
+    def claim(self, request: ClaimRequest) -> Assignment | None:
+        """Ask for a task."""
+        answer = self._call("POST", "/internal/claims", json=request.model_dump())
+        return None if answer is None else Assignment.model_validate(answer)
+
+    def show(self, uid: str, fence: int) -> Assignment:
+        """The assignment of an attempt that still holds its task."""
+        return Assignment.model_validate(self._call("GET", _path(uid, fence)))
+
+    def beat(self, uid: str, fence: int, beat: Heartbeat) -> HeartbeatReply:
+        """Keep the lease."""
+        return self._post(HeartbeatReply, uid, fence, "heartbeat", beat)
+
+    def commit(self, uid: str, fence: int, commit: Commit) -> Settled:
+        """Make the uploaded output the result."""
+        return self._post(Settled, uid, fence, "commit", commit)
+
+    def fail(self, uid: str, fence: int, failure: Failure) -> Settled:
+        """End the task as failed."""
+        return self._post(Settled, uid, fence, "failure", failure)
+
+    def release(self, uid: str, fence: int, release: Release) -> Settled:
+        """Give the task back."""
+        return self._post(Settled, uid, fence, "release", release)
+
+    def append_log(self, uid: str, fence: int, offset: int, piece: bytes) -> int:
+        """Add at most 1 MiB to the log; returns the offset after it."""
+        answer = self._call("POST", _path(uid, fence, "log"), params={"offset": offset}, content=piece)
+        return int(answer)
+
+    def fetch_input(self, uid: str, fence: int, target: Path) -> None:
+        """Write the task's zip to `target`."""
+        self._fetch(_path(uid, fence, "input"), target)
+
+    def fetch_model(self, uid: str, fence: int, target: Path) -> None:
+        """Write the model's zip to `target`."""
+        self._fetch(_path(uid, fence, "model"), target)
+
+    def upload_output(self, uid: str, fence: int, pieces: Iterable[bytes]) -> ArchiveView:
+        """Stream the output zip; the answer says what arrived."""
+        answer = self._call(
+            "PUT",
+            _path(uid, fence, "output"),
+            content=_bytes_only(pieces),
+            headers={"Content-Type": "application/zip"},
+            timeout=_TRANSFER_TIMEOUT,
+        )
+        return ArchiveView.model_validate(answer)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def _post(self, kind: type[_Answer], uid: str, fence: int, action: str, body: BaseModel) -> _Answer:
+        return kind.model_validate(self._call("POST", _path(uid, fence, action), json=body.model_dump(mode="json")))
+
+    def _call(self, method: str, path: str, **options: Any) -> Any:
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            raise _unreachable(error) from error
+        if response.is_success:
+            return response.json()
+        raise _error_of(response)
+
+    def _fetch(self, path: str, target: Path) -> None:
+        try:
+            with (
+                self._http.stream("GET", path, timeout=_TRANSFER_TIMEOUT) as response,
+                target.open("wb") as file,
+            ):
+                if not response.is_success:
+                    response.read()
+                    raise _error_of(response)
+                for piece in response.iter_raw(1024**2):
+                    file.write(piece)
+        except httpx.TransportError as error:
+            raise _unreachable(error) from error
+
+
+def _path(uid: str, fence: int, action: str | None = None) -> str:
+    base = f"/internal/tasks/{uid}/attempts/{fence}"
+    return base if action is None else f"{base}/{action}"
+
+
+def _bytes_only(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    # An empty piece would end a chunked body early.
+    return (piece for piece in pieces if piece)
+
+
+def _unreachable(error: httpx.TransportError) -> ServiceUnavailable:
+    return ServiceUnavailable(f"the private API cannot be reached: {type(error).__name__}: {error}")
+
+
+def _error_of(response: httpx.Response) -> InferenceError:
+    try:
+        body = response.json()
+    except ValueError:
+        body = {}
+    return error_from_body(body if isinstance(body, dict) else {}, response.status_code)

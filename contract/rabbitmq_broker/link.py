@@ -1,0 +1,161 @@
+"""One connection that comes back: opening, backoff, goodbye, and what was wrong with it."""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pika
+from pika.adapters.select_connection import IOLoop
+from pika.exceptions import ChannelClosedByBroker
+
+from contract.rabbitmq_broker.topology import Topology
+
+logger = logging.getLogger(__name__)
+
+SET_UP_LIMIT_S = 10.0
+MAX_BACKOFF_S = 5.0
+STEADY_S = 10.0
+"""A connection that lasted so long makes the next backoff start afresh."""
+
+
+class Link:
+    """A connection with one channel, opened again until closed.
+
+    `_channel` is set exactly while the link is ready: queues declared, channel set up. Everything but `problem` is for
+    the loop's thread alone.
+    """
+
+    name = "link"
+
+    def __init__(
+        self, loop: IOLoop, parameters: pika.URLParameters, topology: Topology, on_gone: Callable[[], None]
+    ) -> None:
+        self.problem: str | None = "RabbitMQ is not connected yet"
+        """Why the link is not ready; any thread may read it."""
+        self._loop = loop
+        self._parameters = parameters
+        self._topology = topology
+        self._tell_gone = on_gone
+        self._connection: Any = None
+        self._channel: Any = None
+        self._alive: set[Any] = set()
+        self._closing = False
+        self._failures = 0
+        self._ready_at: float | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether no connection is left, not even one that still says goodbye."""
+        return not self._alive
+
+    def connect(self) -> None:
+        """Begin to connect; success and failure both come as callbacks."""
+        if self._closing:
+            return
+        self._connection = pika.SelectConnection(
+            self._parameters,
+            on_open_callback=self._on_open,
+            on_open_error_callback=self._on_gone,
+            on_close_callback=self._on_gone,
+            custom_ioloop=self._loop,
+        )
+        self._alive.add(self._connection)
+        self._loop.call_later(SET_UP_LIMIT_S, partial(self._check_set_up, self._connection))
+
+    def lose(self, reason: object) -> None:
+        """Abandon the current connection, if there is one, and open another after a pause."""
+        connection, self._connection, self._channel = self._connection, None, None
+        if connection is None:
+            return
+        self._note(reason)
+        if not (connection.is_closing or connection.is_closed):
+            # On a dead network the goodbye lasts until the heartbeat gives up; the next connection does not wait.
+            connection.close()
+        self._on_lost()
+        if not self._closing:
+            self._loop.call_later(self._next_pause_s(), self.connect)
+
+    def close(self) -> None:
+        """Say goodbye and do not come back. Does nothing the second time."""
+        self._closing = True
+        self.lose("closed")
+        self._on_closed()
+        self.problem = "this broker was closed"
+
+    def _set_up(self, channel: Any, ready: Callable[[Any], None]) -> None:
+        """Prepare a fresh channel, in whose last answer `ready` is called."""
+        raise NotImplementedError
+
+    def _on_ready(self) -> None:
+        """`_channel` works."""
+        raise NotImplementedError
+
+    def _on_lost(self) -> None:
+        """What was under way on the channel will not be answered."""
+        raise NotImplementedError
+
+    def _on_closed(self) -> None:
+        """There will be no other channel."""
+        raise NotImplementedError
+
+    def _next_pause_s(self) -> float:
+        """Exponential backoff with full jitter."""
+        steady = self._ready_at is not None and time.monotonic() - self._ready_at > STEADY_S
+        self._failures = 0 if steady else self._failures + 1
+        self._ready_at = None
+        return random.uniform(0, min(MAX_BACKOFF_S, 0.1 * 2 ** min(self._failures, 10)))  # noqa: S311 - no secret
+
+    def _on_open(self, connection: Any) -> None:
+        connection.channel(on_open_callback=partial(self._on_channel, connection))
+
+    def _on_channel(self, connection: Any, channel: Any) -> None:
+        # RabbitMQ may close a channel, or cancel a consumer whose queue is deleted, on a connection that stays open.
+        channel.add_on_close_callback(lambda _, reason: self._lose_if_current(connection, reason))
+        channel.add_on_cancel_callback(lambda _: self._lose_if_current(connection, "RabbitMQ cancelled a consumer"))
+        self._topology.declare(channel)
+        self._set_up(channel, lambda _: self._on_set_up(connection, channel))
+
+    def _on_set_up(self, connection: Any, channel: Any) -> None:
+        if connection is self._connection:
+            logger.info("%s is connected to RabbitMQ", self.name)
+            self.problem, self._channel, self._ready_at = None, channel, time.monotonic()
+            self._on_ready()
+
+    def _check_set_up(self, connection: Any) -> None:
+        if self._channel is None:
+            self._lose_if_current(connection, f"no working channel within {SET_UP_LIMIT_S:.0f} s")
+
+    def _on_gone(self, connection: Any, reason: object) -> None:
+        self._alive.discard(connection)
+        self._lose_if_current(connection, reason)
+        self._tell_gone()
+
+    def _lose_if_current(self, connection: Any, reason: object) -> None:
+        """An abandoned connection goes on calling back until it is gone."""
+        if connection is self._connection:
+            self.lose(reason)
+
+    def _note(self, reason: object) -> None:
+        """Log what is wrong, once for as long as it stays the same."""
+        problem = _explain(reason)
+        if problem != self.problem and not self._closing:
+            level = logging.ERROR if _is_conflict(reason) else logging.WARNING
+            logger.log(level, "%s has no RabbitMQ: %s", self.name, problem)
+        self.problem = problem
+
+
+def _is_conflict(reason: object) -> bool:
+    """Whether a queue exists with other arguments: waiting will not help."""
+    return isinstance(reason, ChannelClosedByBroker) and "inequivalent arg" in reason.reply_text
+
+
+def _explain(reason: object) -> str:
+    if _is_conflict(reason):
+        return (
+            "a queue exists with other arguments than this release declares. Delete it (`rabbitmqctl delete_queue "
+            f"NAME`): it holds hints only, no task is lost. RabbitMQ says: {reason}"
+        )
+    return f"{type(reason).__name__}: {reason}" if isinstance(reason, Exception) else str(reason)

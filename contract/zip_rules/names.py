@@ -1,0 +1,80 @@
+"""Which names an archive's entries may have. The consumer holds the files of a run's output to the same rules."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from itertools import pairwise
+
+MAX_NAME_BYTES = 1024
+MAX_COMPONENT_BYTES = 255
+MAX_DEPTH = 64
+"""Components of a path."""
+
+_FORBIDDEN = (
+    (re.compile(r"[\x00-\x1f\x7f-\x9f]"), "its name has a control character"),
+    (re.compile(r"\\"), "its name has a backslash; folders are separated by /"),
+    (re.compile(r"\A/"), "its name is an absolute path"),
+    (re.compile(r"\A[A-Za-z]:"), "its name begins with a drive letter"),
+)
+
+
+def quoted(name: str | bytes) -> str:
+    """A name as it may stand in a message: its repr, cut at 200 characters."""
+    text = repr(name)
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def name_fault(path: str) -> str | None:
+    """What is wrong with the path of an entry (without the slash that ends a folder's); None where nothing is."""
+    try:
+        size = len(path.encode())
+    except UnicodeEncodeError:
+        return "its name is not valid UTF-8"
+    if size > MAX_NAME_BYTES:
+        return f"its name is longer than {MAX_NAME_BYTES} bytes"
+    for pattern, fault in _FORBIDDEN:
+        if pattern.search(path):
+            return fault
+    return _component_fault(path.split("/"))
+
+
+def _component_fault(components: list[str]) -> str | None:
+    if len(components) > MAX_DEPTH:
+        return f"it lies deeper than {MAX_DEPTH} folders"
+    for component in components:
+        if component in ("", ".", ".."):
+            return f"its name has {component!r} between two slashes" if component else "its name has an empty part"
+        if len(component.encode()) > MAX_COMPONENT_BYTES:
+            return f"a part of its name is longer than {MAX_COMPONENT_BYTES} bytes"
+    return None
+
+
+def find_clash(paths: Iterable[tuple[str, bool]]) -> str | None:
+    """Two of `paths` (each with whether it is a folder) that cannot both exist on every file system, in words.
+
+    Names that differ only in case or in Unicode composition are one name on macOS and Windows.
+    """
+    # NUL sorts before every character a name may have, so each folder comes directly before all it contains: a clash
+    # between any two entries is then also a clash between two neighbours.
+    keyed = sorted((_key(path).replace("/", "\0"), path, is_dir) for path, is_dir in paths)
+    for (key, path, is_dir), (next_key, next_path, _) in pairwise(keyed):
+        pair = f"{quoted(path)} and {quoted(next_path)}"
+        if key == next_key:
+            return f"{pair} name the same file" + ("" if path == next_path else " where case is ignored")
+        if not is_dir and next_key.startswith(key + "\0"):
+            return f"{pair} clash: the first is a file, the second lies in it"
+        if _spells_a_folder_differently(path, next_path):
+            return f"{pair} lie in one folder spelled in two ways"
+    return None
+
+
+def _spells_a_folder_differently(path: str, other: str) -> bool:
+    for left, right in zip(path.split("/"), other.split("/"), strict=False):
+        if left != right:
+            return _key(left) == _key(right)
+    return False
+
+
+def _key(name: str) -> str:
+    """Equal for names that Unicode calls canonical caseless matches."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())

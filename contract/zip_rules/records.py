@@ -1,0 +1,242 @@
+"""The records of a zip as its bytes say them (APPNOTE 6.3): end record, directory, local headers, data descriptors.
+
+Every read is bounded before it is made: the end record first, then a directory of a size that record may declare.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from contract.errors import InvalidArchive
+from contract.zip_rules.names import quoted
+
+MAX_ENTRIES = 10_000
+MAX_DIRECTORY_BYTES = 8 * 1024**2
+
+ENCRYPTED = 1 << 0
+HAS_DESCRIPTOR = 1 << 3
+PATCHED = 1 << 5
+STRONGLY_ENCRYPTED = 1 << 6
+UTF8 = 1 << 11
+HEADERS_ENCRYPTED = 1 << 13
+MEANINGFUL_FLAGS = ENCRYPTED | HAS_DESCRIPTOR | PATCHED | STRONGLY_ENCRYPTED | UTF8 | HEADERS_ENCRYPTED
+"""The other bits say how hard the writer tried; local header and directory may differ in them."""
+
+_END = struct.Struct("<4s4H2LH")
+_END_SIGNATURE = b"PK\x05\x06"
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR = struct.Struct("<4sLQL")
+_ENTRY = struct.Struct("<4s6H3L5H2L")
+_LOCAL = struct.Struct("<4s5H3L2H")
+_DESCRIPTOR_SIGNATURE = b"PK\x07\x08"
+_ZIP64_EXTRA = 0x0001
+_UNIX_SYSTEMS = (3, 19)
+_UNIX_MODE_FOLLOWS = 0x8000
+"""7-Zip's attribute bit: the upper half is a Unix mode, whatever the creating system says."""
+
+
+@dataclass(frozen=True)
+class EndRecord:
+    """What the end of the file says of the directory."""
+
+    entries: int
+    directory_size: int
+    directory_offset: int
+
+
+@dataclass(frozen=True)
+class DirectoryRecord:
+    """One entry of the directory, its 32-bit fields widened."""
+
+    raw_name: bytes
+    name: str
+    """As written, so a folder's ends in a slash."""
+    flags: int
+    method: int
+    crc: int
+    compressed_size: int
+    size: int
+    header_offset: int
+    mode: int
+    """Unix mode; 0 where the creator wrote none."""
+
+
+def read_end_record(file: BinaryIO) -> EndRecord:
+    """The end record, where it is the last thing in the file and all it says fits together."""
+    file_size = file.seek(0, 2)
+    position, fields = _find_end(file, file_size)
+    _, disk, directory_disk, here, entries, size, offset, _ = fields
+    directory_end = position
+    wide = _read_end64(file, position)
+    if wide is not None:
+        directory_end = position - _LOCATOR.size - _END64.size
+        # A 32-bit field that is not "see zip64" must say the same: else two readers would see two archives.
+        narrow = (disk, directory_disk, here, entries, size, offset)
+        sentinels = (0xFFFF,) * 4 + (0xFFFFFFFF,) * 2
+        if any(value not in (sentinel, large) for value, sentinel, large in zip(narrow, sentinels, wide, strict=True)):
+            raise InvalidArchive("The two end records of the zip contradict each other. Make the zip again.")
+        disk, directory_disk, here, entries, size, offset = wide
+    if disk or directory_disk or here != entries:
+        raise InvalidArchive("The zip is one part of a split archive. Make it again in one part.")
+    if entries > MAX_ENTRIES or size > MAX_DIRECTORY_BYTES:
+        raise InvalidArchive(
+            f"The zip has {entries} entries in a directory of {size} bytes; at most {MAX_ENTRIES} and "
+            f"{MAX_DIRECTORY_BYTES} are accepted. Put small files together, for example in a tar inside the zip."
+        )
+    if offset + size != directory_end:
+        hint = " Some tools write broken zips of more than 4 GiB; `zip` and 7-Zip do not." if file_size > 2**32 else ""
+        raise InvalidArchive(
+            f"The zip's directory should end at byte {offset + size}, but its end record is at {directory_end}: "
+            f"bytes were added, cut or lost.{hint} Make the zip again, or repeat the upload."
+        )
+    return EndRecord(entries, size, offset)
+
+
+def _find_end(file: BinaryIO, file_size: int) -> tuple[int, tuple[int, ...]]:
+    tail_size = min(file_size, _END.size + 0xFFFF)
+    file.seek(file_size - tail_size)
+    tail = file.read(tail_size)
+    found: list[tuple[int, tuple[int, ...]]] = []
+    start = tail.find(_END_SIGNATURE)
+    while 0 <= start <= tail_size - _END.size:
+        fields = _END.unpack_from(tail, start)
+        if start + _END.size + fields[-1] == tail_size:
+            found.append((file_size - tail_size + start, fields))
+        start = tail.find(_END_SIGNATURE, start + 1)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InvalidArchive("The zip has more than one end record. Make the zip again, without a comment.")
+    if _END_SIGNATURE in tail:
+        raise InvalidArchive("The zip's end record is not the last thing in the file: bytes follow it or are missing.")
+    raise InvalidArchive("This is no zip, or its end is missing. Post a zip file, and repeat an upload that broke off.")
+
+
+def _read_end64(file: BinaryIO, position: int) -> tuple[int, ...] | None:
+    """The zip64 end record's disk, disk of the directory, entries here, entries, size, offset; None without one."""
+    if position < _LOCATOR.size + _END64.size:
+        return None
+    file.seek(position - _LOCATOR.size - _END64.size)
+    data = file.read(_END64.size + _LOCATOR.size)
+    if data[_END64.size :][:4] != b"PK\x06\x07":
+        return None
+    _, disk, offset, disks = _LOCATOR.unpack_from(data, _END64.size)
+    signature, size, _, _, *fields = _END64.unpack_from(data)
+    expected = position - _LOCATOR.size - _END64.size
+    if disk or disks > 1:
+        raise InvalidArchive("The zip is one part of a split archive. Make it again in one part.")
+    if signature != b"PK\x06\x06" or offset != expected or size != _END64.size - 12:
+        raise InvalidArchive("The zip's zip64 end record is not where or what it should be. Make the zip again.")
+    return tuple(fields)
+
+
+def parse_directory(data: bytes, entries: int) -> Iterator[DirectoryRecord]:
+    """The records of a directory that must fill `data` exactly."""
+    position = 0
+    for number in range(entries):
+        if position + _ENTRY.size > len(data) or data[position : position + 4] != b"PK\x01\x02":
+            raise InvalidArchive(f"The zip's directory breaks off at entry {number} of {entries}. Make the zip again.")
+        fields = _ENTRY.unpack_from(data, position)
+        name_at = position + _ENTRY.size
+        extra_at = name_at + fields[10]
+        comment_at = extra_at + fields[11]
+        position = comment_at + fields[12]
+        if position > len(data):
+            raise InvalidArchive(f"The zip's directory breaks off at entry {number} of {entries}. Make the zip again.")
+        yield _parse_entry(fields, data[name_at:extra_at], data[extra_at:comment_at])
+    if position != len(data):
+        raise InvalidArchive(f"The zip's directory holds more than the {entries} entries it declares. Make it again.")
+
+
+def _parse_entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes) -> DirectoryRecord:
+    _, made_by, _, flags, method, _, _, crc, compressed_size, size, _, _, _, disk, _, attributes, offset = fields
+    name = _decode_name(raw_name, bool(flags & UTF8))
+    size, compressed_size, offset = _widen(name, extra, size, compressed_size, offset)
+    # 0xFFFF is "see zip64", whose offset into this very file is checked like any other.
+    if disk not in (0, 0xFFFF):
+        raise InvalidArchive(f"entry {quoted(name)} lies in another part of a split archive. Make it in one part.")
+    mode = attributes >> 16 if made_by >> 8 in _UNIX_SYSTEMS or attributes & _UNIX_MODE_FOLLOWS else 0
+    return DirectoryRecord(raw_name, name, flags, method, crc, compressed_size, size, offset, mode)
+
+
+def _decode_name(raw: bytes, is_utf8: bool) -> str:
+    # Without the flag cp437 is meant by the letter, but `zip` and the macOS Finder write UTF-8 and leave it out.
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        if is_utf8:
+            raise InvalidArchive(f"entry {quoted(raw)} says its name is UTF-8, and it is not. Rename it.") from error
+        return raw.decode("cp437")
+
+
+def _widen(name: str, extra: bytes, *fields: int) -> tuple[int, ...]:
+    """The fields, each that is all ones replaced by the next value of the zip64 extra field."""
+    if 0xFFFFFFFF not in fields:
+        return fields
+    wide = _zip64_extra(name, extra)
+    values = list(fields)
+    for index, value in enumerate(fields):
+        if value == 0xFFFFFFFF:
+            if len(wide) < 8:
+                raise InvalidArchive(f"entry {quoted(name)} lacks its zip64 sizes. Make the zip again.")
+            values[index] = int.from_bytes(wide[:8], "little")
+            wide = wide[8:]
+    return tuple(values)
+
+
+def _zip64_extra(name: str, extra: bytes) -> bytes:
+    found: list[bytes] = []
+    # Up to three bytes at the end are padding of tools that align.
+    while len(extra) >= 4:
+        tag, size = struct.unpack_from("<HH", extra)
+        if 4 + size > len(extra):
+            raise InvalidArchive(f"entry {quoted(name)} has a broken extra field. Make the zip again.")
+        if tag == _ZIP64_EXTRA:
+            found.append(extra[4 : 4 + size])
+        extra = extra[4 + size :]
+    if len(found) > 1:
+        raise InvalidArchive(f"entry {quoted(name)} has two zip64 fields. Make the zip again.")
+    return found[0] if found else b""
+
+
+def read_local(file: BinaryIO, record: DirectoryRecord, limit: int) -> tuple[int, int]:
+    """Where the data of an entry begins and where all of it ends, its local header agreeing with the directory.
+
+    All of it must lie before `limit`, where the directory begins.
+    """
+    quote = quoted(record.name)
+    file.seek(record.header_offset)
+    header = file.read(_LOCAL.size)
+    if record.header_offset + _LOCAL.size > limit or header[:4] != b"PK\x03\x04":
+        raise InvalidArchive(f"entry {quote} has no local header where the directory says. Make the zip again.")
+    _, _, flags, method, _, _, crc, compressed_size, size, name_size, extra_size = _LOCAL.unpack(header)
+    raw_name = file.read(name_size)
+    if raw_name != record.raw_name:
+        raise InvalidArchive(f"entry {quote} is named {quoted(raw_name)} in its local header. Make the zip again.")
+    if method != record.method or (flags ^ record.flags) & MEANINGFUL_FLAGS:
+        raise InvalidArchive(f"entry {quote} has other flags or another method in its local header. Make it again.")
+    data_offset = record.header_offset + _LOCAL.size + name_size + extra_size
+    end = data_offset + record.compressed_size
+    if end > limit:
+        raise InvalidArchive(f"entry {quote} reaches into the zip's directory. Make the zip again.")
+    if flags & HAS_DESCRIPTOR:
+        return data_offset, end + _descriptor_size(file, record, end, limit)
+    size, compressed_size = _widen(record.name, file.read(extra_size), size, compressed_size)
+    if (crc, compressed_size, size) != (record.crc, record.compressed_size, record.size):
+        raise InvalidArchive(f"entry {quote} has another size or CRC in its local header. Make the zip again.")
+    return data_offset, end
+
+
+def _descriptor_size(file: BinaryIO, record: DirectoryRecord, position: int, limit: int) -> int:
+    """Bytes of the data descriptor: with or without a signature, with 32- or 64-bit sizes, as its writer pleased."""
+    file.seek(position)
+    found = file.read(min(24, limit - position))
+    for layout in ("<LLL", "<LQQ"):
+        if "Q" not in layout and max(record.size, record.compressed_size) > 0xFFFFFFFF:
+            continue
+        plain = struct.pack(layout, record.crc, record.compressed_size, record.size)
+        for descriptor in (plain, _DESCRIPTOR_SIGNATURE + plain):
+            if found.startswith(descriptor):
+                return len(descriptor)
+    raise InvalidArchive(f"entry {quoted(record.name)} has another size or CRC after its data. Make the zip again.")

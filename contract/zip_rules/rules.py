@@ -1,0 +1,140 @@
+"""Which records make an acceptable archive. Reads the directory and the local headers, and decompresses nothing."""
+
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from contract.errors import InvalidArchive
+from contract.zip_rules.archive import DEFLATED, STORED, ArchiveDirectory, ArchiveEntry, opened
+from contract.zip_rules.names import find_clash, name_fault, quoted
+from contract.zip_rules.records import (
+    ENCRYPTED,
+    HEADERS_ENCRYPTED,
+    PATCHED,
+    STRONGLY_ENCRYPTED,
+    DirectoryRecord,
+    parse_directory,
+    read_end_record,
+    read_local,
+)
+
+MAX_RATIO = 200
+"""Unpacked bytes per packed byte, over the whole archive."""
+MAX_ENTRY_RATIO = 1000
+RATIO_FREE_BYTES = 1024**2
+"""Up to so many unpacked bytes no ratio is judged: a few zeros in a small file are no bomb."""
+
+
+def check_archive(source: Path | BinaryIO, *, max_unpacked_bytes: int) -> ArchiveDirectory:
+    """What the archive holds; raises `InvalidArchive` where it breaks a rule.
+
+    Cheap: memory and time grow with the directory, never with the data. The data itself is judged by
+    `verify_contents`, or while it is unpacked.
+    """
+    with opened(source) as file:
+        end = read_end_record(file)
+        file.seek(end.directory_offset)
+        records = list(parse_directory(file.read(end.directory_size), end.entries))
+        for record in records:
+            _check_record(record)
+        _check_sizes(records, max_unpacked_bytes)
+        clash = find_clash((_path(record), _is_dir(record)) for record in records)
+        if clash:
+            raise InvalidArchive(f"entries {clash}. Rename or remove one of them.")
+        data_offsets = _locate(file, records, end.directory_offset)
+    entries = tuple(_entry(record, data_offsets[record.header_offset]) for record in records)
+    return ArchiveDirectory(entries, sum(entry.size for entry in entries))
+
+
+def _check_record(record: DirectoryRecord) -> None:
+    quote = quoted(record.name)
+    fault = name_fault(_path(record))
+    if fault:
+        raise InvalidArchive(f"entry {quote}: {fault}. Rename it, and make the zip from inside its folder.")
+    if record.flags & (ENCRYPTED | STRONGLY_ENCRYPTED | HEADERS_ENCRYPTED):
+        raise InvalidArchive(f"entry {quote} is encrypted. Make the zip without a password.")
+    if record.method not in (STORED, DEFLATED) or record.flags & PATCHED:
+        raise InvalidArchive(
+            f"entry {quote} is compressed by method {record.method}; only 0 (stored) and 8 (deflated) are accepted. "
+            "Choose Deflate in your zip tool."
+        )
+    if record.method == STORED and record.size != record.compressed_size:
+        raise InvalidArchive(f"entry {quote} is stored, but declares two different sizes. Make the zip again.")
+    _check_mode(record)
+
+
+def _check_mode(record: DirectoryRecord) -> None:
+    quote = quoted(record.name)
+    # Python's zipfile writes permissions without a file type, so a type of 0 says nothing.
+    kind = stat.S_IFMT(record.mode)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise InvalidArchive(
+            f"entry {quote} is a link or a device. Zip only files and folders (`zip -r` follows links)."
+        )
+    if kind and stat.S_ISDIR(record.mode) != _is_dir(record):
+        raise InvalidArchive(f"entry {quote} is a folder by its mode or by its name, not by both. Make the zip again.")
+    # On folders these bits are ordinary (a shared folder hands its group on) and no folder's mode is ever applied.
+    if not _is_dir(record) and record.mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX):
+        raise InvalidArchive(f"entry {quote} is setuid, setgid or sticky. Remove the bit with `chmod ug-s,-t`.")
+    if _is_dir(record) and record.size:
+        raise InvalidArchive(f"entry {quote} is a folder with data of its own. Make the zip again.")
+
+
+def _check_sizes(records: list[DirectoryRecord], max_unpacked_bytes: int) -> None:
+    total = sum(record.size for record in records)
+    if total > max_unpacked_bytes:
+        raise InvalidArchive(
+            f"The zip unpacks to {total} bytes; this server accepts {max_unpacked_bytes}. Send less at once."
+        )
+    for record in records:
+        if record.size > RATIO_FREE_BYTES and record.size > MAX_ENTRY_RATIO * record.compressed_size:
+            raise InvalidArchive(
+                f"entry {quoted(record.name)} unpacks to more than {MAX_ENTRY_RATIO} times its packed size, as a zip "
+                "bomb does. Compress it less, or store it."
+            )
+    packed = sum(record.compressed_size for record in records)
+    if total > RATIO_FREE_BYTES and total > MAX_RATIO * packed:
+        raise InvalidArchive(
+            f"The zip unpacks to {total} bytes from {packed}, more than {MAX_RATIO} times as many, as a zip bomb does. "
+            "Compress it less (`zip -1`) or store it (`zip -0`)."
+        )
+
+
+def _locate(file: BinaryIO, records: list[DirectoryRecord], directory_offset: int) -> dict[int, int]:
+    """Where the data of each entry begins, by the offset of its header.
+
+    In the order of the file, each entry from the end of the one before: so no byte is read or counted twice.
+    """
+    data_offsets: dict[int, int] = {}
+    previous_end = 0
+    for record in sorted(records, key=lambda record: record.header_offset):
+        if record.header_offset < previous_end:
+            raise InvalidArchive(f"entry {quoted(record.name)} overlaps another entry. Make the zip again.")
+        if not data_offsets and record.header_offset:
+            raise InvalidArchive("Something precedes the first entry of the zip. Make a plain zip, no self-extractor.")
+        data_offsets[record.header_offset], previous_end = read_local(file, record, directory_offset)
+    if not records and directory_offset:
+        raise InvalidArchive("The zip's directory is empty, but something precedes it. Make the zip again.")
+    return data_offsets
+
+
+def _is_dir(record: DirectoryRecord) -> bool:
+    return record.name.endswith("/")
+
+
+def _path(record: DirectoryRecord) -> str:
+    # One slash only, and not the one of "/": what is left is for `name_fault` to refuse.
+    return record.name[:-1] if len(record.name) > 1 and _is_dir(record) else record.name
+
+
+def _entry(record: DirectoryRecord, data_offset: int) -> ArchiveEntry:
+    return ArchiveEntry(
+        name=_path(record),
+        is_dir=_is_dir(record),
+        size=record.size,
+        executable=bool(record.mode & 0o111),
+        method=record.method,
+        crc=record.crc,
+        compressed_size=record.compressed_size,
+        data_offset=data_offset,
+    )

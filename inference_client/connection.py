@@ -1,0 +1,192 @@
+"""One server over HTTP: the only place that sends requests. Translates errors and repeats what may be repeated.
+
+Every method raises the classes of `contract.errors` for what the server answered, and `ServiceUnavailable` where it,
+or a proxy in front of it, did not answer.
+"""
+
+import random
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from contract.errors import InferenceError, InvalidRequest, RouteNotFound, ServiceUnavailable, error_from_body
+from inference_client.errors import UnusableInput
+
+TRIES = 5
+FIRST_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 30.0
+CONNECT_TIMEOUT_S = 10.0
+UNAVAILABLE = frozenset({429, 502, 503, 504})
+"""Answers, of the server or of a proxy, that say nothing about the request itself: it may come again."""
+
+
+class Connection:
+    """Sends requests to one server with one key. Threads may share it."""
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        key: str | None,
+        timeout_s: float,
+        verify: bool | str | Path,
+        transport: httpx.BaseTransport | None,
+        sleep: Callable[[float], None],
+    ) -> None:
+        """`timeout_s` is how long the server may stay silent, not how long a transfer may take."""
+        url = _parse_server(server)
+        self.server = str(url.copy_with(username=None, password=None)).rstrip("/")
+        self.sleep = sleep
+        self._timeout_s = timeout_s
+        self._http = httpx.Client(
+            base_url=url,
+            headers=_key_header(key),
+            timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
+            verify=_tls(verify),
+            transport=transport,
+            # A redirect to another host would carry the key there.
+            follow_redirects=False,
+        )
+
+    def close(self) -> None:
+        """Close every socket."""
+        self._http.close()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Callable[[], Iterable[bytes]] | None = None,
+        repeatable: bool,
+        hold_s: float = 0,
+    ) -> bytes:
+        """The answer's body. A `repeatable` call is tried `TRIES` times; `body` is asked for its bytes each time.
+
+        `hold_s` is how long the server was asked to hold its answer.
+        """
+        failures = 0
+        while True:
+            try:
+                with self.open(method, path, params=params, headers=headers, body=body, hold_s=hold_s) as response:
+                    return response.read()
+            except ServiceUnavailable as error:
+                failures += 1
+                self.pause_or_raise(error, failures, tries=TRIES if repeatable else 1)
+
+    def pause_or_raise(self, error: ServiceUnavailable, failures: int, *, tries: int) -> None:
+        """Wait before the next try: as long as the server asked, or longer with each failure; at most about 30 s.
+
+        Raises `error` after the last try, and at once where another try cannot help.
+        """
+        if failures >= tries or _is_certificate_fault(error.__cause__):
+            raise error
+        asked_s = error.fields.get("retry_after_s", 0)
+        pause_s = max(asked_s if isinstance(asked_s, int | float) else 0, FIRST_PAUSE_S * 2 ** (failures - 1))
+        # Spread: many clients that lost one server shall not come back in the same instant.
+        self.sleep(min(LONGEST_PAUSE_S, pause_s) * random.uniform(1, 1.25))  # noqa: S311
+
+    @contextmanager
+    def open(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Callable[[], Iterable[bytes]] | None = None,
+        hold_s: float | None = 0,
+    ) -> Iterator[httpx.Response]:
+        """One try, one streamed answer of success. `hold_s=None` lets the server be silent for ever."""
+        timeout = self._http.timeout.as_dict() | {"read": None if hold_s is None else self._timeout_s + hold_s}
+        try:
+            with self._http.stream(
+                method, path, params=params, headers=headers, content=body and body(), timeout=httpx.Timeout(**timeout)
+            ) as response:
+                if not response.is_success:
+                    raise self._error_of(response)
+                yield response
+        except httpx.RequestError as error:
+            raise ServiceUnavailable(self._describe(error)) from error
+
+    def _error_of(self, response: httpx.Response) -> Exception:
+        if response.is_redirect:
+            target = response.headers.get("Location", "another address")
+            return UnusableInput(f"{self.server} redirects to {target}; use that as the server's URL")
+        response.read()
+        body = _json_object(response)
+        retry_after = response.headers.get("Retry-After", "")
+        # A date is the other form HTTP allows; the backoff serves those.
+        if retry_after.isdecimal():
+            body["retry_after_s"] = int(retry_after)
+        status = response.status_code
+        if "error" not in body:
+            body = self._foreign_body(response, body)
+        error = error_from_body(body, status)
+        # Codes that no class of ours owns.
+        if type(error) is InferenceError and status in UNAVAILABLE:
+            return ServiceUnavailable(error.detail, **error.fields)
+        if type(error) is InferenceError and 400 <= status < 500:
+            return InvalidRequest(error.detail, **error.fields)
+        return error
+
+    def _foreign_body(self, response: httpx.Response, body: Mapping[str, object]) -> dict[str, object]:
+        said = f"{self.server} answered {response.status_code} {response.reason_phrase}".rstrip()
+        foreign = {name: value for name, value in body.items() if name == "retry_after_s"}
+        if response.status_code == 404:
+            return {**foreign, "error": RouteNotFound.__name__, "detail": f"{said}; is it an InferenceServer's URL?"}
+        return {**foreign, "detail": f"{said}; that is not InferenceServer but something in front of it"}
+
+    def _describe(self, error: httpx.RequestError) -> str:
+        if isinstance(error, httpx.ConnectTimeout | httpx.ReadTimeout | httpx.WriteTimeout):
+            return f"{self.server} did not answer in time"
+        if _is_certificate_fault(error):
+            return f"{self.server} showed a certificate that is not trusted; name its CA file with --ca ({error})"
+        if isinstance(error, httpx.ConnectError):
+            return f"{self.server} cannot be reached: {error}"
+        return f"the connection to {self.server} was cut: {error}"
+
+
+def _parse_server(server: str) -> httpx.URL:
+    try:
+        url = httpx.URL(server)
+    except httpx.InvalidURL as error:
+        raise UnusableInput(f"{server!r} is not a URL: {error}") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise UnusableInput(f"{server!r} is not a server's URL; write it like https://inference.example.org")
+    return url
+
+
+def _key_header(key: str | None) -> dict[str, str]:
+    if key is None:
+        return {}
+    # The library would name the key in its own message.
+    if not key.isascii() or not key.isprintable() or key != key.strip() or not key:
+        raise UnusableInput("the key holds blanks or characters that no key has")
+    return {"X-API-Key": key}
+
+
+def _tls(verify: bool | str | Path) -> ssl.SSLContext | bool:
+    if isinstance(verify, bool):
+        return verify
+    try:
+        return ssl.create_default_context(cafile=verify)
+    except OSError as error:
+        raise UnusableInput(f"the CA file {verify} cannot be used: {error.strerror or error}") from error
+
+
+def _json_object(response: httpx.Response) -> dict[str, object]:
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _is_certificate_fault(error: BaseException | None) -> bool:
+    return "CERTIFICATE_VERIFY_FAILED" in str(error)

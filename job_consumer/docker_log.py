@@ -1,0 +1,67 @@
+"""Reads the log stream of a container, which is framed, and can stop while it is silent."""
+
+import struct
+from collections.abc import Iterator
+from threading import Event, Thread
+
+import docker
+from docker.errors import create_api_error_from_http_exception
+from requests import HTTPError, Response
+
+HEADER = struct.Struct(">BxxxL")
+"""Which stream, and how many bytes follow."""
+STOP_CHECK_S = 0.2
+
+
+def open_log(client: docker.APIClient, container: str) -> Response:
+    """The answer of the Engine's log call, following.
+
+    docker-py's `logs` takes a broken connection for the end of the log.
+    """
+    url = f"{client.base_url}/v{client.api_version}/containers/{container}/logs"
+    response = client.get(
+        url,
+        params={"stdout": 1, "stderr": 1, "follow": 1},
+        stream=True,
+        timeout=client.timeout,
+    )
+    try:
+        response.raise_for_status()
+    except HTTPError as error:
+        create_api_error_from_http_exception(error)
+    # From here on silence is the run's own.
+    connection = response.raw.connection
+    if connection is not None:
+        connection.sock.settimeout(None)
+    return response
+
+
+def read_log(response: Response, stop: Event) -> Iterator[bytes]:
+    """The payload of the frames until the log ends or `stop` is set; closes the response."""
+    done = Event()
+    Thread(target=_shut_down_on, args=(stop, done, response), name="log-stop", daemon=True).start()
+    try:
+        while header := response.raw.read(HEADER.size):
+            if len(header) < HEADER.size:
+                raise ConnectionError("the log broke off")
+            payload = response.raw.read(HEADER.unpack(header)[1])
+            if payload:
+                yield payload
+    except Exception:
+        if not stop.is_set():
+            raise
+    finally:
+        done.set()
+        response.close()
+
+
+def _shut_down_on(stop: Event, done: Event, response: Response) -> None:
+    """Wake the reader, which is blocked in the socket and can watch no event."""
+    while not done.is_set():
+        if stop.wait(STOP_CHECK_S):
+            try:
+                response.raw.shutdown()
+            except (OSError, RuntimeError, ValueError):
+                # The log ended in the same moment; its connection went back to the pool.
+                return
+            return

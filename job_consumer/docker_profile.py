@@ -1,0 +1,122 @@
+"""The container of a run as the Engine's create call takes it: the hardened profile, in one function without I/O."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from job_consumer.engine import LABEL, ContainerSpec, Mount, RunKey
+
+OPEN_FILES = 65536
+
+
+@dataclass(frozen=True)
+class Host:
+    """What of the Engine's machine decides about a container."""
+
+    work_dir: Path
+    """The consumer's work directory."""
+    work_root: Path
+    """The same directory as the Engine sees it."""
+    cpus: int
+    has_init: bool
+    """Whether the Engine has the small init that passes signals on and reaps."""
+
+
+def container_config(spec: ContainerSpec, host: Host) -> dict[str, Any]:
+    """The body of `POST /containers/create`. The volumes come into being with the container."""
+    return {
+        "Image": spec.image,
+        "User": spec.user or "",
+        "Env": [f"{name}={value}" for name, value in _environment(spec).items()],
+        "Labels": _labels(spec),
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": {
+            "NetworkMode": "none",
+            "IpcMode": "private",
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "Privileged": False,
+            "ReadonlyRootfs": spec.isolation == "strict",
+            # Executable on purpose: compilers at run time (torch inductor, triton) and one-file programs load what they
+            # write to /tmp. noexec would stop none but them: the image is foreign code from its first instruction on.
+            "Tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={spec.temporary_bytes}"},  # noqa: S108
+            "Mounts": [_mount(mount, spec, host) for mount in spec.mounts],
+            "Memory": spec.memory_limit_bytes,
+            # The sum of memory and swap: equal to memory means no swap.
+            "MemorySwap": spec.memory_limit_bytes,
+            # The Engine refuses more than the machine has.
+            "NanoCpus": int(min(spec.cpu_limit, host.cpus) * 1e9) if spec.cpu_limit else 0,
+            "PidsLimit": spec.pids_limit,
+            "ShmSize": spec.shared_memory_bytes,
+            "Ulimits": [_ulimit("nofile", OPEN_FILES), _ulimit("core", 0)],
+            "LogConfig": {
+                "Type": "json-file",
+                "Config": {"max-size": str(spec.log_limit_bytes), "max-file": "1"},
+            },
+            # A program that is process 1 itself ignores TERM unless it handles it.
+            "Init": host.has_init,
+            "RestartPolicy": {"Name": "no"},
+            # Kept after its end, for a consumer that was down meanwhile.
+            "AutoRemove": False,
+            "DeviceRequests": _gpu_request(spec.gpu_uuid),
+        },
+    }
+
+
+def run_labels(key: RunKey) -> dict[str, str]:
+    """The labels by which everything of one run is found."""
+    return {f"{LABEL}.task": key.uid, f"{LABEL}.fence": str(key.fence)}
+
+
+def consumer_label(consumer: str) -> tuple[str, str]:
+    """The label by which the runs of one consumer are found."""
+    return f"{LABEL}.consumer", consumer
+
+
+def _labels(spec: ContainerSpec) -> dict[str, str]:
+    return run_labels(spec.key) | dict([consumer_label(spec.consumer)])
+
+
+def _environment(spec: ContainerSpec) -> Mapping[str, str]:
+    # Images built on CUDA bases carry NVIDIA_VISIBLE_DEVICES=all: where NVIDIA's runtime is the default one, a run
+    # without a GPU would see every GPU of the machine.
+    if spec.gpu_uuid is None:
+        return {**spec.environment, "NVIDIA_VISIBLE_DEVICES": "void"}
+    return {
+        **spec.environment,
+        "NVIDIA_VISIBLE_DEVICES": spec.gpu_uuid,
+        "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
+    }
+
+
+def _gpu_request(uuid: str | None) -> list[dict[str, Any]]:
+    if uuid is None:
+        return []
+    return [{"Driver": "", "DeviceIDs": [uuid], "Capabilities": [["gpu", "compute", "utility"]]}]
+
+
+def _mount(mount: Mount, spec: ContainerSpec, host: Host) -> dict[str, Any]:
+    device = host.work_root / mount.folder.relative_to(host.work_dir)
+    return {
+        "Type": "volume",
+        "Source": _volume_name(mount, device),
+        "Target": mount.target,
+        "ReadOnly": mount.read_only,
+        "VolumeOptions": {
+            # Without this the Engine fills an empty volume with what the image has at the target.
+            "NoCopy": True,
+            "Labels": {f"{LABEL}.kept": "true"} if mount.kept else _labels(spec),
+            "DriverConfig": {"Name": "local", "Options": {"type": "none", "o": "bind", "device": str(device)}},
+        },
+    }
+
+
+def _volume_name(mount: Mount, device: Path) -> str:
+    """Differs with the folder: the Engine takes a volume that is there already for the right one, whatever it holds."""
+    return f"{mount.volume}-{hashlib.sha256(bytes(device)).hexdigest()[:8]}"
+
+
+def _ulimit(name: str, value: int) -> dict[str, Any]:
+    return {"Name": name, "Soft": value, "Hard": value}

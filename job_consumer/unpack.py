@@ -1,0 +1,48 @@
+"""Unpacks an archive into a folder. The only place where names a user chose become files of this host."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from contract.zip_rules import ArchiveEntry, check_archive, read_entry
+from job_consumer.descriptors import new_file, open_beneath, open_folder
+
+
+def unpack_archive(zip_path: Path, target: Path, *, max_unpacked_bytes: int) -> None:
+    """Write every entry of a zip below `target`, an empty folder: folders 0755, files 0644, executables 0755.
+
+    Raises `InvalidArchive` for a fault of the zip and `OSError` for one of this host, such as a full disk. `target`
+    may then be partly filled; whoever made it removes it.
+    """
+    # One open file for both steps: what was checked is what is unpacked.
+    with zip_path.open("rb") as file, open_folder(target) as target_fd:
+        for entry in check_archive(file, max_unpacked_bytes=max_unpacked_bytes).entries:
+            chunks = read_entry(file, entry)
+            if entry.is_dir:
+                with open_beneath(target_fd, entry.name.split("/"), make=True):
+                    _expect_nothing(chunks)
+            else:
+                *parents, name = entry.name.split("/")
+                with open_beneath(target_fd, parents, make=True) as parent_fd:
+                    _write_file(parent_fd, name, entry, chunks)
+
+
+def _expect_nothing(chunks: Iterator[bytes]) -> None:
+    # A folder declares no bytes, so any chunk raises; reading to the end judges its (empty) data like a file's.
+    for _ in chunks:
+        pass
+
+
+def _write_file(parent_fd: int, name: str, entry: ArchiveEntry, chunks: Iterator[bytes]) -> None:
+    with new_file(name, dir_fd=parent_fd) as descriptor:
+        for chunk in chunks:
+            write_all(descriptor, chunk)
+        # The umask must not decide whether the run, which is another user, may read its input.
+        os.fchmod(descriptor, 0o755 if entry.executable else 0o644)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`. On a disk that fills up, `os.write` writes a part and raises nothing; the next one does."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

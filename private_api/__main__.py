@@ -1,0 +1,40 @@
+"""`python -m private_api`: the private API as a process of its own."""
+
+import sys
+
+from contract.http_server import serve
+from contract.logging import configure_logging
+from contract.rabbitmq_broker import RabbitMQBroker
+from contract.settings import SettingsError
+from private_api.service import private_api_service
+from private_api.settings import PrivateApiSettings
+from private_api.tasks.claim import SizeLimits
+
+
+def main() -> int:
+    """Run until a signal. Returns the exit code: 2 for faulty settings."""
+    try:
+        settings = PrivateApiSettings.load()
+    except SettingsError as error:
+        print(f"private-api cannot start:\n{error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
+        return 2
+    configure_logging(settings.log_level, settings.log_format)
+    with (
+        RabbitMQBroker(settings.broker_url, queue_type=settings.rabbit_queue_type) as broker,
+        private_api_service(
+            broker,
+            database_url=settings.database_url.get_secret_value(),
+            data_dir=settings.data_dir,
+            service_token=settings.service_token.get_secret_value(),
+            max_upload_bytes=settings.max_upload_bytes,
+            sizes=SizeLimits(settings.max_unpacked_bytes, settings.max_output_bytes),
+            keep_finished_for=settings.keep_finished_for,
+            unschedulable_after=settings.unschedulable_after,
+        ) as app,
+    ):
+        serve(app, settings.private_api_host, settings.private_api_port)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""The database: connections, transactions, its clock, and the translation of its faults."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+
+from contract.errors import ServiceUnavailable, StorageFull
+
+_POSTGRES_OPTIONS = (
+    "-c statement_timeout=5000 -c idle_in_transaction_session_timeout=15000 -c lock_timeout=4000 -c timezone=UTC"
+)
+
+
+class Database:
+    """A PostgreSQL or SQLite database. Thread-safe; a session belongs to the thread that opened it."""
+
+    def __init__(self, url: str, *, pool_size: int = 20) -> None:
+        self.url = url
+        self.is_sqlite = url.startswith("sqlite")
+        if self.is_sqlite:
+            self.engine = create_engine(url, pool_size=pool_size, connect_args={"timeout": 10})
+            _prepare_sqlite(self.engine)
+        else:
+            self.engine = create_engine(
+                url,
+                pool_size=pool_size,
+                max_overflow=0,
+                pool_timeout=3,
+                pool_pre_ping=True,
+                pool_recycle=1800,
+                connect_args={"connect_timeout": 3, "options": _POSTGRES_OPTIONS},
+            )
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that only reads. Raises `ServiceUnavailable`."""
+        with _translated_faults(), Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that is committed when the block ends, and rolled back when it raises.
+
+        Raises `ServiceUnavailable` when the database is away; whether the commit happened is then unknown, so every
+        caller's write must be safe to repeat.
+        """
+        with _translated_faults(), Session(self.engine, expire_on_commit=False) as session:
+            session.connection(execution_options={"writes": True})
+            yield session
+            session.commit()
+
+    def now(self, session: Session) -> datetime:
+        """The database's clock: the only one that leases and deadlines are measured with."""
+        if self.is_sqlite:
+            # SQLite runs inside this process, so this process's clock is the database's.
+            return datetime.now(UTC)
+        now: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+        return now.astimezone(UTC)
+
+    def check(self) -> None:
+        """Raises `ServiceUnavailable` unless the database answers."""
+        with self.read() as session:
+            session.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+
+@contextmanager
+def _translated_faults() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        cause = getattr(error, "orig", None) or error
+        if "disk is full" in str(cause) or "No space left" in str(cause):
+            raise StorageFull("the database's disk is full; nothing of this request was kept") from error
+        raise ServiceUnavailable("the database cannot be reached right now; repeat the request") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise ServiceUnavailable("the database connection was lost; repeat the request") from error
+        raise
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: sqlite3.Connection, _record: Any) -> None:
+        # The driver would begin transactions lazily; `on_begin` says itself when and how.
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        # A reader that turns writer in mid-transaction fails at once under WAL: writers lock from the start.
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

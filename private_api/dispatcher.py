@@ -1,0 +1,66 @@
+"""The only publisher: rings the bells of the outbox, as a loop's step."""
+
+import logging
+
+from sqlalchemy import delete, select
+
+from contract.broker import Broker, BrokerUnavailable
+from contract.statuses import Status
+from private_api.database import Database
+from private_api.tables import OutboxRow, TaskRow
+
+logger = logging.getLogger(__name__)
+
+_PAGE = 50
+
+
+class Dispatcher:
+    """Publishes due outbox rows and deletes each once the broker confirmed it.
+
+    A crash between the two rings twice, which a claim tolerates. While the broker is away the rows stay; consumers
+    find the tasks by polling.
+    """
+
+    def __init__(self, database: Database, broker: Broker) -> None:
+        self._database = database
+        self._broker = broker
+        self._is_away = False
+
+    def step(self) -> int:
+        """Ring every bell that is due; returns how many."""
+        rung = 0
+        while page := self._due():
+            for row, is_queued in page:
+                # A task that was claimed or ended meanwhile needs no bell.
+                if is_queued:
+                    try:
+                        self._broker.publish(row.queue, row.uid)
+                    except BrokerUnavailable as error:
+                        self._note_away(error)
+                        return rung
+                    rung += 1
+                with self._database.write() as session:
+                    session.execute(delete(OutboxRow).where(OutboxRow.id == row.id))
+            self._note_back()
+        return rung
+
+    def _due(self) -> list[tuple[OutboxRow, bool]]:
+        with self._database.read() as session:
+            statement = (
+                select(OutboxRow, TaskRow.status)
+                .join(TaskRow, TaskRow.uid == OutboxRow.uid)
+                .where(OutboxRow.due_at <= self._database.now(session))
+                .order_by(OutboxRow.id)
+                .limit(_PAGE)
+            )
+            return [(row, status == Status.QUEUED) for row, status in session.execute(statement)]
+
+    def _note_away(self, error: BrokerUnavailable) -> None:
+        if not self._is_away:
+            logger.warning("the broker is away; consumers find tasks by polling until it is back: %s", error)
+        self._is_away = True
+
+    def _note_back(self) -> None:
+        if self._is_away:
+            logger.warning("the broker is back")
+        self._is_away = False

@@ -1,0 +1,36 @@
+"""Brings a database to the newest schema; safe when several processes start at once."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import text
+
+from private_api.database import Database
+
+_ADVISORY_LOCK = 4_711_551
+"""Any constant that no other user of the database picks."""
+
+
+def upgrade(database: Database) -> None:
+    """Migrate to the newest revision. Others that start meanwhile wait for it."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with database.engine.connect() as lock, database.engine.connect() as connection:
+        if not database.is_sqlite:
+            # Held by the session `lock`, not by the transaction that migrates. Whoever waits must not time out.
+            lock.execute(text("SET statement_timeout = 0"))
+            lock.execute(text("SET lock_timeout = 0"))
+            lock.execute(text("SELECT pg_advisory_lock(:id)"), {"id": _ADVISORY_LOCK})
+            lock.commit()
+            connection.execute(text("SET statement_timeout = 0"))
+            connection.commit()
+        config.attributes["connection"] = connection.execution_options(writes=True)
+        try:
+            command.upgrade(config, "head")
+            connection.commit()
+        finally:
+            connection.invalidate()
+            if not database.is_sqlite:
+                # Closing the session frees the lock and forgets the settings above.
+                lock.invalidate()

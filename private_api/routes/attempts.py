@@ -1,0 +1,119 @@
+"""`/internal/`: what consumers do. Never relayed by a door."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from contract.errors import StaleFence, TaskNotFound
+from contract.http_errors import ZIP_ANSWER, ZIP_BODY, document_errors
+from contract.schemas import (
+    UID_PATTERN,
+    ArchiveView,
+    Assignment,
+    ClaimRequest,
+    Commit,
+    Failure,
+    Heartbeat,
+    HeartbeatReply,
+    Release,
+    Settled,
+)
+from private_api.routes.answers import ZipResponse
+from private_api.services import Services
+from private_api.tasks.claim import attempt_archive, beat_task, claim_task, show_assignment
+from private_api.tasks.read import Output
+from private_api.tasks.settle import check_holder, commit_output, fail_task, keep_output, release_task
+from private_api.uploads import receive_zip
+
+Uid = Annotated[str, Path(pattern=UID_PATTERN)]
+Fence = Annotated[int, Path(ge=1)]
+
+_MAX_LOG_PIECE_BYTES = 1024**2
+
+
+def attempt_routes(services: Services) -> APIRouter:
+    """The routes over `services`."""
+    router = APIRouter(prefix="/internal", tags=["consumers"], responses=document_errors(StaleFence, TaskNotFound))
+    database, store = services.database, services.store
+    base = "/tasks/{uid}/attempts/{fence}"
+
+    @router.post("/claims")
+    def claim(request: ClaimRequest) -> Assignment | None:
+        """A task for this consumer under a new fence, or null where there is none."""
+        assignment = claim_task(database, request, services.sizes)
+        if assignment is not None:
+            services.watch.notify(assignment.uid)
+        return assignment
+
+    @router.get(base)
+    def show(uid: Uid, fence: Fence) -> Assignment:
+        """The assignment of an attempt that still holds its task."""
+        return show_assignment(database, uid, fence, services.sizes)
+
+    @router.post(f"{base}/heartbeat")
+    def beat(uid: Uid, fence: Fence, heartbeat: Heartbeat) -> HeartbeatReply:
+        """Keep the lease."""
+        reply = beat_task(database, uid, fence, heartbeat)
+        services.watch.notify(uid)
+        return reply
+
+    @router.get(f"{base}/input", response_class=Response, responses=dict(ZIP_ANSWER))
+    def fetch_input(uid: Uid, fence: Fence) -> Response:
+        """The task's zip."""
+        return send(*attempt_archive(database, uid, fence, of_model=False))
+
+    @router.get(f"{base}/model", response_class=Response, responses=dict(ZIP_ANSWER))
+    def fetch_model(uid: Uid, fence: Fence) -> Response:
+        """The model's zip."""
+        return send(*attempt_archive(database, uid, fence, of_model=True))
+
+    def send(key: str, archive: ArchiveView) -> Response:
+        return ZipResponse(store, Output(key, archive.sha256, archive.size_bytes))
+
+    @router.put(f"{base}/output", openapi_extra=dict(ZIP_BODY))
+    async def upload_output(request: Request, uid: Uid, fence: Fence) -> ArchiveView:
+        """Store the output; it becomes the task's result by the commit that follows."""
+        await run_in_threadpool(check_holder, database, uid, fence)
+        limit = services.sizes.max_output_bytes
+        async with receive_zip(request, store, max_bytes=limit, required=True) as upload:
+            stored = await run_in_threadpool(keep_output, store, upload, uid, fence)
+        return ArchiveView(sha256=stored.sha256, size_bytes=stored.size_bytes)
+
+    @router.post(f"{base}/commit")
+    def commit(uid: Uid, fence: Fence, body: Commit) -> Settled:
+        """The uploaded output is the result."""
+        return settled(uid, commit_output(database, store, uid, fence, body))
+
+    @router.post(f"{base}/failure")
+    def fail(uid: Uid, fence: Fence, body: Failure) -> Settled:
+        """The model failed."""
+        return settled(uid, fail_task(database, uid, fence, body))
+
+    @router.post(f"{base}/release")
+    def release(uid: Uid, fence: Fence, body: Release) -> Settled:
+        """The holder cannot run the task; somebody else may."""
+        answer = settled(uid, release_task(database, uid, fence, body))
+        services.ring()
+        return answer
+
+    def settled(uid: str, answer: Settled) -> Settled:
+        services.watch.notify(uid)
+        return answer
+
+    @router.post(f"{base}/log")
+    async def append_log(
+        request: Request, uid: Uid, fence: Fence, offset: Annotated[int, Query(ge=0)]
+    ) -> int:
+        """Add a piece of at most 1 MiB to the log at `offset`; answers the offset after it."""
+        piece = b""
+        async for chunk in request.stream():
+            piece += chunk
+            if len(piece) > _MAX_LOG_PIECE_BYTES:
+                break
+        await run_in_threadpool(check_holder, database, uid, fence)
+        size = await run_in_threadpool(services.logs.append, uid, fence, offset, piece[:_MAX_LOG_PIECE_BYTES])
+        services.watch.notify(uid)
+        return size
+
+    return router

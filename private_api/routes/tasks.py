@@ -1,0 +1,124 @@
+"""`/api/tasks/`: what clients do with tasks."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from contract.errors import (
+    IdempotencyConflict,
+    InvalidArchive,
+    InvalidRequest,
+    ModelNotFound,
+    OutputMissing,
+    StorageFull,
+    TaskFailed,
+    TaskNotFound,
+    TaskPending,
+    TaskRecordNotFound,
+    TooLarge,
+)
+from contract.http_errors import ZIP_ANSWER, ZIP_BODY, document_errors
+from contract.schemas import LogQuery, TaskPoll, TaskSubmission, TaskView
+from contract.zip_rules import check_archive
+from private_api.models import show_model
+from private_api.routes.answers import ZipResponse, follow_log, read_log
+from private_api.services import Services
+from private_api.tasks.cancel import cancel_task, delete_task
+from private_api.tasks.read import find_log, find_output, show_task
+from private_api.tasks.submit import submit_task
+from private_api.uploads import receive_zip
+
+_POLL_ERRORS = (TaskPending, TaskFailed, OutputMissing, TaskNotFound)
+
+
+def task_routes(services: Services) -> APIRouter:
+    """The routes over `services`."""
+    router = APIRouter(prefix="/api/tasks", tags=["tasks"])
+    database, store, logs = services.database, services.store, services.logs
+
+    @router.post(
+        "/",
+        openapi_extra=dict(ZIP_BODY),
+        responses=document_errors(ModelNotFound, InvalidArchive, TooLarge, IdempotencyConflict, StorageFull),
+    )
+    async def submit(
+        request: Request,
+        query: Annotated[TaskSubmission, Query()],
+        idempotency_key: Annotated[
+            str | None,
+            Header(min_length=1, max_length=255, description="The same key and zip answer the same uid."),
+        ] = None,
+    ) -> str:
+        """Submit a zip to a model; the answer is the uid of the new task."""
+        names = {query.human_readable_id, query.model_human_readable_id} - {None}
+        if len(names) != 1:
+            raise InvalidRequest("name the model in the query: ?human_readable_id=...")
+        (name,) = names
+        await run_in_threadpool(show_model, database, name)
+        async with receive_zip(request, store, max_bytes=services.max_upload_bytes, required=True) as upload:
+            await run_in_threadpool(
+                check_archive, upload.path, max_unpacked_bytes=services.sizes.max_unpacked_bytes
+            )
+            uid = await run_in_threadpool(
+                submit_task, database, store, upload, human_readable_id=name, idempotency_key=idempotency_key
+            )
+        services.ring()
+        return uid
+
+    async def wait_until_ended(uid: str, seconds: float) -> TaskView:
+        ends_at = asyncio.get_running_loop().time() + seconds
+        async with services.watch.watch(uid) as watcher:
+            while True:
+                view = await run_in_threadpool(show_task, database, logs, uid)
+                left = ends_at - asyncio.get_running_loop().time()
+                if view.status.is_terminal or left <= 0:
+                    return view
+                await watcher.changed(left)
+
+    @router.get("/{uid}", response_class=Response, responses={**ZIP_ANSWER, **document_errors(*_POLL_ERRORS)})
+    async def poll(uid: str, query: Annotated[TaskPoll, Query()]) -> Response:
+        """The output zip, or one of the codes 551 to 554. `wait` holds the answer until the task ends."""
+        if query.wait:
+            await wait_until_ended(uid, query.wait)
+        return ZipResponse(store, await run_in_threadpool(find_output, database, store, logs, uid))
+
+    @router.get("/{uid}/status", responses=document_errors(TaskRecordNotFound))
+    async def status(uid: str, query: Annotated[TaskPoll, Query()]) -> TaskView:
+        """The whole task as JSON with a plain 200, or 404: for tools that trip over 55x."""
+        try:
+            return await wait_until_ended(uid, query.wait)
+        except TaskNotFound as error:
+            raise TaskRecordNotFound from error
+
+    @router.get("/{uid}/output", response_class=Response, responses={**ZIP_ANSWER, **document_errors(*_POLL_ERRORS)})
+    @router.head("/{uid}/output", include_in_schema=False)
+    @router.head("/{uid}", include_in_schema=False)
+    def output(request: Request, uid: str) -> Response:
+        """The output zip with `ETag` (its sha256), `Content-Length` and one `Range`."""
+        return ZipResponse(store, find_output(database, store, logs, uid), request.headers.get("if-none-match"))
+
+    @router.get("/{uid}/logs", response_class=Response, responses=document_errors(TaskNotFound))
+    async def show_log(uid: str, query: Annotated[LogQuery, Query()]) -> Response:
+        """What the container wrote to stdout and stderr, of the newest attempt."""
+        fence, _ = await run_in_threadpool(find_log, database, uid)
+        chunks = follow_log(services, uid) if query.follow else read_log(logs, uid, fence)
+        return StreamingResponse(chunks, media_type="text/plain; charset=utf-8")
+
+    @router.post("/{uid}/cancel", responses=document_errors(TaskNotFound))
+    def cancel(uid: str) -> TaskView:
+        """Cancel the task and keep its record. A task that has ended stays as it is."""
+        cancel_task(database, uid)
+        services.watch.notify(uid)
+        return show_task(database, logs, uid)
+
+    @router.delete("/{uid}", status_code=204, responses=document_errors(TaskNotFound))
+    def delete(uid: str) -> None:
+        """Cancel what runs and delete what is stored. Deleting again is fine."""
+        delete_task(database, uid)
+        services.watch.notify(uid)
+        services.sweep()
+
+    return router

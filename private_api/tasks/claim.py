@@ -1,0 +1,168 @@
+"""How a consumer gets a task and keeps it: the claim, the heartbeat, and the facts of an attempt."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Select, select, update
+from sqlalchemy.orm import Session
+
+from contract.errors import StaleFence
+from contract.schemas import ArchiveView, Assignment, ClaimRequest, Heartbeat, HeartbeatReply
+from contract.statuses import Phase, Status
+from private_api.database import Database
+from private_api.models import view_archive
+from private_api.tables import ArchiveRow, AttemptRow, ConsumerRow, TaskRow
+from private_api.tasks.limits import LEASE, phase_limit
+from private_api.tasks.rows import check_fence, end_attempts, lock_task, log_task, logger, move_task
+
+
+@dataclass(frozen=True)
+class SizeLimits:
+    """What one task may move, in bytes."""
+
+    max_unpacked_bytes: int
+    max_output_bytes: int
+
+
+def claim_task(database: Database, request: ClaimRequest, sizes: SizeLimits) -> Assignment | None:
+    """Give the consumer a task under a new fence: the one its bell named, else the best next it can run, else None."""
+    with database.write() as session:
+        now = database.now(session)
+        _note_consumer(session, request, now)
+        for candidates in _candidates(request, now):
+            if (task_id := _take(session, candidates, request.consumer, now)) is not None:
+                row = session.get_one(TaskRow, task_id)
+                # An earlier attempt whose lease expired can no longer come back.
+                end_attempts(session, row, now, outcome="lost")
+                session.add(
+                    AttemptRow(
+                        task_id=row.id,
+                        fence=row.fence,
+                        consumer=request.consumer,
+                        gpu_uuid=request.gpu_uuid,
+                        claimed_at=now,
+                    )
+                )
+                row.deadline_at = now + phase_limit(Phase.PREPARING, row.model_version.time_limit_s)
+                log_task(logger, row.uid).info("queued -> leased fence=%s consumer=%s", row.fence, request.consumer)
+                return _assignment(session, row, sizes)
+    return None
+
+
+def show_assignment(database: Database, uid: str, fence: int, sizes: SizeLimits) -> Assignment:
+    """The assignment of an attempt that still holds its task. Raises `StaleFence`, `TaskNotFound`."""
+    with database.write() as session:
+        row = lock_task(session, uid)
+        check_fence(row, fence)
+        return _assignment(session, row, sizes)
+
+
+def beat_task(database: Database, uid: str, fence: int, beat: Heartbeat) -> HeartbeatReply:
+    """Extend the lease of an attempt, and say what its holder must know.
+
+    A task whose lease expired comes back to the same holder as long as nobody else claimed it. Raises `StaleFence`,
+    `TaskNotFound`.
+    """
+    with database.write() as session:
+        row = lock_task(session, uid)
+        check_fence(row, fence)
+        now = database.now(session)
+        if beat.phase != row.phase:
+            row.deadline_at = now + phase_limit(beat.phase, row.model_version.time_limit_s)
+        row.lease_owner = beat.consumer
+        row.lease_until = now + LEASE
+        if beat.phase is not Phase.PREPARING:
+            row.started_at = row.started_at or now
+            move_task(row, Status.RUNNING)
+        elif row.status == Status.QUEUED:
+            move_task(row, Status.LEASED)
+        row.phase = beat.phase
+        _note_seen(session, beat.consumer, now)
+        left = (row.deadline_at - now).total_seconds() if row.deadline_at else LEASE.total_seconds()
+        return HeartbeatReply(cancel=row.cancel_at is not None, seconds_left=left)
+
+
+def attempt_archive(database: Database, uid: str, fence: int, *, of_model: bool) -> tuple[str, ArchiveView]:
+    """Key and facts of the input, or the model's archive, of a held task. Raises `StaleFence`, `TaskNotFound`."""
+    with database.write() as session:
+        row = lock_task(session, uid)
+        check_fence(row, fence)
+        archive = row.model_version.archive if of_model else row.input
+        view = view_archive(archive)
+        if archive is None or view is None:
+            raise StaleFence("the archive of this attempt is no longer stored")
+        return archive.key, view
+
+
+def _candidates(request: ClaimRequest, now: datetime) -> list[Select[tuple[int]]]:
+    queued = select(TaskRow.id).where(
+        TaskRow.status == Status.QUEUED, TaskRow.not_before <= now, TaskRow.cancel_at.is_(None)
+    )
+    kinds = ([True] if request.gpu_uuid else []) + ([False] if request.accepts_cpu_tasks else [])
+    # One look per kind keeps each a walk along the index; GPU work goes first where there is a GPU.
+    best = [
+        queued.where(TaskRow.use_gpu.is_(kind)).order_by(TaskRow.not_before, TaskRow.id).limit(1) for kind in kinds
+    ]
+    if request.uid is None:
+        return best
+    return [queued.where(TaskRow.uid == request.uid, TaskRow.use_gpu.in_(kinds)), *best]
+
+
+def _take(session: Session, candidates: Select[tuple[int]], consumer: str, now: datetime) -> int | None:
+    """One statement: of two consumers that want the same task, one gets it and the other skips it."""
+    statement = (
+        update(TaskRow)
+        .where(TaskRow.id == candidates.with_for_update(skip_locked=True).scalar_subquery())
+        .where(TaskRow.status == Status.QUEUED)
+        .values(
+            status=Status.LEASED,
+            phase=Phase.PREPARING,
+            fence=TaskRow.fence + 1,
+            attempts=TaskRow.attempts + 1,
+            lease_owner=consumer,
+            lease_until=now + LEASE,
+            started_at=None,
+        )
+        .returning(TaskRow.id)
+        .execution_options(synchronize_session=False)
+    )
+    return session.execute(statement).scalar_one_or_none()
+
+
+def _assignment(session: Session, row: TaskRow, sizes: SizeLimits) -> Assignment:
+    version = row.model_version
+    task_input = view_archive(session.get_one(ArchiveRow, row.input_id))
+    if task_input is None:
+        raise StaleFence("the input of this task is no longer stored")
+    return Assignment(
+        uid=row.uid,
+        fence=row.fence,
+        attempt=row.attempts,
+        lease_s=LEASE.total_seconds(),
+        human_readable_id=version.model.human_readable_id,
+        model_version=version.number,
+        container_tag=version.container_tag,
+        use_gpu=version.use_gpu,
+        pull_policy=version.pull_policy,
+        isolation=version.isolation,
+        time_limit_s=version.time_limit_s,
+        memory_limit_bytes=version.memory_limit_bytes,
+        max_unpacked_bytes=sizes.max_unpacked_bytes,
+        max_output_bytes=sizes.max_output_bytes,
+        input=task_input,
+        model_archive=view_archive(version.archive),
+    )
+
+
+def _note_consumer(session: Session, request: ClaimRequest, now: datetime) -> None:
+    row = session.get(ConsumerRow, request.consumer)
+    if row is None:
+        row = ConsumerRow(name=request.consumer, first_seen_at=now)
+        session.add(row)
+    row.gpu_uuid = request.gpu_uuid
+    row.accepts_cpu_tasks = request.accepts_cpu_tasks
+    row.seen_at = now
+
+
+def _note_seen(session: Session, consumer: str, now: datetime) -> None:
+    session.execute(update(ConsumerRow).where(ConsumerRow.name == consumer).values(seen_at=now))

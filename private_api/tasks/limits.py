@@ -1,0 +1,34 @@
+"""The numbers of the state machine. Durations measured by the database's clock."""
+
+from datetime import timedelta
+
+from contract.statuses import Phase
+
+LEASE = timedelta(seconds=60)
+"""A holder that is silent for so long loses its task. Holders beat every sixth of it."""
+MAX_CRASHES = 3
+"""Leases that may expire before the task is taken for the cause of the crashes."""
+MAX_INFRASTRUCTURE_FAILURES = 8
+"""Counted apart from crashes: an unlucky host must not use up a user's retries."""
+AMNESTY_AFTER = timedelta(seconds=15)
+"""A reaper that was away for longer extends all leases first: holders could not beat meanwhile."""
+_FIRST_BACKOFF = timedelta(seconds=10)
+_LONGEST_BACKOFF = timedelta(minutes=10)
+
+
+def backoff(failures: int) -> timedelta:
+    """How long a task waits after its n-th infrastructure failure: 10 s, doubled up to 10 minutes."""
+    return min(_FIRST_BACKOFF * 2 ** (failures - 1), _LONGEST_BACKOFF)
+
+
+def phase_limit(phase: Phase, time_limit_s: int) -> timedelta:
+    """How long the holder may stay in a phase before the server itself ends the attempt.
+
+    The holder enforces the model's time limit; the server's is a minute longer, so that it acts only where the holder
+    does not.
+    """
+    if phase is Phase.PREPARING:
+        return timedelta(hours=2)
+    if phase is Phase.RUNNING:
+        return timedelta(seconds=time_limit_s) + timedelta(minutes=1)
+    return timedelta(hours=6)

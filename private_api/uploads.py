@@ -1,0 +1,171 @@
+"""Receives a zip from an HTTP body straight into the archive store: raw, or the `zip_file` part of a multipart form.
+
+Nothing is spooled or held: at most about 1 MiB waits in memory before it is written by a thread.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from contract.errors import InvalidArchive, InvalidRequest, TooLarge
+from private_api.archives import ArchiveStore, Upload
+
+_BATCH_BYTES = 1024**2
+_MULTIPART_OVERHEAD_BYTES = 64 * 1024
+"""Boundaries and part headers: what a form's Content-Length may exceed the zip by."""
+
+
+class _Parser(Protocol):
+    def feed(self, chunk: bytes) -> bytes: ...
+
+    def finish(self) -> bool: ...
+
+
+class _RawBody:
+    """The whole body is the zip."""
+
+    def __init__(self) -> None:
+        self._seen = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        self._seen = self._seen or bool(chunk)
+        return chunk
+
+    def finish(self) -> bool:
+        return self._seen
+
+
+class _Form:
+    """A multipart form whose only part is `zip_file`."""
+
+    def __init__(self, boundary: bytes) -> None:
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._on_part_begin,
+                "on_header_field": self._on_header_field,
+                "on_header_value": self._on_header_value,
+                "on_headers_finished": self._on_headers_finished,
+                "on_part_data": self._on_part_data,
+                "on_end": self._on_end,
+            },
+        )
+        self._field = b""
+        self._header = b""
+        self._disposition = b""
+        self._zips = 0
+        self._ended = False
+        self._data: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> bytes:
+        self._data = []
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise InvalidRequest(f"the multipart body cannot be parsed: {error}") from error
+        return b"".join(self._data)
+
+    def finish(self) -> bool:
+        if not self._ended:
+            raise InvalidRequest("the multipart body ends before its closing boundary")
+        return self._zips == 1
+
+    def _on_part_begin(self) -> None:
+        self._field = self._header = self._disposition = b""
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition += data[start:end]
+
+    def _on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        name = options.get(b"name", b"")
+        if name != b"zip_file":
+            raise InvalidRequest(f"unknown form field {name.decode(errors='replace')!r}; the zip is sent as 'zip_file'")
+        self._zips += 1
+        if self._zips > 1:
+            raise InvalidRequest("'zip_file' was sent twice")
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._data.append(data[start:end])
+
+    def _on_end(self) -> None:
+        self._ended = True
+
+
+@asynccontextmanager
+async def receive_zip(
+    request: Request, store: ArchiveStore, *, max_bytes: int, required: bool
+) -> AsyncIterator[Upload | None]:
+    """Write the request's zip to a temporary file; whatever was not kept when the block ends is removed.
+
+    Yields None where the body has no zip and none is `required`. Raises `TooLarge`, `InvalidRequest`, `StorageFull`;
+    a client that goes away raises Starlette's `ClientDisconnect`.
+    """
+    parser = _pick_parser(request)
+    if parser is None:
+        if required:
+            raise InvalidRequest("send the zip as multipart/form-data field 'zip_file', or as an application/zip body")
+        yield None
+        return
+    expected = _check_length(request, max_bytes, isinstance(parser, _Form))
+    upload = await run_in_threadpool(store.open_upload, expected)
+    try:
+        await _write_body(request, parser, upload, max_bytes)
+        found = parser.finish()
+        if required and not found:
+            raise InvalidArchive("the body holds no zip: it is empty")
+        yield upload if found else None
+    finally:
+        await run_in_threadpool(upload.discard)
+
+
+async def _write_body(request: Request, parser: _Parser, upload: Upload, max_bytes: int) -> None:
+    pending: list[bytes] = []
+    waiting = total = 0
+    async for chunk in request.stream():
+        data = parser.feed(chunk)
+        total += len(data)
+        if total > max_bytes:
+            raise TooLarge(f"the zip is larger than MAX_UPLOAD_BYTES={max_bytes} bytes")
+        pending.append(data)
+        waiting += len(data)
+        if waiting >= _BATCH_BYTES:
+            await run_in_threadpool(upload.write, b"".join(pending))
+            pending, waiting = [], 0
+    if waiting:
+        await run_in_threadpool(upload.write, b"".join(pending))
+
+
+def _pick_parser(request: Request) -> _RawBody | _Form | None:
+    content_type, options = parse_options_header(request.headers.get("content-type", ""))
+    if content_type == b"multipart/form-data":
+        boundary = options.get(b"boundary")
+        if not boundary:
+            raise InvalidRequest("the Content-Type multipart/form-data names no boundary")
+        return _Form(boundary)
+    if content_type in (b"application/zip", b"application/octet-stream", b"application/x-zip-compressed"):
+        return _RawBody()
+    if content_type in (b"", b"application/x-www-form-urlencoded"):
+        return None
+    raise InvalidRequest(
+        f"the Content-Type {content_type.decode(errors='replace')!r} is not multipart/form-data or application/zip"
+    )
+
+
+def _check_length(request: Request, max_bytes: int, is_form: bool) -> int | None:
+    header = request.headers.get("content-length")
+    if header is None:
+        return None
+    length = int(header)
+    if length > max_bytes + (_MULTIPART_OVERHEAD_BYTES if is_form else 0):
+        raise TooLarge(f"the body has {length} bytes; this server accepts MAX_UPLOAD_BYTES={max_bytes} bytes")
+    return length

@@ -1,0 +1,55 @@
+"""Wakes the requests that wait for a task to change: long polls hold neither a thread nor a database connection."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from threading import Lock
+
+RECHECK_S = 2.0
+"""Waiters look at the row at least so often: another process may have changed it."""
+
+
+class TaskWatch:
+    """Who waits for which task. `notify` may be called from any thread, the rest from event loops."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._waiters: defaultdict[str, set[tuple[asyncio.AbstractEventLoop, asyncio.Event]]] = defaultdict(set)
+
+    def notify(self, uid: str) -> None:
+        """Wake everybody who waits for this task."""
+        with self._lock:
+            waiters = list(self._waiters.get(uid, ()))
+        for loop, event in waiters:
+            loop.call_soon_threadsafe(event.set)
+
+    @asynccontextmanager
+    async def watch(self, uid: str) -> AsyncIterator["Watcher"]:
+        """Register before reading the row, so that no change falls between."""
+        event = asyncio.Event()
+        entry = (asyncio.get_running_loop(), event)
+        with self._lock:
+            self._waiters[uid].add(entry)
+        try:
+            yield Watcher(event)
+        finally:
+            with self._lock:
+                self._waiters[uid].discard(entry)
+                if not self._waiters[uid]:
+                    del self._waiters[uid]
+
+
+class Watcher:
+    """One waiting request."""
+
+    def __init__(self, event: asyncio.Event) -> None:
+        self._event = event
+
+    async def changed(self, timeout_s: float) -> None:
+        """Wait for a change, or until the row should be looked at anyway."""
+        try:
+            await asyncio.wait_for(self._event.wait(), min(timeout_s, RECHECK_S))
+        except TimeoutError:
+            return
+        self._event.clear()
