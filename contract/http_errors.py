@@ -40,7 +40,9 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def handle_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
-        body = RouteNotFound(f"{request.method} {request.url.path}: {error.detail}; /docs lists what there is").to_body()
+        body = RouteNotFound(
+            f"{request.method} {request.url.path}: {error.detail}; /docs lists what there is"
+        ).to_body()
         return JSONResponse(body, error.status_code, error.headers)
 
     async def handle_unknown(request: Request, error: Exception) -> JSONResponse:

@@ -1,6 +1,7 @@
 """`infer submit`, `wait`, `fetch` and the other commands about tasks."""
 
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +23,7 @@ ExtractOption = Annotated[bool, typer.Option("--extract", help="Unpack the outpu
 
 def add_task_commands(app: typer.Typer) -> None:
     """Hang the commands into the application."""
-    for name, command in {
+    commands: dict[str, Callable[..., None]] = {
         "submit": submit,
         "status": show_status,
         "wait": wait,
@@ -31,7 +32,8 @@ def add_task_commands(app: typer.Typer) -> None:
         "cancel": cancel,
         "delete": delete,
         "list": list_tasks,
-    }.items():
+    }
+    for name, command in commands.items():
         app.command(name)(command)
 
 
@@ -40,8 +42,9 @@ def submit(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's id.")],
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH...", help="A folder (its content is sent), a .zip (sent as it is), or files."),
+        typer.Argument(metavar="PATH", help="A folder (its content is sent), a .zip (sent as it is), or files."),
     ],
+    *,
     out: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="OUT", help="Wait, and fetch the output to this zip or folder."),
@@ -160,7 +163,7 @@ def list_tasks(context: typer.Context, as_json: JsonOption = False) -> None:
 
 
 def _facts(task: TaskView) -> list[tuple[str, ...]]:
-    facts = [
+    facts: list[tuple[str, ...]] = [
         ("uid", task.uid),
         ("model", f"{task.human_readable_id}, version {task.model_version}"),
         ("status", describe(task)),

@@ -33,8 +33,7 @@ class Session:
 
 def session_of(context: typer.Context) -> Session:
     """What the callback of the whole command stored."""
-    session = context.obj
-    assert isinstance(session, Session)  # noqa: S101
+    session: Session = context.obj
     return session
 
 

@@ -5,7 +5,9 @@ import os
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import IO, cast
 
@@ -42,22 +44,20 @@ def _stream(folder: Path, files: list[OutputFile]) -> Iterator[bytes]:
             if file.is_dir:
                 archive.mkdir(_describe(file))
             else:
-                for _ in _write_entry(archive, file, _read(folder_fd, file)):
-                    yield from sink.take(_CHUNK_BYTES)
+                with closing(_read(folder_fd, file)) as pieces:
+                    yield from _write_entry(archive, sink, file, pieces)
     yield from sink.take(1)
 
 
-def _write_entry(archive: zipfile.ZipFile, file: OutputFile, pieces: Iterator[bytes]) -> Iterator[None]:
-    """Writes one file; yields whenever the sink may be emptied."""
+def _write_entry(archive: zipfile.ZipFile, sink: "_Sink", file: OutputFile, pieces: Iterator[bytes]) -> Iterator[bytes]:
     first = next(pieces, b"")
     info = _describe(file)
-    info._compresslevel = _choose_level(first[:_SAMPLE_BYTES])
+    # Public only from Python 3.13 on, as compress_level, with this name kept.
+    info._compresslevel = _choose_level(first[:_SAMPLE_BYTES])  # type: ignore[attr-defined]
     with archive.open(info, "w") as entry:
-        entry.write(first)
-        for piece in pieces:
-            yield
+        for piece in chain([first], pieces):
             entry.write(piece)
-    yield
+            yield from sink.take(_CHUNK_BYTES)
 
 
 def _choose_level(sample: bytes) -> int:
@@ -73,6 +73,8 @@ def _describe(file: OutputFile) -> zipfile.ZipInfo:
     info.create_system = 3
     if file.is_dir:
         info.external_attr = 0o40755 << 16 | 0x10
+        # `ZipFile.mkdir` reads it, and nothing sets it for a folder.
+        info.CRC = 0
     else:
         info.external_attr = (0o100755 if file.executable else 0o100644) << 16
         info.compress_type = zipfile.ZIP_DEFLATED
@@ -81,7 +83,7 @@ def _describe(file: OutputFile) -> zipfile.ZipInfo:
     return info
 
 
-def _read(folder_fd: int, file: OutputFile) -> Iterator[bytes]:
+def _read(folder_fd: int, file: OutputFile) -> Generator[bytes, None, None]:
     """The surveyed bytes of a file, as many as were surveyed: what it gained since was not in the budget."""
     *parents, name = file.path.split("/")
     left = file.size

@@ -42,7 +42,7 @@ class OutputFile:
 
 
 def is_models_fault(error: OSError) -> bool:
-    """Whether an error while reading /output is due to what the model left there (a lock, a change), not to our disk."""
+    """Whether reading /output failed by what the model left there (a lock, a change) and not by our disk."""
     return error.errno in _MODELS_FAULTS
 
 

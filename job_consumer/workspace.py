@@ -1,6 +1,6 @@
 """Where the consumer's files lie: one folder per attempt, one per model archive, all below the work directory.
 
-    <work>/attempts/<uid>-<fence>/{input,output,input.zip}
+    <work>/attempts/<consumer>/<uid>-<fence>/{input,output,input.zip}
     <work>/models/<sha256>/            filled once, kept for later tasks
 
 Attempt folders are 0700, so no other user of the host reaches /output although the run may write there.
@@ -48,11 +48,11 @@ class ModelFolder:
 
 
 class WorkDir:
-    """The work directory of one or more consumers of a host."""
+    """One consumer's share of a work directory: attempts of its own, models in common."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, consumer: str) -> None:
         self._root = root.absolute()
-        self._attempts = self._root / "attempts"
+        self._attempts = self._root / "attempts" / consumer
         self._models = self._root / "models"
         for folder in (self._attempts, self._models):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -89,7 +89,7 @@ class WorkDir:
         keys = []
         for entry in self._attempts.iterdir():
             uid, _, fence = entry.name.rpartition("-")
-            if uid and fence.isdigit():
+            if uid and fence.isdecimal():
                 keys.append(RunKey(uid, int(fence)))
         return sorted(keys)
 

@@ -21,7 +21,9 @@ _PAGE = 100
 class Janitor:
     """Rows first, files second: a crash between leaves a file that the next step removes."""
 
-    def __init__(self, database: Database, store: ArchiveStore, logs: TaskLogs, *, keep_finished_for: timedelta) -> None:
+    def __init__(
+        self, database: Database, store: ArchiveStore, logs: TaskLogs, *, keep_finished_for: timedelta
+    ) -> None:
         self._database = database
         self._store = store
         self._logs = logs

@@ -46,7 +46,9 @@ def check_registration(database: Database, registration: ModelRegistration, *, a
                 "machine without Docker does that"
             )
         if not registration.model_available:
-            raise InvalidRequest("container_tag: the program is part of the model's zip, so model_available must be true")
+            raise InvalidRequest(
+                "container_tag: the program is part of the model's zip, so model_available must be true"
+            )
     if registration.replace:
         return
     with database.read() as session:

@@ -1,6 +1,6 @@
 """The output of containers, one file per attempt, appended while the container runs.
 
-    <root>/<uid>-<fence>.log
+<root>/<uid>-<fence>.log
 """
 
 import os

@@ -56,7 +56,7 @@ class TcpProxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.set_mode(Mode.REFUSE)
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
@@ -78,6 +78,13 @@ class TcpProxy:
             self.port = self._server.sockets[0].getsockname()[1]
         # One turn of the loop, in which the transports that were aborted close their sockets.
         await asyncio.sleep(0)
+
+    async def _stop(self) -> None:
+        await self._apply(Mode.REFUSE)
+        joining = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in joining:
+            task.cancel()
+        await asyncio.gather(*joining, return_exceptions=True)
 
     async def _join(self, end: "_End") -> None:
         """Connect an accepted end to the target."""

@@ -66,7 +66,9 @@ async def follow_log(services: Services, uid: str) -> AsyncIterator[bytes]:
             newest, status = await run_in_threadpool(find_log, services.database, uid)
             if newest != fence:
                 fence, position = newest, 0
-            while fence is not None and (chunk := await run_in_threadpool(_read_at, services.logs, uid, fence, position)):
+            while fence is not None and (
+                chunk := await run_in_threadpool(_read_at, services.logs, uid, fence, position)
+            ):
                 position += len(chunk)
                 yield chunk
             if status.is_terminal:

@@ -102,9 +102,7 @@ def attempt_routes(services: Services) -> APIRouter:
         return answer
 
     @router.post(f"{base}/log")
-    async def append_log(
-        request: Request, uid: Uid, fence: Fence, offset: Annotated[int, Query(ge=0)]
-    ) -> int:
+    async def append_log(request: Request, uid: Uid, fence: Fence, offset: Annotated[int, Query(ge=0)]) -> int:
         """Add a piece of at most 1 MiB to the log at `offset`; answers the offset after it."""
         piece = b""
         async for chunk in request.stream():

@@ -59,9 +59,7 @@ def task_routes(services: Services) -> APIRouter:
         (name,) = names
         await run_in_threadpool(show_model, database, name)
         async with receive_zip(request, store, max_bytes=services.max_upload_bytes, required=True) as upload:
-            await run_in_threadpool(
-                check_archive, upload.path, max_unpacked_bytes=services.sizes.max_unpacked_bytes
-            )
+            await run_in_threadpool(check_archive, upload.path, max_unpacked_bytes=services.sizes.max_unpacked_bytes)
             uid = await run_in_threadpool(
                 submit_task, database, store, upload, human_readable_id=name, idempotency_key=idempotency_key
             )

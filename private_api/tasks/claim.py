@@ -100,9 +100,7 @@ def _candidates(request: ClaimRequest, now: datetime) -> list[Select[tuple[int]]
     )
     kinds = ([True] if request.gpu_uuid else []) + ([False] if request.accepts_cpu_tasks else [])
     # One look per kind keeps each a walk along the index; GPU work goes first where there is a GPU.
-    best = [
-        queued.where(TaskRow.use_gpu.is_(kind)).order_by(TaskRow.not_before, TaskRow.id).limit(1) for kind in kinds
-    ]
+    best = [queued.where(TaskRow.use_gpu.is_(kind)).order_by(TaskRow.not_before, TaskRow.id).limit(1) for kind in kinds]
     if request.uid is None:
         return best
     return [queued.where(TaskRow.uid == request.uid, TaskRow.use_gpu.in_(kinds)), *best]

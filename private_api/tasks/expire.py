@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from contract.statuses import HELD, Reason, Status
 from private_api.database import Database
 from private_api.tables import ConsumerRow, TaskRow
-from private_api.tasks.limits import LEASE, MAX_CRASHES
+from private_api.tasks.limits import DEADLINE_GRACE, LEASE, MAX_CRASHES
 from private_api.tasks.rows import end_task, lock_task, logger, requeue_task
 
 _PAGE = 100
@@ -34,7 +34,9 @@ def expire_leases(database: Database) -> list[str]:
         if row.cancel_at is not None:
             end_task(session, row, Status.CANCELLED, now, reason=Reason.CANCELLED, detail="cancelled by its owner")
         elif row.crashes >= MAX_CRASHES:
-            detail = f"{row.crashes} consumers in a row stopped answering while they ran this task; the last was {owner}"
+            detail = (
+                f"{row.crashes} consumers in a row stopped answering while they ran this task; the last was {owner}"
+            )
             end_task(session, row, Status.FAILED, now, reason=Reason.CRASHED_REPEATEDLY, detail=detail)
         else:
             # The fence stays: the holder may come back as long as nobody else has claimed.
@@ -50,14 +52,16 @@ def end_overdue(database: Database) -> list[str]:
     """Fail every attempt that is past the deadline of its phase. Returns the uids."""
 
     def end(session: Session, row: TaskRow, now: datetime) -> None:
-        if not Status(row.status).is_held or row.deadline_at is None or row.deadline_at >= now:
+        if not Status(row.status).is_held or row.deadline_at is None:
+            return
+        if row.deadline_at >= now - DEADLINE_GRACE:
             return
         detail = f"the attempt was still {row.phase or row.status} at its deadline; the server ended it"
         # The fence moves, so that the holder's next heartbeat tells it to stop.
         row.fence += 1
         end_task(session, row, Status.FAILED, now, reason=Reason.TIME_LIMIT, detail=detail)
 
-    return _each(database, lambda now: (TaskRow.deadline_at < now) & TaskRow.status.in_(HELD), end)
+    return _each(database, lambda now: (TaskRow.deadline_at < now - DEADLINE_GRACE) & TaskRow.status.in_(HELD), end)
 
 
 def fail_unschedulable(database: Database, patience: timedelta) -> list[str]:

@@ -21,14 +21,14 @@ def backoff(failures: int) -> timedelta:
     return min(_FIRST_BACKOFF * 2 ** (failures - 1), _LONGEST_BACKOFF)
 
 
-def phase_limit(phase: Phase, time_limit_s: int) -> timedelta:
-    """How long the holder may stay in a phase before the server itself ends the attempt.
+DEADLINE_GRACE = timedelta(minutes=1)
+"""The holder keeps its deadlines itself; the server ends an attempt only where the holder does not."""
 
-    The holder enforces the model's time limit; the server's is a minute longer, so that it acts only where the holder
-    does not.
-    """
+
+def phase_limit(phase: Phase, time_limit_s: int) -> timedelta:
+    """How long an attempt may stay in a phase."""
     if phase is Phase.PREPARING:
         return timedelta(hours=2)
     if phase is Phase.RUNNING:
-        return timedelta(seconds=time_limit_s) + timedelta(minutes=1)
+        return timedelta(seconds=time_limit_s)
     return timedelta(hours=6)

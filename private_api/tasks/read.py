@@ -73,7 +73,9 @@ def poll_error(view: TaskView) -> InferenceError | None:
     if view.status is not Status.FINISHED:
         return TaskPending(f"the task is {view.status}", **fields)
     if view.output is None:
-        return OutputMissing("the task finished, but its output was removed: it was older than KEEP_FINISHED_FOR", **fields)
+        return OutputMissing(
+            "the task finished, but its output was removed: it was older than KEEP_FINISHED_FOR", **fields
+        )
     return None
 
 
@@ -104,9 +106,7 @@ def _last_fence(session: Session, row: TaskRow) -> int | None:
 def _position(session: Session, row: TaskRow) -> int | None:
     if row.status != Status.QUEUED:
         return None
-    earlier = or_(
-        TaskRow.not_before < row.not_before, (TaskRow.not_before == row.not_before) & (TaskRow.id < row.id)
-    )
+    earlier = or_(TaskRow.not_before < row.not_before, (TaskRow.not_before == row.not_before) & (TaskRow.id < row.id))
     statement = select(func.count()).where(TaskRow.status == Status.QUEUED, TaskRow.use_gpu.is_(row.use_gpu), earlier)
     return session.scalar(statement) or 0
 

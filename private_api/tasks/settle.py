@@ -8,7 +8,7 @@ from private_api.database import Database
 from private_api.models import keep_archive
 from private_api.tables import TaskRow
 from private_api.tasks.limits import MAX_INFRASTRUCTURE_FAILURES, backoff
-from private_api.tasks.rows import check_fence, end_task, end_attempts, lock_task, requeue_task
+from private_api.tasks.rows import check_fence, end_attempts, end_task, lock_task, requeue_task
 
 
 def output_key(uid: str, fence: int, sha256: str) -> str:
@@ -90,9 +90,7 @@ def release_task(database: Database, uid: str, fence: int, release: Release) -> 
             end_task(session, row, Status.CANCELLED, now, reason=Reason.CANCELLED, detail="cancelled by its owner")
         elif row.infrastructure_failures >= MAX_INFRASTRUCTURE_FAILURES:
             detail = f"given up after {row.infrastructure_failures} failures of the infrastructure; the last: "
-            end_task(
-                session, row, Status.FAILED, now, reason=Reason.INFRASTRUCTURE, detail=detail + release.detail
-            )
+            end_task(session, row, Status.FAILED, now, reason=Reason.INFRASTRUCTURE, detail=detail + release.detail)
         else:
             end_attempts(session, row, now, outcome="released", detail=release.detail)
             pause = backoff(row.infrastructure_failures) if not release.blameless else now - now

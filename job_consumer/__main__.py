@@ -1,0 +1,53 @@
+"""`python -m job_consumer`: one consumer as a process of its own."""
+
+import sys
+import threading
+
+from contract.logging import configure_logging
+from contract.rabbitmq_broker import RabbitMQBroker
+from contract.settings import SettingsError
+from contract.signals import stop_event
+from job_consumer.container_spec import Limits
+from job_consumer.docker_engine import DockerEngine
+from job_consumer.service import run_consumer
+from job_consumer.settings import JobConsumerSettings
+
+
+def main() -> int:
+    """Run until a signal. Returns the exit code: 2 for faulty settings."""
+    try:
+        settings = JobConsumerSettings.load()
+    except SettingsError as error:
+        print(f"job-consumer cannot start:\n{error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
+        return 2
+    configure_logging(settings.log_level, settings.log_format)
+    stopping = stop_event()
+    engine = DockerEngine(work_dir=settings.work_dir, work_volume=settings.work_volume)
+    with RabbitMQBroker(settings.broker_url, queue_type=settings.rabbit_queue_type) as broker:
+        # The worker may be waiting inside the broker when the signal comes.
+        threading.Thread(target=lambda: stopping.wait() and broker.wake(), name="waker", daemon=True).start()
+        run_consumer(
+            broker,
+            engine,
+            api_url=settings.private_api_url,
+            service_token=settings.service_token.get_secret_value(),
+            consumer=settings.consumer_name,
+            gpu_uuid=settings.gpu_uuid,
+            accepts_cpu_tasks=settings.accepts_cpu_tasks,
+            work_dir=settings.work_dir,
+            limits=Limits(
+                memory_bytes=settings.memory_limit_bytes,
+                cpus=settings.cpu_limit,
+                pids=settings.pids_limit,
+                shared_memory_bytes=settings.shared_memory_bytes,
+                temporary_bytes=settings.temporary_bytes,
+                log_bytes=settings.container_log_bytes,
+            ),
+            stopping=stopping,
+        )
+    engine.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""What every attempt at one consumer shares, and the two ways an attempt ends that are nobody's failure."""
+
+import threading
+from dataclasses import dataclass
+
+from contract.private_client import PrivateClient
+from job_consumer.container_spec import Limits
+from job_consumer.engine import Engine
+from job_consumer.workspace import WorkDir
+
+
+class AttemptLost(Exception):
+    """The server gave the task to somebody else, or ended it: drop everything of this attempt."""
+
+
+class ConsumerStopping(Exception):
+    """This consumer was told to stop: leave what runs, its next start adopts it."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """One consumer's collaborators and limits."""
+
+    consumer: str
+    gpu_uuid: str | None
+    own_user: str | None
+    limits: Limits
+    api: PrivateClient
+    engine: Engine
+    work: WorkDir
+    stopping: threading.Event

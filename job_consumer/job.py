@@ -1,0 +1,256 @@
+"""One attempt of one task: prepare, run, deliver, and clean up whatever happens."""
+
+import logging
+import time
+from collections.abc import Callable
+from enum import Enum, auto
+from pathlib import Path
+from typing import TypeVar
+
+from contract.errors import InferenceError, InvalidArchive, StaleFence, TaskNotFound, TooLarge
+from contract.logging import log_task
+from contract.schemas import Assignment, Failure, Release
+from contract.statuses import Phase, Reason
+from job_consumer.collect import measure_folder
+from job_consumer.container_spec import decide_container
+from job_consumer.engine import ContainerSpec, EngineUnavailable, ExitState, ImageNotFound, RunKey, RunVanished
+from job_consumer.failures import ModelFailed
+from job_consumer.heart import Heart
+from job_consumer.host import AttemptLost, ConsumerStopping, Host
+from job_consumer.log_follower import LogFollower
+from job_consumer.transfer import fetch_archive, persist, upload_output
+from job_consumer.unpack import unpack_archive
+from job_consumer.workspace import ModelFolder
+
+logger = logging.getLogger(__name__)
+
+STOP_GRACE_S = 10.0
+_WATCH_S = 1.0
+_MEASURE_S = 5.0
+
+_Answer = TypeVar("_Answer")
+
+
+class Ending(Enum):
+    """What is left to do once an attempt's work is over."""
+
+    SETTLED = auto()
+    LEFT_RUNNING = auto()
+
+
+class Job:
+    """An attempt this consumer holds. `run` for a fresh claim, `resume` for a run that was found."""
+
+    def __init__(self, host: Host, assignment: Assignment) -> None:
+        self._host = host
+        self._assignment = assignment
+        self._key = RunKey(assignment.uid, assignment.fence)
+        self._workspace = host.work.workspace(self._key)
+        self._log = log_task(logger, assignment.uid)
+        self._is_engine_suspect = False
+
+    def run(self) -> None:
+        """Do the whole attempt. Raises nothing: how it ended is told to the private API."""
+        self._conclude(Phase.PREPARING, self._run_fresh)
+
+    def resume(self) -> None:
+        """Go on with a run that an earlier process of this consumer started."""
+        self._log.info("adopting the run of fence %s", self._key.fence)
+        self._conclude(Phase.RUNNING, self._run_found)
+
+    def _conclude(self, phase: Phase, work: Callable[[Heart], None]) -> None:
+        with Heart(self._host.api, self._assignment, self._host.consumer, phase) as heart:
+            if self._settle(heart, work) is Ending.SETTLED:
+                self._clean_up()
+
+    def _settle(self, heart: Heart, work: Callable[[Heart], None]) -> Ending:
+        try:
+            try:
+                work(heart)
+            except ModelFailed as failed:
+                self._log.info("the model failed: %s", failed)
+                failure = Failure(
+                    consumer=self._host.consumer,
+                    reason=failed.reason,
+                    detail=failed.detail[:4096],
+                    exit_code=failed.exit_code,
+                )
+                self._persist(heart, lambda: self._host.api.fail(self._key.uid, self._key.fence, failure))
+            except (EngineUnavailable, RunVanished, OSError, InferenceError) as error:
+                if isinstance(error, (StaleFence, TaskNotFound)):
+                    raise
+                self._log.warning("the attempt cannot go on here and is given back: %s", error)
+                self._release(heart, f"{self._host.consumer}: {error}", blameless=False)
+        except ConsumerStopping:
+            if self._has_run():
+                return Ending.LEFT_RUNNING
+            self._release(heart, f"{self._host.consumer} was stopped", blameless=True, once=True)
+        except (AttemptLost, StaleFence, TaskNotFound) as error:
+            self._log.warning("the attempt is dropped: %s", error or "it is no longer ours")
+        except Exception as error:
+            self._log.exception("the attempt failed for a reason nobody foresaw; it is given back")
+            self._release(heart, f"{self._host.consumer}: {type(error).__name__}", blameless=False, once=True)
+        return Ending.SETTLED
+
+    def _run_fresh(self, heart: Heart) -> None:
+        self._prepare(heart)
+        self._start(heart)
+        self._see_through(heart)
+
+    def _run_found(self, heart: Heart) -> None:
+        # Starts a run that was created only, and leaves one alone that runs or ended.
+        self._start(heart)
+        self._see_through(heart)
+
+    def _prepare(self, heart: Heart) -> None:
+        self._host.work.open_workspace(self._key)
+        archive, limit = self._workspace.input_zip, self._assignment.max_unpacked_bytes
+        try:
+            self._fetch(heart, self._host.api.fetch_input, archive, self._assignment.input.sha256)
+            unpack_archive(archive, self._workspace.input_dir, max_unpacked_bytes=limit)
+        except InvalidArchive as error:
+            raise ModelFailed(Reason.INPUT_REJECTED, f"the input zip was rejected: {error}") from error
+        archive.unlink()
+        self._check(heart)
+        try:
+            self._host.engine.ensure_image(self._assignment.container_tag, self._assignment.pull_policy)
+        except ImageNotFound as error:
+            raise ModelFailed(Reason.IMAGE_NOT_FOUND, str(error)) from error
+
+    def _fetch(self, heart: Heart, fetch: Callable[[str, int, Path], None], target: Path, sha256: str) -> None:
+        self._persist(heart, lambda: fetch_archive(fetch, self._key, target, sha256))
+
+    def _open_model(self, heart: Heart) -> ModelFolder | None:
+        archive = self._assignment.model_archive
+        if archive is None:
+            return None
+
+        def fill(folder: Path) -> None:
+            zipped = folder.with_suffix(".zip")
+            try:
+                self._fetch(heart, self._host.api.fetch_model, zipped, archive.sha256)
+                unpack_archive(zipped, folder, max_unpacked_bytes=self._assignment.max_unpacked_bytes)
+            except InvalidArchive as error:
+                raise ModelFailed(Reason.INPUT_REJECTED, f"the model's zip was rejected: {error}") from error
+            finally:
+                zipped.unlink(missing_ok=True)
+
+        return self._host.work.open_model(archive.sha256, fill)
+
+    def _start(self, heart: Heart) -> None:
+        spec = self._decide(self._open_model(heart))
+        self._check(heart)
+        try:
+            self._host.engine.start(spec)
+        except ImageNotFound as error:
+            raise ModelFailed(Reason.IMAGE_NOT_FOUND, str(error)) from error
+        heart.enter(Phase.RUNNING)
+
+    def _decide(self, model: ModelFolder | None) -> ContainerSpec:
+        return decide_container(
+            self._assignment,
+            consumer=self._host.consumer,
+            workspace=self._workspace,
+            model=model,
+            limits=self._host.limits,
+            gpu_uuid=self._host.gpu_uuid,
+            own_user=self._host.own_user,
+        )
+
+    def _see_through(self, heart: Heart) -> None:
+        follower = LogFollower(self._host.api, self._host.engine, self._key)
+        follower.start()
+        try:
+            state = self._watch(heart)
+            heart.enter(Phase.DELIVERING)
+            follower.finish()
+        finally:
+            follower.abandon()
+        self._judge(state)
+        self._deliver(heart)
+
+    def _watch(self, heart: Heart) -> ExitState:
+        # Kept here as well as by the server, which may be out of reach.
+        own_deadline = time.monotonic() + self._assignment.time_limit_s
+        measured_at = time.monotonic()
+        while True:
+            try:
+                state = self._host.engine.wait(self._key, _WATCH_S)
+            except EngineUnavailable as error:
+                self._log.warning("the engine does not answer, the run may go on: %s", error)
+                self._is_engine_suspect = True
+                self._host.stopping.wait(_WATCH_S)
+                state = None
+            if state is not None:
+                return state
+            self._check(heart)
+            if time.monotonic() > min(own_deadline, heart.deadline or own_deadline):
+                limit = self._assignment.time_limit_s
+                self._end_run(ModelFailed(Reason.TIME_LIMIT, f"the run took longer than its limit of {limit} s"))
+            if time.monotonic() - measured_at > _MEASURE_S:
+                self._check_output_size()
+                measured_at = time.monotonic()
+
+    def _check(self, heart: Heart) -> None:
+        """Raises when the attempt must not go on."""
+        if heart.is_lost:
+            raise AttemptLost
+        if heart.is_cancelled:
+            self._end_run(ModelFailed(Reason.CANCELLED, "cancelled by its owner"))
+        if self._host.stopping.is_set():
+            raise ConsumerStopping
+
+    def _check_output_size(self) -> None:
+        size, limit = measure_folder(self._workspace.output_dir), self._assignment.max_output_bytes
+        if size > limit:
+            self._end_run(ModelFailed(Reason.OUTPUT_TOO_LARGE, f"/output reached {size} bytes; {limit} are allowed"))
+
+    def _end_run(self, failed: ModelFailed) -> None:
+        self._host.engine.stop(self._key, STOP_GRACE_S)
+        raise failed
+
+    def _judge(self, state: ExitState) -> None:
+        if state.out_of_memory:
+            limit = self._decide(None).memory_limit_bytes
+            detail = f"the run needed more than its {limit} bytes of memory"
+            raise ModelFailed(Reason.OUT_OF_MEMORY, detail, state.exit_code)
+        if state.exit_code == 0:
+            return
+        if self._is_engine_suspect:
+            raise EngineUnavailable(f"the engine failed during the run, which ended with {state.exit_code}")
+        raise ModelFailed(Reason.EXIT_CODE, f"the container ended with exit code {state.exit_code}", state.exit_code)
+
+    def _deliver(self, heart: Heart) -> None:
+        api, folder, limit = self._host.api, self._workspace.output_dir, self._assignment.max_output_bytes
+        try:
+            commit = self._persist(heart, lambda: upload_output(api, self._host.consumer, self._key, folder, limit))
+        except TooLarge as error:
+            raise ModelFailed(Reason.OUTPUT_TOO_LARGE, str(error), 0) from error
+        self._persist(heart, lambda: api.commit(self._key.uid, self._key.fence, commit))
+
+    def _persist(self, heart: Heart, call: Callable[[], _Answer]) -> _Answer:
+        return persist(self._host, heart, call)
+
+    def _release(self, heart: Heart, detail: str, *, blameless: bool, once: bool = False) -> None:
+        release = Release(consumer=self._host.consumer, detail=detail[:4096], blameless=blameless)
+        try:
+            if once:
+                self._host.api.release(self._key.uid, self._key.fence, release)
+            else:
+                self._persist(heart, lambda: self._host.api.release(self._key.uid, self._key.fence, release))
+        except (InferenceError, ConsumerStopping, AttemptLost) as error:
+            # Its lease ends soon, and the server requeues it then.
+            self._log.warning("the task could not be given back: %s", error)
+
+    def _has_run(self) -> bool:
+        try:
+            return any(key == self._key for key, _ in self._host.engine.find(self._host.consumer))
+        except EngineUnavailable:
+            return True
+
+    def _clean_up(self) -> None:
+        try:
+            self._host.engine.remove(self._key)
+            self._host.work.remove_workspace(self._key)
+        except (EngineUnavailable, OSError):
+            self._log.exception("something of the attempt is left; the next start of this consumer removes it")

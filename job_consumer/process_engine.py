@@ -1,0 +1,1 @@
+ProcessEngine = None

@@ -1,0 +1,379 @@
+"""What only the Docker engine promises: the hardened profile, images and registries, nothing left behind."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import APIError
+from job_consumer import docker_images
+from job_consumer.docker_engine import DockerEngine
+from job_consumer.docker_errors import start_error
+from job_consumer.engine import EngineUnavailable, ImageNotFound, RunState
+
+from tests.integration.engine_bench import MIB, Bench, build_image, docker_bench, leftovers
+from tests.services import require_docker
+
+
+@pytest.fixture
+def client() -> Iterator[docker.APIClient]:
+    require_docker()
+    with closing(docker.APIClient(version="auto")) as made:
+        yield made
+
+
+@pytest.fixture
+def bench(tmp_path: Path, client: docker.APIClient) -> Iterator[Bench]:
+    with docker_bench(tmp_path / "work", client) as made:
+        yield made
+
+
+def test_the_container_is_created_with_the_hardened_profile(bench: Bench, client: docker.APIClient) -> None:
+    spec = bench.spec("true", gpu_uuid="GPU-1234", cpu_limit=0.5)
+    bench.engine.start(spec)
+    container = client.inspect_container(spec.key.name)
+    host = container["HostConfig"]
+    assert container["Config"]["User"] == "65532:65532"
+    assert container["Config"]["Labels"] == {
+        "inference-server.task": spec.key.uid,
+        "inference-server.fence": "1",
+        "inference-server.consumer": bench.consumer,
+    }
+    expected = {
+        "NetworkMode": "none",
+        "IpcMode": "private",
+        "PidMode": "",
+        "CapAdd": None,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges"],
+        "Privileged": False,
+        "ReadonlyRootfs": True,
+        "Memory": 64 * MIB,
+        "MemorySwap": 64 * MIB,
+        "OomKillDisable": False,
+        "NanoCpus": 500_000_000,
+        "PidsLimit": 64,
+        "ShmSize": 16 * MIB,
+        "Ulimits": [{"Name": "nofile", "Hard": 65536, "Soft": 65536}, {"Name": "core", "Hard": 0, "Soft": 0}],
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": str(MIB), "max-file": "1"}},
+        "Init": True,
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "AutoRemove": False,
+        "Binds": None,
+        "Devices": None,
+    }
+    assert {name: host[name] for name in expected} == expected
+    assert [request["DeviceIDs"] for request in host["DeviceRequests"]] == [["GPU-1234"]]
+    assert {mount["Destination"]: mount["RW"] for mount in container["Mounts"]} == {
+        "/input": False,
+        "/output": True,
+        "/model": False,
+    }
+
+
+def test_the_profile_holds_inside_the_container(bench: Bench) -> None:
+    script = """
+    grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status
+    id -u; id -g; ls /sys/class/net
+    touch /x 2>&1; wget -T 2 -q -O - http://10.0.0.1/ 2>&1
+    df -k /tmp | tail -1 | awk '{print $2}'
+    touch /tmp/ok && echo written; ulimit -c; ulimit -n
+    env | grep ^NVIDIA_ | sort
+    """
+    key, _ = bench.run(script, gpu_uuid="GPU-1234")
+    assert [line.replace("\t", " ") for line in bench.log_of(key).splitlines()] == [
+        "CapBnd: 0000000000000000".replace("Bnd", "Eff"),
+        "CapBnd: 0000000000000000",
+        "NoNewPrivs: 1",
+        "Seccomp: 2",
+        "65532",
+        "65532",
+        "lo",
+        "touch: /x: Read-only file system",
+        "wget: can't connect to remote host (10.0.0.1): Network is unreachable",
+        "8192",
+        "written",
+        "0",
+        "65536",
+        "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
+        "NVIDIA_VISIBLE_DEVICES=GPU-1234",
+    ]
+
+
+def test_a_fork_bomb_hits_the_limit_of_processes(bench: Bench) -> None:
+    key, ended = bench.run("for i in $(seq 40); do sleep 30 & done; echo all", pids_limit=16)
+    assert ended.exit_code != 0
+    assert "all" not in bench.log_of(key)
+
+
+def test_compatible_isolation_is_the_images_own_user_on_a_writable_root(
+    bench: Bench, client: docker.APIClient
+) -> None:
+    image = build_image(client, 'USER 1234:1234\nCMD ["/bin/sh", "-c", "id -u; touch /tmp/x && echo ok"]')
+    key, ended = bench.run("", image=image, isolation="compatible", user=None)
+    assert (ended.exit_code, bench.log_of(key)) == (0, "1234\nok\n")
+    image = build_image(client, 'CMD ["/bin/sh", "-c", "touch /x && id -u"]')
+    key, ended = bench.run("", image=image, isolation="compatible", user=None)
+    assert (ended.exit_code, bench.log_of(key)) == (0, "0\n")
+
+
+def test_what_the_image_has_at_the_mounts_does_not_show(bench: Bench, client: docker.APIClient) -> None:
+    image = build_image(
+        client, 'RUN mkdir /output /input && touch /output/stray /input/stray\nCMD ["ls", "/input", "/output"]'
+    )
+    key, _ = bench.run("", image=image)
+    assert "stray" not in bench.log_of(key)
+    assert not bench.output(key, "stray").exists()
+
+
+def test_removing_leaves_the_models_volume_and_nothing_else(bench: Bench, client: docker.APIClient) -> None:
+    def volumes() -> set[str]:
+        return {volume["Name"] for volume in client.volumes()["Volumes"] or []}
+
+    before = volumes()
+    image = build_image(client, 'VOLUME /scratch\nCMD ["true"]')
+    first, _ = bench.run("the same model", image=image)
+    second, _ = bench.run("the same model", image=image)
+    assert leftovers(client, [first, second]) != []
+    for key in (first, second):
+        bench.engine.remove(key)
+    assert leftovers(client, [first, second]) == []
+    kept = volumes() - before
+    assert [name.startswith("is-model-") for name in kept] == [True]
+    third, ended = bench.run("cat /model/weights.txt")
+    assert (ended.exit_code, bench.log_of(third)) == (0, "weights\n")
+
+
+def test_another_work_directory_has_volumes_of_its_own(
+    bench: Bench, client: docker.APIClient, tmp_path: Path
+) -> None:
+    with docker_bench(tmp_path / "other", client) as other:
+        for place in (bench, other):
+            key = place.start("cat /input/scan.txt /model/who")
+            del key
+        # The folders differ while the names the specs ask for are equal.
+        names = {volume["Options"]["device"] for volume in client.volumes(filters={"label": "x"})["Volumes"] or []}
+        assert names == set()
+
+
+def test_a_container_that_was_created_but_not_started_is_found_and_started(
+    bench: Bench, client: docker.APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = bench.spec("exit 4")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ConnectionError("cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(docker.APIClient, "start", fail)
+        with pytest.raises(EngineUnavailable):
+            bench.engine.start(spec)
+    assert bench.engine.find(bench.consumer) == [(spec.key, RunState.CREATED)]
+    assert bench.engine.wait(spec.key, 0.3) is None
+    bench.engine.stop(spec.key, 1)
+    bench.engine.start(spec)
+    assert bench.end_of(spec.key).exit_code == 4
+
+
+def test_what_carries_our_label_but_names_no_run_is_left_alone(
+    bench: Bench, client: docker.APIClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = {"inference-server.consumer": bench.consumer, "inference-server.fence": "one"}
+    stray = client.create_container("busybox:1.37", labels=labels)["Id"]
+    assert bench.engine.find(bench.consumer) == []
+    assert stray in caplog.text
+
+
+def test_a_command_that_cannot_be_executed_names_itself(bench: Bench, client: docker.APIClient) -> None:
+    image = build_image(client, 'CMD ["/no/such/program"]')
+    key, ended = bench.run("", image=image)
+    assert ended.exit_code == 127
+    assert "/no/such/program" in bench.log_of(key)
+
+
+def test_an_image_without_a_command_or_with_an_unknown_user_is_refused(
+    bench: Bench, client: docker.APIClient
+) -> None:
+    image = build_image(client, "CMD []")
+    with pytest.raises(ImageNotFound, match="cannot be executed: No command specified"):
+        bench.engine.start(bench.spec("", image=image))
+    image = build_image(client, 'USER nobody-knows-me\nCMD ["true"]')
+    with pytest.raises(ImageNotFound, match="unable to find user nobody-knows-me"):
+        bench.engine.start(bench.spec("", image=image, isolation="compatible", user=None))
+
+
+def test_starting_an_image_that_vanished_says_so(bench: Bench) -> None:
+    with pytest.raises(ImageNotFound, match="not on this host any more"):
+        bench.engine.start(bench.spec("", image="is-test:vanished"))
+
+
+@pytest.mark.parametrize(
+    ("explanation", "kind", "text"),
+    [
+        ('could not select device driver "" with capabilities: [[gpu]]', EngineUnavailable, "nvidia-ctk"),
+        ('OCI runtime create failed: exec: "foo": executable file not found in $PATH', ImageNotFound, "foo"),
+        ('exec: "docker-init": executable file not found in $PATH', EngineUnavailable, "docker-init"),
+        ("failed to mount local volume: no such file or directory", EngineUnavailable, "mount"),
+        (f"container {'ab' * 32} is odd", EngineUnavailable, "container is odd"),
+    ],
+)
+def test_a_failed_start_is_blamed_on_the_image_only_where_it_is_its_fault(
+    explanation: str, kind: type[Exception], text: str
+) -> None:
+    error = start_error(APIError("refused", explanation=explanation))
+    assert type(error) is kind
+    assert text in str(error)
+
+
+def test_an_image_that_is_there_is_not_pulled(bench: Bench) -> None:
+    bench.engine.ensure_image("busybox:1.37", "missing")
+    bench.engine.ensure_image("busybox:1.37", "never")
+
+
+def test_an_absent_image_that_must_not_be_pulled_is_not_found(bench: Bench) -> None:
+    with pytest.raises(ImageNotFound, match="not on this host and its pull policy is never"):
+        bench.engine.ensure_image("127.0.0.1:1/absent:1", "never")
+
+
+@pytest.mark.parametrize("image", ["Not A Name", "UPPER/case", "process:run.sh"])
+def test_what_is_no_image_name_is_not_found(bench: Bench, image: str) -> None:
+    with pytest.raises(ImageNotFound, match="name"):
+        bench.engine.ensure_image(image, "missing")
+
+
+def test_an_image_that_its_registry_does_not_have_is_not_found_at_once(bench: Bench) -> None:
+    with registry(404, {"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}) as (port, requests):
+        with pytest.raises(ImageNotFound, match="does not give"):
+            bench.engine.ensure_image(f"127.0.0.1:{port}/absent:1", "missing")
+        assert sum("manifests" in path for path in requests) <= 2
+
+
+def test_a_registry_that_refuses_access_means_not_found(bench: Bench) -> None:
+    body = {"errors": [{"code": "DENIED", "message": "requested access to the resource is denied"}]}
+    with registry(403, body) as (port, _), pytest.raises(ImageNotFound, match="denied"):
+        bench.engine.ensure_image(f"127.0.0.1:{port}/secret:1", "missing")
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_registry_in_trouble_is_no_fault_of_the_image(bench: Bench, status: int) -> None:
+    body = {"errors": [{"code": "TOOMANYREQUESTS", "message": "pull rate limit"}]} if status == 429 else {}
+    with registry(status, body) as (port, _), pytest.raises(EngineUnavailable, match="pulling the image"):
+        bench.engine.ensure_image(f"127.0.0.1:{port}/some:1", "missing")
+
+
+@pytest.mark.parametrize(("policy", "image"), [("missing", "127.0.0.1:1/absent:1"), ("always", "localhost:1/absent:1")])
+def test_a_registry_that_cannot_be_reached_is_tried_three_times(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, policy: str, image: str
+) -> None:
+    monkeypatch.setattr(docker_images, "PAUSES_S", (0.01, 0.01))
+    tries = count_calls(monkeypatch, docker.APIClient, "pull")
+    with pytest.raises(ImageNotFound, match="is not on this host and no registry could be reached"):
+        bench.engine.ensure_image(image, policy)
+    assert len(tries) == 3
+
+
+def test_a_present_image_that_must_be_pulled_and_cannot_is_not_run(
+    bench: Bench, client: docker.APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_images, "PAUSES_S", (0.01, 0.01))
+    client.tag("busybox:1.37", "127.0.0.1:1/stale", "1")
+    try:
+        with pytest.raises(ImageNotFound, match="must be pulled for each run and no registry could be reached"):
+            bench.engine.ensure_image("127.0.0.1:1/stale:1", "always")
+    finally:
+        client.remove_image("127.0.0.1:1/stale:1")
+
+
+def test_an_engine_that_does_not_answer_is_unavailable(bench: Bench, tmp_path: Path) -> None:
+    spec = bench.spec("true")
+    dead = DockerEngine(work_dir=tmp_path, work_volume=None, base_url="tcp://127.0.0.1:1")
+    with closing(dead):
+        for call in (
+            dead.check,
+            lambda: dead.ensure_image("busybox:1.37", "missing"),
+            lambda: dead.start(spec),
+            lambda: dead.find("x"),
+            lambda: dead.wait(spec.key, 1),
+            lambda: next(dead.follow_log(spec.key, None)),  # type: ignore[arg-type]
+            lambda: dead.stop(spec.key, 1),
+            lambda: dead.remove(spec.key),
+        ):
+            with pytest.raises(EngineUnavailable, match="no Docker Engine answers"):
+                call()
+
+
+def test_folders_in_a_work_volume_are_seen_by_the_engine(bench: Bench, client: docker.APIClient) -> None:
+    volume = client.create_volume("is-test-work")
+    try:
+        root = Path(volume["Mountpoint"])
+        for folder in ("a/input", "a/output"):
+            (root / folder).mkdir(parents=True)
+        (root / "a/output").chmod(0o777)
+        (root / "a/input/scan.txt").write_text("in the volume\n")
+        spec = bench.spec("cp /input/scan.txt /output/copy.txt")
+        work_dir = Path("/where/the/consumer/sees/it")
+        mounts = tuple(
+            replace(mount, folder=work_dir / "a" / mount.target[1:]) for mount in spec.mounts if not mount.kept
+        )
+        with closing(DockerEngine(work_dir=work_dir, work_volume="is-test-work")) as engine:
+            engine.start(replace(spec, mounts=mounts))
+            state = engine.wait(spec.key, 60)
+            assert state is not None
+            assert state.exit_code == 0
+            assert (root / "a/output/copy.txt").read_text() == "in the volume\n"
+            engine.remove(spec.key)
+        with closing(DockerEngine(work_dir=work_dir, work_volume="is-test-none")) as engine:
+            with pytest.raises(EngineUnavailable, match="no volume is-test-none"):
+                engine.start(replace(spec, mounts=mounts))
+    finally:
+        client.remove_volume("is-test-work")
+
+
+@contextmanager
+def registry(status: int, body: dict[str, Any]) -> Iterator[tuple[int, list[str]]]:
+    """A registry that gives this answer to every question about an image. The Engine talks HTTP to 127.0.0.0/8."""
+    requests: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            payload = b"{}" if self.path == "/v2/" else json.dumps(body).encode()
+            self.send_response(200 if self.path == "/v2/" else status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(payload)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(payload)
+
+        do_HEAD = do_GET  # noqa: N815 - the name the base class looks for
+
+        def log_message(self, *_: Any) -> None:
+            """Keep the test's output clean."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port, requests
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[None]:
+    """One entry for each call of a method, which still does what it does."""
+    calls: list[None] = []
+    real: Callable[..., Any] = getattr(owner, name)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counted)
+    return calls
