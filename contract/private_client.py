@@ -28,7 +28,7 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 
 
 class PrivateClient:
-    """One consumer's way to the private API. Every call may raise `ServiceUnavailable`, and what the route documents."""
+    """One consumer's way to the private API. Calls raise `ServiceUnavailable`, and what their route documents."""
 
     def __init__(self, url: str, service_token: str) -> None:
         self._http = httpx.Client(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
@@ -82,7 +82,7 @@ class BrokerSettings(Settings):
     rabbit_user: str = "inference"
     rabbit_password: SecretStr = SecretStr("")
     rabbit_vhost: str = "/"
-    rabbit_queue_type: Annotated[str, Field(pattern="^(classic|quorum)$")] = "classic"
+    rabbit_queue_type: Literal["classic", "quorum"] = "classic"
 
     @property
     def broker_url(self) -> str:

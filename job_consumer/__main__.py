@@ -3,6 +3,7 @@
 import sys
 import threading
 
+from contract.broker import Broker
 from contract.logging import configure_logging
 from contract.rabbitmq_broker import RabbitMQBroker
 from contract.settings import SettingsError
@@ -24,8 +25,7 @@ def main() -> int:
     stopping = stop_event()
     engine = DockerEngine(work_dir=settings.work_dir, work_volume=settings.work_volume)
     with RabbitMQBroker(settings.broker_url, queue_type=settings.rabbit_queue_type) as broker:
-        # The worker may be waiting inside the broker when the signal comes.
-        threading.Thread(target=lambda: stopping.wait() and broker.wake(), name="waker", daemon=True).start()
+        threading.Thread(target=_wake_at_stop, args=(stopping, broker), name="waker", daemon=True).start()
         run_consumer(
             broker,
             engine,
@@ -47,6 +47,12 @@ def main() -> int:
         )
     engine.close()
     return 0
+
+
+def _wake_at_stop(stopping: threading.Event, broker: Broker) -> None:
+    """The worker may be waiting inside the broker when the signal comes."""
+    stopping.wait()
+    broker.wake()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tables. The only place that maps rows; migrations create them, triggers among them guard what must never happen."""
+"""The tables as rows. Migrations create them, with triggers that guard what must never happen."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +19,7 @@ class Instant(TypeDecorator[datetime]):
             return value
         return value.astimezone(UTC).replace(tzinfo=None)
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Aware UTC out."""
         if value is None:
             return None

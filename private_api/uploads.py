@@ -12,7 +12,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from contract.errors import InvalidArchive, InvalidRequest, TooLarge
+from contract.errors import InvalidRequest, TooLarge
 from private_api.archives import ArchiveStore, Upload
 
 _BATCH_BYTES = 1024**2
@@ -102,28 +102,31 @@ class _Form:
 
 
 @asynccontextmanager
-async def receive_zip(
-    request: Request, store: ArchiveStore, *, max_bytes: int, required: bool
-) -> AsyncIterator[Upload | None]:
+async def receive_zip(request: Request, store: ArchiveStore, *, max_bytes: int) -> AsyncIterator[Upload]:
     """Write the request's zip to a temporary file; whatever was not kept when the block ends is removed.
 
-    Yields None where the body has no zip and none is `required`. Raises `TooLarge`, `InvalidRequest`, `StorageFull`;
-    a client that goes away raises Starlette's `ClientDisconnect`.
+    Raises `TooLarge`, `InvalidRequest`, `StorageFull`; a client that goes away raises Starlette's `ClientDisconnect`.
     """
+    async with receive_optional_zip(request, store, max_bytes=max_bytes) as upload:
+        if upload is None:
+            raise InvalidRequest("send the zip as multipart/form-data field 'zip_file', or as an application/zip body")
+        yield upload
+
+
+@asynccontextmanager
+async def receive_optional_zip(
+    request: Request, store: ArchiveStore, *, max_bytes: int
+) -> AsyncIterator[Upload | None]:
+    """Like `receive_zip`, but yields None where the body has no zip."""
     parser = _pick_parser(request)
     if parser is None:
-        if required:
-            raise InvalidRequest("send the zip as multipart/form-data field 'zip_file', or as an application/zip body")
         yield None
         return
     expected = _check_length(request, max_bytes, isinstance(parser, _Form))
     upload = await run_in_threadpool(store.open_upload, expected)
     try:
         await _write_body(request, parser, upload, max_bytes)
-        found = parser.finish()
-        if required and not found:
-            raise InvalidArchive("the body holds no zip: it is empty")
-        yield upload if found else None
+        yield upload if parser.finish() else None
     finally:
         await run_in_threadpool(upload.discard)
 

@@ -158,4 +158,5 @@ def _explain(reason: object) -> str:
             "a queue exists with other arguments than this release declares. Delete it (`rabbitmqctl delete_queue "
             f"NAME`): it holds hints only, no task is lost. RabbitMQ says: {reason}"
         )
-    return f"{type(reason).__name__}: {reason}" if isinstance(reason, Exception) else str(reason)
+    # Several of pika's exceptions are empty as a str and say everything in their repr.
+    return repr(reason) if isinstance(reason, Exception) else str(reason)

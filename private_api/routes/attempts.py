@@ -76,7 +76,7 @@ def attempt_routes(services: Services) -> APIRouter:
         """Store the output; it becomes the task's result by the commit that follows."""
         await run_in_threadpool(check_holder, database, uid, fence)
         limit = services.sizes.max_output_bytes
-        async with receive_zip(request, store, max_bytes=limit, required=True) as upload:
+        async with receive_zip(request, store, max_bytes=limit) as upload:
             stored = await run_in_threadpool(keep_output, store, upload, uid, fence)
         return ArchiveView(sha256=stored.sha256, size_bytes=stored.size_bytes)
 

@@ -12,7 +12,7 @@ from contract.zip_rules import check_archive, verify_contents
 from private_api import models
 from private_api.archives import Upload
 from private_api.services import Services
-from private_api.uploads import receive_zip
+from private_api.uploads import receive_optional_zip
 
 
 def model_routes(services: Services) -> APIRouter:
@@ -34,7 +34,7 @@ def model_routes(services: Services) -> APIRouter:
         await run_in_threadpool(
             models.check_registration, services.database, query, allow_process=services.allow_process_models
         )
-        async with receive_zip(request, services.store, max_bytes=services.max_upload_bytes, required=False) as upload:
+        async with receive_optional_zip(request, services.store, max_bytes=services.max_upload_bytes) as upload:
             if upload is not None:
                 await run_in_threadpool(check_zip, upload)
             return await run_in_threadpool(models.register_model, services.database, services.store, query, upload)

@@ -53,12 +53,12 @@ def task_routes(services: Services) -> APIRouter:
         ] = None,
     ) -> str:
         """Submit a zip to a model; the answer is the uid of the new task."""
-        names = {query.human_readable_id, query.model_human_readable_id} - {None}
+        names = {name for name in (query.human_readable_id, query.model_human_readable_id) if name}
         if len(names) != 1:
             raise InvalidRequest("name the model in the query: ?human_readable_id=...")
         (name,) = names
         await run_in_threadpool(show_model, database, name)
-        async with receive_zip(request, store, max_bytes=services.max_upload_bytes, required=True) as upload:
+        async with receive_zip(request, store, max_bytes=services.max_upload_bytes) as upload:
             await run_in_threadpool(check_archive, upload.path, max_unpacked_bytes=services.sizes.max_unpacked_bytes)
             uid = await run_in_threadpool(
                 submit_task, database, store, upload, human_readable_id=name, idempotency_key=idempotency_key

@@ -7,13 +7,14 @@ from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
 from contract.errors import StaleFence
+from contract.logging import log_task
 from contract.schemas import ArchiveView, Assignment, ClaimRequest, Heartbeat, HeartbeatReply
 from contract.statuses import Phase, Status
 from private_api.database import Database
 from private_api.models import view_archive
 from private_api.tables import ArchiveRow, AttemptRow, ConsumerRow, TaskRow
 from private_api.tasks.limits import LEASE, phase_limit
-from private_api.tasks.rows import check_fence, end_attempts, lock_task, log_task, logger, move_task
+from private_api.tasks.rows import check_fence, end_attempts, lock_task, logger, move_task
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def attempt_archive(database: Database, uid: str, fence: int, *, of_model: bool)
         return archive.key, view
 
 
-def _candidates(request: ClaimRequest, now: datetime) -> list[Select[tuple[int]]]:
+def _candidates(request: ClaimRequest, now: datetime) -> list[Select[int]]:
     queued = select(TaskRow.id).where(
         TaskRow.status == Status.QUEUED, TaskRow.not_before <= now, TaskRow.cancel_at.is_(None)
     )
@@ -106,7 +107,7 @@ def _candidates(request: ClaimRequest, now: datetime) -> list[Select[tuple[int]]
     return [queued.where(TaskRow.uid == request.uid, TaskRow.use_gpu.in_(kinds)), *best]
 
 
-def _take(session: Session, candidates: Select[tuple[int]], consumer: str, now: datetime) -> int | None:
+def _take(session: Session, candidates: Select[int], consumer: str, now: datetime) -> int | None:
     """One statement: of two consumers that want the same task, one gets it and the other skips it."""
     statement = (
         update(TaskRow)

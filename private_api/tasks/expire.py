@@ -1,4 +1,4 @@
-"""What the reaper does to tasks whose time is up. Each task is a transaction of its own, so one bad row stops no other."""
+"""What the reaper does to tasks whose time is up, each in a transaction of its own: one bad row stops no other."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -65,7 +65,7 @@ def end_overdue(database: Database) -> list[str]:
 
 
 def fail_unschedulable(database: Database, patience: timedelta) -> list[str]:
-    """Fail tasks that waited longer than `patience` while no consumer that could run them was seen. Returns the uids."""
+    """Fail tasks that waited longer than `patience`, in which nobody who could run them was seen. Returns the uids."""
     with database.read() as session:
         now = database.now(session)
         seen = ConsumerRow.seen_at > now - patience

@@ -18,7 +18,8 @@ _LONGEST_BACKOFF = timedelta(minutes=10)
 
 def backoff(failures: int) -> timedelta:
     """How long a task waits after its n-th infrastructure failure: 10 s, doubled up to 10 minutes."""
-    return min(_FIRST_BACKOFF * 2 ** (failures - 1), _LONGEST_BACKOFF)
+    doublings: int = 2 ** (failures - 1)
+    return min(_FIRST_BACKOFF * doublings, _LONGEST_BACKOFF)
 
 
 DEADLINE_GRACE = timedelta(minutes=1)
