@@ -33,8 +33,9 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = command.main(args=list(arguments), prog_name="infer", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has seen enough, as in `infer logs ... | head`; the interpreter must not flush again.
+    except (BrokenPipeError, SystemExit):
+        # Typer exits by itself only when stdout's reader has seen enough, as in `infer logs ... | head`. The
+        # interpreter must not flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
     except (InferenceError, ClientError, OSError) as error:

@@ -26,6 +26,7 @@ def add_model(
     context: typer.Context,
     container_tag: Annotated[str, typer.Argument(metavar="CONTAINER_TAG", help="The Docker image to run.")],
     human_readable_id: Annotated[str, typer.Argument(metavar="ID", help="The model's name, to submit tasks to.")],
+    *,
     archive: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A zip with static content for /model.")
     ] = None,
@@ -104,7 +105,7 @@ def _row(model: ModelView) -> tuple[str, ...]:
 
 
 def _facts(model: ModelView) -> list[tuple[str, ...]]:
-    archive = model.archive
+    archive, memory = model.archive, model.memory_limit_bytes
     return [
         ("id", model.human_readable_id),
         ("version", str(model.version)),
@@ -114,10 +115,7 @@ def _facts(model: ModelView) -> list[tuple[str, ...]]:
         ("pull policy", model.pull_policy),
         ("isolation", model.isolation),
         ("time limit", format_duration(model.time_limit_s)),
-        (
-            "memory",
-            "the consumer's limit" if model.memory_limit_bytes is None else format_size(model.memory_limit_bytes),
-        ),
+        ("memory", "the consumer's limit" if memory is None else format_size(memory)),
         ("/model", "empty" if archive is None else f"{format_size(archive.size_bytes)}, sha256 {archive.sha256}"),
         ("registered", model.created_at.isoformat(timespec="seconds")),
     ]

@@ -12,7 +12,7 @@ from contract.statuses import Status
 from inference_client.client import InferenceClient
 from inference_client.display import Display
 from inference_client.download import check_target
-from inference_client.errors import Interrupted
+from inference_client.errors import Interrupted, UnusableInput
 from inference_client.unpack import unpack_zip
 
 
@@ -37,10 +37,11 @@ def failure_of(task: TaskView) -> TaskFailed:
 
 def resolve_target(out: Path, uid: str, *, extract: bool) -> Path:
     """The path an output goes to: OUT itself, or `<uid>.zip` in the folder OUT. Raises `UnusableInput`."""
-    target = out if extract or not out.is_dir() else out / f"{uid}.zip"
-    # A folder to unpack into may exist; nothing else of its name may.
-    check_target(target / "any" if extract and target.is_dir() else target)
-    return target
+    if extract and out.is_file():
+        raise UnusableInput(f"{out} is a file; --extract needs a folder, which need not exist")
+    inside = out / f"{uid}.zip"
+    check_target(inside if out.is_dir() else out)
+    return inside if out.is_dir() and not extract else out
 
 
 def fetch_output(client: InferenceClient, display: Display, uid: str, out: Path, *, extract: bool) -> Path:
@@ -61,9 +62,9 @@ def fetch_output(client: InferenceClient, display: Display, uid: str, out: Path,
 
 def _leave(client: InferenceClient, display: Display, uid: str) -> NoReturn:
     """What Ctrl-C does while waiting: never end a task that nobody asked to end."""
-    if display.can_ask:
-        # A second Ctrl-C here leaves at once, as typer's Abort.
-        if typer.confirm("Cancel the task?", default=False, err=True):
-            client.cancel(uid)
-            raise TaskFailed("the task was cancelled", uid=uid, status=str(Status.CANCELLED))
+    # A second Ctrl-C at the question leaves at once, as typer's Abort.
+    if display.can_ask and typer.confirm("Cancel the task?", default=False, err=True):
+        if client.cancel(uid).status is Status.FINISHED:
+            raise Interrupted(f"the task had finished before; its output: infer fetch {uid}", uid=uid)
+        raise TaskFailed("the task was cancelled", uid=uid, status=str(Status.CANCELLED))
     raise Interrupted(f"stopped waiting; the task goes on: infer wait {uid}", uid=uid)

@@ -28,7 +28,7 @@ class Display:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
     @property
     def can_ask(self) -> bool:
@@ -38,21 +38,25 @@ class Display:
     def say(self, text: str) -> None:
         """One line for people."""
         if not self._quiet:
-            self._console.print(Text(printable(text)))
+            self._print(text)
 
     def warn(self, text: str) -> None:
         """One line that also matters to callers of JSON."""
-        self._console.print(Text(printable(f"warning: {text}"), style="yellow"))
+        self._print(f"warning: {text}", style="yellow")
 
     def show_failure(self, body: Mapping[str, Any]) -> None:
         """An error's body: the detail, and of a failed task the reason, the exit code and the end of its log."""
-        facts = [str(body[name]) for name in ("reason",) if body.get(name)]
+        facts = [str(body["reason"])] if body.get("reason") else []
         facts += [f"exit code {body['exit_code']}"] if body.get("exit_code") is not None else []
         known = f" ({', '.join(facts)})" if facts else ""
-        self._console.print(Text(printable(f"infer: {body.get('detail')}{known}"), style="red"))
+        self._print(f"infer: {body.get('detail')}{known}", style="red")
         if body.get("log_tail"):
-            self._console.print(Text("--- the end of the task's log ---"))
-            self._console.print(Text(printable(str(body["log_tail"])).rstrip("\n")))
+            self._print("--- the end of the task's log ---")
+            self._print(str(body["log_tail"]).rstrip("\n"))
+
+    def _print(self, text: str, *, style: str = "") -> None:
+        # soft_wrap: a path or a uid that the terminal is too narrow for can still be copied.
+        self._console.print(Text(printable(text), style=style), soft_wrap=True)
 
     @contextmanager
     def show_transfer(self, title: str) -> Iterator[OnProgress]:
@@ -86,7 +90,7 @@ class Display:
 
             yield report
             return
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
         with Progress(*columns, console=self._console, transient=True) as progress:
             line = progress.add_task("waiting", total=None)
             stage: object = None
@@ -96,7 +100,7 @@ class Display:
                 if stage != (stage := (task.status, task.phase)):
                     progress.reset(line)
                 left = f", about {format_duration(task.eta)} left" if task.eta is not None else ""
-                progress.update(line, description=printable(describe(task) + left).replace("[", r"\["))
+                progress.update(line, description=printable(describe(task) + left))
 
             yield update
 

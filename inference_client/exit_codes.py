@@ -44,25 +44,29 @@ MEANINGS = {
 }
 
 
+_CODES: dict[type[Exception], ExitCode] = {
+    TaskFailed: ExitCode.TASK_FAILED,
+    ModelNotFound: ExitCode.NOT_FOUND,
+    TaskNotFound: ExitCode.NOT_FOUND,
+    RouteNotFound: ExitCode.NOT_FOUND,
+    OutputMissing: ExitCode.OUTPUT_MISSING,
+    TaskPending: ExitCode.NOT_ENDED,
+    WaitTimeout: ExitCode.NOT_ENDED,
+    Interrupted: ExitCode.INTERRUPTED,
+    DamagedDownload: ExitCode.SERVER,
+}
+
+
 def exit_code_of(error: InferenceError | ClientError | OSError) -> ExitCode:
     """The code that stands for `error`."""
-    match error:
-        case TaskFailed():
-            return ExitCode.CANCELLED if _is_cancellation(error) else ExitCode.TASK_FAILED
-        case ModelNotFound() | TaskNotFound() | RouteNotFound():
-            return ExitCode.NOT_FOUND
-        case OutputMissing():
-            return ExitCode.OUTPUT_MISSING
-        case TaskPending() | WaitTimeout():
-            return ExitCode.NOT_ENDED
-        case Interrupted():
-            return ExitCode.INTERRUPTED
-        case InferenceError():
-            return ExitCode.REFUSED if 400 <= error.http_status < 500 else ExitCode.SERVER
-        case DamagedDownload():
-            return ExitCode.SERVER
-        case _:
-            return ExitCode.USAGE
+    if isinstance(error, TaskFailed) and _is_cancellation(error):
+        return ExitCode.CANCELLED
+    for cls, code in _CODES.items():
+        if isinstance(error, cls):
+            return code
+    if isinstance(error, InferenceError):
+        return ExitCode.REFUSED if 400 <= error.http_status < 500 else ExitCode.SERVER
+    return ExitCode.USAGE
 
 
 def _is_cancellation(error: TaskFailed) -> bool:

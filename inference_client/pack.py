@@ -3,9 +3,10 @@
 Rules: a single folder gives its content, names relative to it; several paths keep their own names; a single `.zip` is
 sent as it is. Links inside a folder are refused, because the model would see something else than the user does; a
 path that the user names may itself be a link. The same files give the same bytes, so a cut upload can be repeated.
+Nothing is compressed: most inputs are already, a local network is faster than deflate, and files of mostly zeros would
+look like a zip bomb. Who needs it smaller sends a `.zip` of their own.
 """
 
-import os
 import stat
 import time
 import zipfile
@@ -13,14 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from contract.zip_rules import find_clash, name_fault, quoted
 from inference_client.errors import UnusableInput
 
 CHUNK_BYTES = 256 * 1024
-COMPRESSED_SUFFIXES = frozenset({".7z", ".bz2", ".gz", ".jpeg", ".jpg", ".mp4", ".png", ".xz", ".zip", ".zst"})
-"""Files that deflate would only slow down."""
-DEFLATE_LEVEL = 1
-"""Fast enough for a local network; zlib's own default is not."""
-
 OnProgress = Callable[[int, int | None], None]
 """Called with the bytes done and the bytes in all, where those are known."""
 
@@ -78,7 +75,7 @@ def select(paths: Sequence[Path]) -> Selection:
         members = [member for path in paths for member in _named(path)]
     if all(member.source is None for member in members):
         raise UnusableInput(f"{', '.join(map(str, paths))} holds no files")
-    _refuse_duplicates(members)
+    _refuse_bad_names(members)
     return Selection(sum(member.size_bytes for member in members), tuple(members))
 
 
@@ -116,34 +113,24 @@ def _walk(folder: Path, prefix: str) -> Iterator[Member]:
 
 def _folder(path: Path, name: str) -> Member:
     status = path.stat()
-    return Member(f"{_checked_name(path, name)}/", None, 0, status.st_mode, status.st_mtime)
+    return Member(f"{name}/", None, 0, status.st_mode, status.st_mtime)
 
 
 def _file(path: Path, name: str) -> Member:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise UnusableInput(f"{path} is neither a file nor a folder")
-    return Member(_checked_name(path, name), path, status.st_size, status.st_mode, status.st_mtime)
+    return Member(name, path, status.st_size, status.st_mode, status.st_mtime)
 
 
-def _checked_name(path: Path, name: str) -> str:
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise UnusableInput(f"the name of {os.fsencode(path)!r} is not UTF-8; rename it") from error
-    return name
-
-
-def _refuse_duplicates(members: Sequence[Member]) -> None:
-    seen: dict[str, Member] = {}
-    for member in members:
-        # A file and a folder of one name exclude each other too.
-        other = seen.setdefault(member.name.rstrip("/"), member)
-        if other is not member:
-            raise UnusableInput(
-                f"two of the paths are called {member.name.rstrip('/')!r} ({other.source or 'a folder'} and "
-                f"{member.source or 'a folder'}); send the folder that holds them, or rename one"
-            )
+def _refuse_bad_names(members: Sequence[Member]) -> None:
+    # The server would refuse these too, but only after the whole upload.
+    names = [(member.name.rstrip("/"), member.source is None) for member in members]
+    for name, _ in names:
+        if fault := name_fault(name):
+            raise UnusableInput(f"{quoted(name)} cannot be sent: {fault}; rename it")
+    if clash := find_clash(names):
+        raise UnusableInput(f"{clash}; rename one, or send the folder that holds them")
 
 
 def _read_ready(path: Path, size_bytes: int) -> Iterator[tuple[bytes, int]]:
@@ -197,15 +184,11 @@ def _zip_info(member: Member) -> zipfile.ZipInfo:
     year, *rest = time.localtime(member.mtime)[:6]
     moment = (year, *rest) if 1980 <= year <= 2107 else (1980, 1, 1, 0, 0, 0)
     info = zipfile.ZipInfo(member.name, moment)  # type: ignore[arg-type]
-    info.external_attr = (member.mode & 0xFFFF) << 16
+    # Permissions only: the server refuses setuid bits.
+    kind = stat.S_IFDIR if member.source is None else stat.S_IFREG
+    info.external_attr = (kind | member.mode & 0o777) << 16
     # zipfile chooses zip64 by this size.
     info.file_size = member.size_bytes
-    if member.source is None:
-        info.external_attr |= 0x10
-    elif member.source.suffix.lower() not in COMPRESSED_SUFFIXES:
-        info.compress_type = zipfile.ZIP_DEFLATED
-        # Before Python 3.13 zipfile has no public way to set a level and a time on one entry.
-        setattr(info, "compress_level" if hasattr(info, "compress_level") else "_compresslevel", DEFLATE_LEVEL)
     return info
 
 

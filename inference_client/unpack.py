@@ -2,8 +2,9 @@
 
 import stat
 import zipfile
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
+from contract.zip_rules import name_fault, quoted
 from inference_client.errors import DamagedDownload
 
 
@@ -23,10 +24,8 @@ def unpack_zip(archive: Path, folder: Path) -> None:
 
 
 def _refuse_escape(info: zipfile.ZipInfo) -> None:
-    # Both readings: a name that is harmless on one system can be absolute on the other.
-    escapes = any(
-        path.is_absolute() or path.drive or path.root or ".." in path.parts
-        for path in (PurePosixPath(info.orig_filename), PureWindowsPath(info.orig_filename))
-    )
-    if escapes or stat.S_ISLNK(info.external_attr >> 16):
-        raise DamagedDownload(f"the output's entry {info.orig_filename!r} would leave the folder; nothing was unpacked")
+    fault = name_fault(info.orig_filename.removesuffix("/"))
+    if stat.S_ISLNK(info.external_attr >> 16):
+        fault = "it is a link"
+    if fault:
+        raise DamagedDownload(f"the output's entry {quoted(info.orig_filename)}: {fault}; nothing was unpacked")

@@ -8,7 +8,8 @@ from typing import Any
 
 from job_consumer.engine import LABEL, ContainerSpec, Mount, RunKey
 
-OPEN_FILES = 65536
+OPEN_FILES = 16_384
+"""Not above what the Engine itself may open: one without CAP_SYS_RESOURCE could not start the container."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,7 @@ def container_config(spec: ContainerSpec, host: Host) -> dict[str, Any]:
             "SecurityOpt": ["no-new-privileges"],
             "Privileged": False,
             "ReadonlyRootfs": spec.isolation == "strict",
-            # Executable on purpose: compilers at run time (torch inductor, triton) and one-file programs load what they
-            # write to /tmp. noexec would stop none but them: the image is foreign code from its first instruction on.
-            "Tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={spec.temporary_bytes}"},  # noqa: S108
+            "Tmpfs": {"/tmp": _temporary_options(spec)},  # noqa: S108
             "Mounts": [_mount(mount, spec, host) for mount in spec.mounts],
             "Memory": spec.memory_limit_bytes,
             # The sum of memory and swap: equal to memory means no swap.
@@ -89,6 +88,17 @@ def _environment(spec: ContainerSpec) -> Mapping[str, str]:
         "NVIDIA_VISIBLE_DEVICES": spec.gpu_uuid,
         "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
     }
+
+
+def _temporary_options(spec: ContainerSpec) -> str:
+    # Executable on purpose: compilers at run time (torch inductor, triton) and one-file programs load what they write
+    # to /tmp. noexec would stop none but them: the image is foreign code from its first instruction on.
+    options = f"rw,exec,nosuid,nodev,mode=1777,size={spec.temporary_bytes}"
+    if spec.user:
+        # runc before 1.2 gives the tmpfs the mode of the image's /tmp, so the user must own it to write there.
+        uid, _, gid = spec.user.partition(":")
+        options += f",uid={uid},gid={gid or uid}"
+    return options
 
 
 def _gpu_request(uuid: str | None) -> list[dict[str, Any]]:

@@ -127,7 +127,7 @@ class Engine(Protocol):
     def follow_log(self, key: RunKey, stop: Event) -> Iterator[bytes]:
         """The run's stdout and stderr in the order written, from the beginning, as far as its limit kept it.
 
-        Ends with the run, or soon after `stop`. Raises `RunVanished`, like every error on the first step of the iterator.
+        Ends with the run, or soon after `stop`. Raises `RunVanished` and all else when stepped, not when called.
         """
         ...
 

@@ -82,7 +82,7 @@ class WorkDir:
         """Remove an attempt's files. Nothing to do where there are none."""
         root = self.workspace(key).root
         if root.exists():
-            shutil.rmtree(root, onerror=_unlock_and_retry)
+            remove_tree(root)
 
     def workspaces(self) -> list[RunKey]:
         """The attempts that left files here."""
@@ -118,6 +118,11 @@ class WorkDir:
         with (self._models / name).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def remove_tree(root: Path) -> None:
+    """Remove a folder that foreign code wrote to."""
+    shutil.rmtree(root, onerror=_unlock_and_retry)
 
 
 def _unlock_and_retry(function: Callable[[str], object], path: str, _error: object) -> None:

@@ -206,9 +206,12 @@ def read_local(file: BinaryIO, record: DirectoryRecord, limit: int) -> tuple[int
     All of it must lie before `limit`, where the directory begins.
     """
     quote = quoted(record.name)
-    file.seek(record.header_offset)
-    header = file.read(_LOCAL.size)
-    if record.header_offset + _LOCAL.size > limit or header[:4] != b"PK\x03\x04":
+    header = b""
+    # Compared before it is sought: an offset of 64 bits is more than a file can seek.
+    if record.header_offset + _LOCAL.size <= limit:
+        file.seek(record.header_offset)
+        header = file.read(_LOCAL.size)
+    if header[:4] != b"PK\x03\x04":
         raise InvalidArchive(f"entry {quote} has no local header where the directory says. Make the zip again.")
     _, _, flags, method, _, _, crc, compressed_size, size, name_size, extra_size = _LOCAL.unpack(header)
     raw_name = file.read(name_size)

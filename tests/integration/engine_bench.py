@@ -118,7 +118,7 @@ def until(holds: Callable[[], bool]) -> None:
 @contextmanager
 def docker_bench(root: Path, client: docker.APIClient) -> Iterator[Bench]:
     """A bench of the Docker engine, which leaves no container and no volume."""
-    work = WorkDir(root)
+    work = WorkDir(root, "consumer")
     bench = Bench(
         "docker",
         work,
@@ -142,7 +142,7 @@ def docker_bench(root: Path, client: docker.APIClient) -> Iterator[Bench]:
 @contextmanager
 def process_bench(root: Path) -> Iterator[Bench]:
     """A bench of the process engine, which leaves no process and no file."""
-    work = WorkDir(root)
+    work = WorkDir(root, "consumer")
     bench = Bench("process", work, lambda: ProcessEngine(work_dir=work.root), lambda _script: "process:run.sh")
     try:
         yield bench

@@ -274,6 +274,22 @@ def test_an_unsettled_message_comes_again_when_its_connection_dies(rabbitmq: Rab
         held.ack()
 
 
+def test_settling_a_message_of_a_dead_connection_does_nothing(
+    rabbitmq: RabbitMQ, proxy: TcpProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    uid = new_uid()
+    with rabbitmq.connect(proxy.url) as broker:
+        broker.publish(CPU_QUEUE, uid)
+        held = receive_one(broker)
+        proxy.set_mode(Mode.RESET)
+        wait_until(lambda: not is_usable(broker))
+        proxy.set_mode(Mode.PASS)
+        wait_until(lambda: is_usable(broker))
+        held.ack()
+        assert receive_one(broker).uid == uid
+    assert not [record for record in caplog.records if record.exc_info and record.name.startswith("contract")]
+
+
 def test_idle_connections_that_are_reset_come_back(rabbitmq: RabbitMQ, proxy: TcpProxy) -> None:
     with rabbitmq.connect(proxy.url) as broker:
         wait_until(lambda: is_usable(broker))
@@ -311,6 +327,20 @@ def test_a_publish_into_silence_fails_in_time_and_later_ones_work(rabbitmq: Rabb
             delivery = receive_one(broker)
             received.add(delivery.uid)
             delivery.ack()
+
+
+def test_a_publish_that_was_under_way_when_the_connection_died_is_repeated(rabbitmq: RabbitMQ, proxy: TcpProxy) -> None:
+    uid = new_uid()
+    with rabbitmq.connect(proxy.url) as broker, ThreadPoolExecutor() as threads:
+        wait_until(lambda: is_usable(broker))
+        proxy.set_mode(Mode.BLACKHOLE)
+        publishing = threads.submit(broker.publish, CPU_QUEUE, uid)
+        with pytest.raises(TimeoutError):
+            publishing.result(SOON_S)
+        proxy.set_mode(Mode.RESET)
+        proxy.set_mode(Mode.PASS)
+        publishing.result(LATEST_S)
+        assert receive_one(broker).uid == uid
 
 
 def test_a_receive_into_silence_ends_with_none(rabbitmq: RabbitMQ, proxy: TcpProxy) -> None:

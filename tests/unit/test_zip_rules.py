@@ -1,0 +1,210 @@
+import io
+import random
+import shutil
+import subprocess
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from contract.errors import InvalidArchive
+from contract.zip_rules import check_archive, find_clash, name_fault, quoted, read_entry, verify_contents
+from tests.unit import zip_corpus as corpus
+from tests.unit.zip_corpus import GOOD, LYING, MALFORMED, Case, Part, build
+
+LIMIT = 1024**3
+
+
+def by_sentence(cases: list[Case]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("case", cases, ids=[case.sentence for case in cases])
+
+
+def test_the_corpus_has_no_two_cases_of_one_name() -> None:
+    sentences = [case.sentence for case in [*GOOD, *MALFORMED, *LYING]]
+    assert len(sentences) == len(set(sentences))
+    assert len(MALFORMED) >= 60
+
+
+@by_sentence(GOOD)
+def test_an_acceptable_zip_is_accepted(case: Case) -> None:
+    file = io.BytesIO(case.data)
+    directory = check_archive(file, max_unpacked_bytes=LIMIT)
+    verify_contents(file, directory)
+    with zipfile.ZipFile(file) as archive:
+        assert [entry.size for entry in directory.entries] == [info.file_size for info in archive.infolist()]
+        for entry, info in zip(directory.entries, archive.infolist(), strict=True):
+            assert b"".join(read_entry(file, entry)) == archive.read(info)
+
+
+@by_sentence(MALFORMED)
+def test_a_malformed_zip_is_refused(case: Case) -> None:
+    with pytest.raises(InvalidArchive) as refusal:
+        check_archive(io.BytesIO(case.data), max_unpacked_bytes=LIMIT)
+    assert case.says in refusal.value.detail
+    assert refusal.value.detail.endswith(".")
+    assert "\n" not in refusal.value.detail
+    assert "\0" not in refusal.value.detail
+
+
+@by_sentence(LYING)
+def test_a_lie_about_the_data_is_found_by_decompressing(case: Case) -> None:
+    file = io.BytesIO(case.data)
+    directory = check_archive(file, max_unpacked_bytes=LIMIT)
+    with pytest.raises(InvalidArchive) as refusal:
+        verify_contents(file, directory)
+    assert case.says in refusal.value.detail
+
+
+def test_the_path_of_a_file_is_as_good_as_an_open_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(build(Part()))
+    directory = check_archive(path, max_unpacked_bytes=LIMIT)
+    verify_contents(path, directory)
+    assert [entry.name for entry in directory.entries] == ["a.txt"]
+    assert directory.total_size == 5
+
+
+def test_an_open_file_stays_open() -> None:
+    file = io.BytesIO(build(Part()))
+    check_archive(file, max_unpacked_bytes=LIMIT)
+    assert not file.closed
+
+
+def test_names_are_given_as_they_are_meant() -> None:
+    names = ["Übung.txt".encode("cp437"), "schön".encode()]
+    directory = check_archive(io.BytesIO(build(*[Part(name=name) for name in names])), max_unpacked_bytes=LIMIT)
+    assert [entry.name for entry in directory.entries] == ["Übung.txt", "schön"]
+
+
+def test_a_zip_of_exactly_the_limit_is_accepted_and_one_byte_more_is_not() -> None:
+    file = io.BytesIO(build(Part(), Part(name=b"b")))
+    assert check_archive(file, max_unpacked_bytes=10).total_size == 10
+    with pytest.raises(InvalidArchive, match="unpacks to 10 bytes; this server accepts 9"):
+        check_archive(file, max_unpacked_bytes=9)
+
+
+def test_a_million_entries_are_refused_before_anything_is_built_for_them(tmp_path: Path) -> None:
+    path = tmp_path / "many.zip"
+    path.write_bytes(corpus.many_entries(1_000_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidArchive, match="1000000 entries"):
+            check_archive(path, max_unpacked_bytes=LIMIT)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1024**2
+
+
+def test_a_large_file_is_not_read_to_be_checked(tmp_path: Path) -> None:
+    path = tmp_path / "large.zip"
+    data = random.Random(1).randbytes(8 * 1024**2)  # noqa: S311 - not a secret
+    path.write_bytes(build(Part(data=data)))
+    with path.open("rb", buffering=0) as raw:
+        counted = _Counted(raw)
+        check_archive(counted, max_unpacked_bytes=LIMIT)  # type: ignore[arg-type]
+    assert counted.bytes_read < 256 * 1024
+
+
+class _Counted:
+    def __init__(self, file: io.RawIOBase) -> None:
+        self._file = file
+        self.bytes_read = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size) or b""
+        self.bytes_read += len(data)
+        return data
+
+    def seek(self, *where: int) -> int:
+        return self._file.seek(*where)
+
+
+def test_chunks_are_bounded_however_well_the_data_compresses() -> None:
+    zeros = bytes(16 * 1024**2)
+    bulky = Part(data=zeros, method=8, packed=corpus.deflate(zeros, level=1))
+    file = io.BytesIO(build(bulky, Part(name=b"b", data=bytes(1024**2))))
+    directory = check_archive(file, max_unpacked_bytes=LIMIT)
+    assert max(len(chunk) for chunk in read_entry(file, directory.entries[0])) <= 1024**2
+    verify_contents(file, directory)
+
+
+def test_a_long_name_is_cut_in_the_message() -> None:
+    with pytest.raises(InvalidArchive) as refusal:
+        check_archive(io.BytesIO(build(Part(name=b"x" * 5000))), max_unpacked_bytes=LIMIT)
+    assert len(refusal.value.detail) < 400
+
+
+def test_quoted_escapes_what_a_terminal_would_obey() -> None:
+    assert quoted("a\x1b\n\udcff") == r"'a\x1b\n\udcff'"
+
+
+def test_a_name_with_a_surrogate_is_at_fault() -> None:
+    assert name_fault("a\udcff") == "its name is not valid UTF-8"
+
+
+def test_a_clash_is_found_although_other_names_sort_between() -> None:
+    # "a!" and "a-b" come before "a/b" by their bytes, and the folder is still next to what it contains.
+    paths = [("a", False), ("a!", False), ("a-b", False), ("a.txt", False), ("a/b", False)]
+    assert "'a' and 'a/b' clash" in str(find_clash(paths))
+    assert find_clash(paths[1:]) is None
+
+
+@pytest.mark.skipif(shutil.which("zip") is None, reason="Info-ZIP's zip is not installed")
+@pytest.mark.parametrize(
+    ("options", "is_piped"),
+    # -fz (zip64 in any case) onto a pipe is left out: zip 3.0 forgets the zip64 end record there.
+    [(["-r"], False), (["-r", "-fz"], False), (["-r", "-0"], False), (["-r"], True), (["-r", "-0"], True)],
+)
+def test_what_info_zip_makes_is_accepted(tmp_path: Path, options: list[str], is_piped: bool) -> None:
+    folder = tmp_path / "in" / "Ü"
+    folder.mkdir(parents=True)
+    (folder / "ä.txt").write_text("hello" * 999)
+    (folder / "empty").touch()
+    (folder / "run.sh").touch(0o755)
+    path = tmp_path / "out.zip"
+    command = ["zip", "-q", *options]
+    if is_piped:
+        made = subprocess.run([*command, "-", "."], cwd=tmp_path / "in", check=True, capture_output=True)
+        path.write_bytes(made.stdout)
+    else:
+        subprocess.run([*command, path, "."], cwd=tmp_path / "in", check=True)
+    directory = check_archive(path, max_unpacked_bytes=LIMIT)
+    verify_contents(path, directory)
+    files = {entry.name: entry.executable for entry in directory.entries if not entry.is_dir}
+    assert files == {"Ü/ä.txt": False, "Ü/empty": False, "Ü/run.sh": True}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_damaged_zip_is_accepted_or_refused_and_nothing_else(seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 - not a secret
+    originals = [case.data for case in GOOD if len(case.data) < 4096]
+    refused = 0
+    for _ in range(300):
+        file = io.BytesIO(mutate(chance, chance.choice(originals)))
+        try:
+            verify_contents(file, check_archive(file, max_unpacked_bytes=LIMIT))
+        except InvalidArchive:
+            refused += 1
+    assert 150 < refused < 300
+
+
+def mutate(chance: random.Random, original: bytes) -> bytes:
+    data = bytearray(original)
+    for _ in range(chance.choice((1, 1, 2, 5))):
+        at = chance.randrange(len(data))
+        match chance.randrange(5):
+            case 0:
+                data[at] = chance.randrange(256)
+            case 1:
+                data[at] ^= 1 << chance.randrange(8)
+            case 2:
+                data[at : at + 4] = chance.choice((b"\xff" * 4, b"\0" * 4, b"PK\1\2", b"PK\5\6"))
+            case 3:
+                data[at:at] = chance.randbytes(chance.randrange(1, 8))
+            case 4:
+                del data[at : at + chance.randrange(1, 8)]
+        if not data:
+            break
+    return bytes(data)
