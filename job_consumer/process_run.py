@@ -1,11 +1,11 @@
 """What a run of the process engine leaves on disk: all that a restarted consumer needs to find and adopt it.
 
-    <work>/runs/<name>/spec.json    what to run
-                       lock         held by the supervisor as long as it lives: the kernel lets go of it whatever happens
-                       pid          the supervisor's
-                       log          the run's output, cut at its limit
-                       exit.json    how the run ended
-                       tmp/         the run's HOME and TMPDIR
+<work>/runs/<name>/spec.json    what to run
+                   lock         held by the supervisor as long as it lives: the kernel lets go of it whatever happens
+                   pid          the supervisor's
+                   log          the run's output, cut at its limit
+                   exit.json    how the run ended
+                   tmp/         the run's HOME and TMPDIR
 """
 
 import fcntl
@@ -104,13 +104,17 @@ class RunFolder:
         """How far the run got; None where there is none."""
         if not self.spec.exists():
             return None
-        if self._exit.exists():
+        if self.has_exit():
             return RunState.EXITED
         if self.is_held():
             return RunState.RUNNING
         if not self._pid.exists():
             return RunState.CREATED
         return RunState.EXITED
+
+    def has_exit(self) -> bool:
+        """Whether the supervisor had its last words."""
+        return self._exit.exists()
 
     def exit_state(self) -> ExitState:
         """How an exited run ended; without a word from its supervisor, as killed."""

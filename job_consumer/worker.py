@@ -31,6 +31,8 @@ class Worker:
     def run(self) -> None:
         """Adopt, then work until told to stop."""
         self._until_it_works(self.adopt)
+        # What was queued while nobody listened has no bell any more.
+        self._until_it_works(lambda: self.work_off(self._claim(None)))
         logger.info("consumer=%s waits for work on %s", self._host.consumer, ", ".join(self._queues))
         while not self._host.stopping.is_set():
             self._until_it_works(self.step)
@@ -51,6 +53,10 @@ class Worker:
         # Settled before the run: the truth is the lease now, and a held message would time out at the broker.
         if delivery is not None:
             delivery.ack()
+        self.work_off(assignment)
+
+    def work_off(self, assignment: Assignment | None) -> None:
+        """Run a task, and every further one that can be claimed at once."""
         while assignment is not None:
             Job(self._host, assignment).run()
             assignment = None if self._host.stopping.is_set() else self._claim(None)

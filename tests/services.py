@@ -21,14 +21,14 @@ def missing(reason: str) -> NoReturn:
 
 def require_postgres() -> str:
     """The URL of a real PostgreSQL."""
-    if not _listens(DATABASE_URL, 5432):
+    if not listens(DATABASE_URL, 5432):
         missing("no PostgreSQL listens; set TEST_DATABASE_URL")
     return DATABASE_URL
 
 
 def require_rabbitmq() -> str:
     """The URL of a real RabbitMQ."""
-    if not _listens(BROKER_URL, 5672):
+    if not listens(BROKER_URL, 5672):
         missing("no RabbitMQ listens; set TEST_BROKER_URL")
     return BROKER_URL
 
@@ -58,7 +58,8 @@ def docker_problem(image: str = "busybox:1.37") -> str | None:
     return None
 
 
-def _listens(url: str, default_port: int) -> bool:
+def listens(url: str, default_port: int) -> bool:
+    """Whether something accepts connections where the URL points."""
     parts = urlsplit(url)
     try:
         socket.create_connection((parts.hostname or "127.0.0.1", parts.port or default_port), timeout=2).close()

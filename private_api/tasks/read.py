@@ -71,7 +71,8 @@ def poll_error(view: TaskView) -> InferenceError | None:
     if view.status in (Status.FAILED, Status.CANCELLED):
         return TaskFailed(f"the task {view.status}: {view.detail or view.reason}", **fields)
     if view.status is not Status.FINISHED:
-        return TaskPending(f"the task is {view.status}", **fields)
+        trouble = f"; its last attempt: {view.detail}" if view.detail else ""
+        return TaskPending(f"the task is {view.status}{trouble}", **fields)
     if view.output is None:
         return OutputMissing(
             "the task finished, but its output was removed: it was older than KEEP_FINISHED_FOR", **fields

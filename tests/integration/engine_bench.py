@@ -13,6 +13,7 @@ from threading import Event
 from typing import Any
 
 import docker
+
 from job_consumer.docker_engine import DockerEngine
 from job_consumer.engine import LABEL, ContainerSpec, Engine, ExitState, Mount, RunKey
 from job_consumer.process_engine import ProcessEngine

@@ -406,7 +406,16 @@ def test_a_queue_with_other_arguments_is_named(rabbitmq: RabbitMQ) -> None:
         wait_until(lambda: is_usable(broker))
 
 
-@pytest.mark.parametrize("body", [b"", b"\xff\x00poison", b"a" * 63, b"a" * 64 + b"\n", b"x" * 1024**2])
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\xff\x00poison", id="binary"),
+        pytest.param(b"a" * 63, id="short"),
+        pytest.param(b"a" * 64 + b"\n", id="newline"),
+        pytest.param(b"x" * 1024**2, id="1MiB"),
+    ],
+)
 def test_a_body_that_names_no_task_is_put_aside(
     rabbitmq: RabbitMQ, body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -414,6 +423,7 @@ def test_a_body_that_names_no_task_is_put_aside(
     with rabbitmq.connect() as broker:
         wait_until(lambda: is_usable(broker))
         rabbitmq.publish(CPU_QUEUE, body)
+        wait_until(lambda: rabbitmq.ready_count(CPU_QUEUE) == 1)
         broker.publish(CPU_QUEUE, uid)
         assert receive_one(broker).uid == uid
         wait_until(lambda: rabbitmq.ready_count(DEAD_QUEUE) == 1)

@@ -12,11 +12,11 @@ from typing import Any
 import docker
 import pytest
 from docker.errors import APIError
+
 from job_consumer import docker_images
 from job_consumer.docker_engine import DockerEngine
 from job_consumer.docker_errors import start_error
 from job_consumer.engine import EngineUnavailable, ImageNotFound, RunState
-
 from tests.integration.engine_bench import MIB, Bench, build_image, docker_bench, leftovers
 from tests.services import require_docker
 
@@ -112,10 +112,10 @@ def test_a_fork_bomb_hits_the_limit_of_processes(bench: Bench) -> None:
     assert "all" not in bench.log_of(key)
 
 
-def test_compatible_isolation_is_the_images_own_user_on_a_writable_root(
-    bench: Bench, client: docker.APIClient
-) -> None:
-    image = build_image(client, 'RUN chmod 1777 /tmp\nUSER 1234\nCMD ["/bin/sh", "-c", "id -u; touch /tmp/x && echo ok"]')
+def test_compatible_isolation_is_the_images_own_user_on_a_writable_root(bench: Bench, client: docker.APIClient) -> None:
+    image = build_image(
+        client, 'RUN chmod 1777 /tmp\nUSER 1234\nCMD ["/bin/sh", "-c", "id -u; touch /tmp/x && echo ok"]'
+    )
     key, ended = bench.run("", image=image, isolation="compatible", user=None)
     assert (ended.exit_code, bench.log_of(key)) == (0, "1234\nok\n")
     image = build_image(client, 'CMD ["/bin/sh", "-c", "touch /x && id -u"]')
@@ -197,9 +197,7 @@ def test_a_command_that_cannot_be_executed_names_itself(bench: Bench, client: do
     assert "/no/such/program" in bench.log_of(key)
 
 
-def test_an_image_without_a_command_or_with_an_unknown_user_is_refused(
-    bench: Bench, client: docker.APIClient
-) -> None:
+def test_an_image_without_a_command_or_with_an_unknown_user_is_refused(bench: Bench, client: docker.APIClient) -> None:
     image = build_image(client, "CMD []")
     with pytest.raises(ImageNotFound, match="cannot be executed: No command specified"):
         bench.engine.start(bench.spec("", image=image))
@@ -328,9 +326,11 @@ def test_folders_in_a_work_volume_are_seen_by_the_engine(bench: Bench, client: d
             assert state.exit_code == 0
             assert (root / "a/output/copy.txt").read_text() == "in the volume\n"
             engine.remove(spec.key)
-        with closing(DockerEngine(work_dir=work_dir, work_volume="is-test-none")) as engine:
-            with pytest.raises(EngineUnavailable, match="no volume is-test-none"):
-                engine.start(replace(spec, mounts=mounts))
+        with (
+            closing(DockerEngine(work_dir=work_dir, work_volume="is-test-none")) as engine,
+            pytest.raises(EngineUnavailable, match="no volume is-test-none"),
+        ):
+            engine.start(replace(spec, mounts=mounts))
     finally:
         client.remove_volume("is-test-work")
 

@@ -9,8 +9,8 @@ from threading import Event, Thread
 
 import docker
 import pytest
-from job_consumer.engine import RunKey, RunState, RunVanished
 
+from job_consumer.engine import RunKey, RunState, RunVanished
 from tests.integration.engine_bench import END_S, MIB, Bench, docker_bench, process_bench
 from tests.services import require_docker
 
@@ -87,9 +87,7 @@ def test_waiting_for_a_run_that_goes_on_returns_none_and_then_its_end(bench: Ben
 
 
 def test_stopping_asks_first(bench: Bench) -> None:
-    key = bench.start(
-        'trap "echo bye; exit 7" TERM; echo up > "$OUTPUT_DIR/up"; while true; do sleep 0.05; done'
-    )
+    key = bench.start('trap "echo bye; exit 7" TERM; echo up > "$OUTPUT_DIR/up"; while true; do sleep 0.05; done')
     bench.wait_for_output(key, "up")
     bench.engine.stop(key, 30)
     assert bench.end_of(key).exit_code == 7

@@ -4,7 +4,7 @@ import hashlib
 import json
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -86,6 +86,21 @@ class Peer:
         self.etag: str | None = None
         self.log = b""
         self.asked = threading.Event()
+        task = f"/api/tasks/{UID}"
+        self._usual: dict[tuple[str, str], Callable[[Seen], Answer]] = {
+            ("POST", "/api/tasks/"): lambda seen: _json(UID),
+            ("GET", "/api/tasks/"): lambda seen: _json(_page(self.tasks, "uid", seen.query)),
+            ("GET", "/api/models/"): lambda seen: _json(_page(self.models, "human_readable_id", seen.query)),
+            ("POST", "/api/models/"): lambda seen: _json(model_view()),
+            ("GET", f"/api/models/{MODEL}"): lambda seen: _json(self.models[0]),
+            ("GET", f"{task}/status"): lambda seen: _json(
+                self.views.popleft() if len(self.views) > 1 else self.views[0]
+            ),
+            ("GET", f"{task}/output"): self._send_output,
+            ("GET", f"{task}/logs"): lambda seen: Answer(body=self.log),
+            ("POST", f"{task}/cancel"): lambda seen: _json(task_view(status="cancelled", reason="cancelled")),
+            ("DELETE", task): lambda seen: Answer(204),
+        }
 
     def plan(self, method: str, path: str, *answers: Answer) -> None:
         self.script[method, path].extend(answers)
@@ -97,29 +112,8 @@ class Peer:
         planned = self.script[seen.method, seen.path]
         if planned:
             return planned.popleft()
-        task = f"/api/tasks/{UID}"
-        match seen.method, seen.path:
-            case "POST", "/api/tasks/":
-                return _json(UID)
-            case "GET", "/api/tasks/":
-                return _json(_page(self.tasks, "uid", seen.query))
-            case "GET", "/api/models/":
-                return _json(_page(self.models, "human_readable_id", seen.query))
-            case "POST", "/api/models/":
-                return _json(model_view(**{"human_readable_id": seen.query["human_readable_id"]}))
-            case "GET", path if path == f"/api/models/{MODEL}":
-                return _json(self.models[0])
-            case "GET", path if path == f"{task}/status":
-                return _json(self.views.popleft() if len(self.views) > 1 else self.views[0])
-            case "GET", path if path == f"{task}/output":
-                return self._send_output(seen)
-            case "GET", path if path == f"{task}/logs":
-                return Answer(body=self.log, headers={"Content-Type": "text/plain"})
-            case "POST", path if path == f"{task}/cancel":
-                return _json(task_view(status="cancelled", reason="cancelled"))
-            case "DELETE", path if path == task:
-                return Answer(204)
-        return Answer(404, b"<html>not found</html>")
+        usual = self._usual.get((seen.method, seen.path))
+        return usual(seen) if usual else Answer(404, b"<html>not found</html>")
 
     def _send_output(self, seen: Seen) -> Answer:
         etag = self.etag if self.etag is not None else f'"{hashlib.sha256(self.output).hexdigest()}"'

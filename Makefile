@@ -1,0 +1,44 @@
+# `make help` lists what there is.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format lock clean
+
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+VENV := .venv/bin
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/ready ## Make .venv with everything locked in requirements/dev.txt
+
+.venv/ready: requirements/dev.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none was found" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(VENV)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(VENV)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch .venv/ready
+
+demo: setup ## Start a server, register a model, submit a real input, show what came out
+	$(VENV)/python examples/demo.py
+
+test: setup ## Run every test this machine can run; what was skipped is listed with its reason
+	$(VENV)/python -m tests.run
+
+check: setup ## Format, lint, types, architecture
+	$(VENV)/ruff format --check .
+	$(VENV)/ruff check .
+	$(VENV)/mypy
+	$(VENV)/pytest -q tests/unit/test_architecture.py
+
+format: setup ## Format the code
+	$(VENV)/ruff format .
+	$(VENV)/ruff check --fix .
+
+lock: setup ## Write requirements/*.txt anew from pyproject.toml
+	for extra in dev server; do \
+		$(VENV)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+			--no-header --extra $$extra pyproject.toml -o requirements/$$extra.txt || exit 1; \
+	done
+
+clean: ## Remove what the targets made
+	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,5 @@
+"""`python -m standalone` is `inference-server`."""
+
+from standalone.cli import main
+
+main()

@@ -1,0 +1,52 @@
+"""Runs the tests against the PostgreSQL and RabbitMQ of this machine, else against ones that Compose starts for them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.services import BROKER_URL, DATABASE_URL, listens
+
+COMPOSE = [
+    *("docker", "compose", "--project-name", "inference-server-tests"),
+    *("--file", str(Path(__file__).parent / "compose.yaml")),
+]
+
+
+def main() -> int:
+    """Returns pytest's exit code."""
+    environment = dict(os.environ)
+    wanted = []
+    if not listens(DATABASE_URL, 5432):
+        wanted.append("postgres")
+    if not listens(BROKER_URL, 5672):
+        wanted.append("rabbitmq")
+    if wanted and _start(wanted):
+        if "postgres" in wanted:
+            address = _address("postgres", 5432)
+            environment["TEST_DATABASE_URL"] = f"postgresql+psycopg2://postgres:tests@{address}/postgres"
+        if "rabbitmq" in wanted:
+            environment["TEST_BROKER_URL"] = f"amqp://tests:tests@{_address('rabbitmq', 5672)}/%2F"
+    try:
+        return subprocess.run([sys.executable, "-m", "pytest", *sys.argv[1:]], env=environment, check=False).returncode
+    finally:
+        if wanted:
+            subprocess.run([*COMPOSE, "down", "--volumes"], capture_output=True, check=False)
+
+
+def _start(services: list[str]) -> bool:
+    try:
+        subprocess.run([*COMPOSE, "up", "--detach", "--wait", *services], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"{', '.join(services)}: neither listening nor started by Compose: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _address(service: str, port: int) -> str:
+    answer = subprocess.run([*COMPOSE, "port", service, str(port)], capture_output=True, text=True, check=True)
+    return answer.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,425 @@
+"""The `infer` command: results on stdout, everything else on stderr, one JSON document where asked, exit codes."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from contract.errors import (
+    InvalidRequest,
+    ModelNotFound,
+    OutputMissing,
+    ServiceUnavailable,
+    StorageFull,
+    TaskFailed,
+    TaskNotFound,
+    TaskPending,
+    Unauthenticated,
+)
+from inference_client import cli, delivery
+from inference_client.client import InferenceClient
+from inference_client.display import Display
+from inference_client.errors import DamagedDownload, Interrupted, UnusableInput, WaitTimeout
+from inference_client.exit_codes import MEANINGS, ExitCode, exit_code_of
+from tests.unit.client_peer import MODEL, UID, Answer, Peer, running_peer, task_view
+
+STATUS = f"/api/tasks/{UID}/status"
+FINISHED = task_view(status="finished", attempt=1, exit_code=0)
+FAILED = task_view(
+    status="failed",
+    reason="exit_code",
+    detail="the program ended with exit code 3",
+    exit_code=3,
+    attempt=1,
+    log_tail="Traceback:\x1b[2J\n  ValueError: no slices\n",
+)
+
+Infer = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def peer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Peer]:
+    with running_peer() as peer:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("result/mask.txt", b"mask")
+        peer.output = buffer.getvalue()
+        monkeypatch.setenv("INFERENCE_SERVER_URL", peer.url)
+        monkeypatch.setenv("INFERENCE_SERVER_KEY", "the-key")
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+        yield peer
+
+
+@pytest.fixture
+def infer(peer: Peer, capfd: pytest.CaptureFixture[str]) -> Infer:
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        code = cli.run([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan" / "1.dcm").write_bytes(b"pixels")
+    return tmp_path / "scan"
+
+
+def test_submit_prints_the_uid_and_nothing_else(infer, peer, scan):
+    code, out, err = infer("submit", MODEL, scan)
+    assert (code, out) == (0, f"{UID}\n")
+    assert "sent: 6 B" in err
+    assert peer.seen[0].headers["x-api-key"] == "the-key"
+    assert len(peer.seen) == 1
+
+
+def test_submit_with_an_output_waits_fetches_and_prints_the_path(infer, peer, scan, tmp_path):
+    peer.views = deque([task_view(position=2), FINISHED])
+    code, out, err = infer("submit", MODEL, scan, "-o", tmp_path / "out.zip")
+    assert (code, out) == (0, f"{tmp_path / 'out.zip'}\n")
+    assert (tmp_path / "out.zip").read_bytes() == peer.output
+    assert f"task {UID}\nqueued, 2 before it\nfinished\nfetched: " in err
+
+
+def test_an_output_folder_gets_the_zip_under_the_uid(infer, peer, scan, tmp_path):
+    peer.views = deque([FINISHED])
+    code, out, _ = infer("submit", MODEL, scan, "-o", tmp_path)
+    assert (code, out) == (0, f"{tmp_path / UID}.zip\n")
+
+
+def test_extract_unpacks_into_the_folder(infer, peer, tmp_path):
+    code, out, _ = infer("fetch", UID, "-o", tmp_path / "out", "--extract")
+    assert (code, out) == (0, f"{tmp_path / 'out'}\n")
+    assert (tmp_path / "out" / "result" / "mask.txt").read_bytes() == b"mask"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_fetch_goes_to_the_current_folder(infer, peer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert infer("fetch", UID)[:2] == (0, f"{UID}.zip\n")
+    assert hashlib.sha256((tmp_path / f"{UID}.zip").read_bytes()).digest() == hashlib.sha256(peer.output).digest()
+
+
+def test_a_bad_output_place_is_refused_before_anything_is_sent(infer, peer, scan, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    assert infer("submit", MODEL, scan, "-o", tmp_path / "missing" / "out.zip")[0] == ExitCode.USAGE
+    assert infer("submit", MODEL, scan, "-o", tmp_path / "file", "--extract")[0] == ExitCode.USAGE
+    assert infer("submit", MODEL, scan, "--extract")[0] == ExitCode.USAGE
+    assert infer("submit", MODEL, scan, "-o", tmp_path, "--no-wait")[0] == ExitCode.USAGE
+    assert peer.seen == []
+
+
+def test_a_failed_task_shows_reason_exit_code_and_log_but_no_escape_sequences(infer, peer):
+    peer.views = deque([FAILED])
+    code, out, err = infer("wait", UID)
+    assert (code, out) == (ExitCode.TASK_FAILED, "")
+    assert "the program ended with exit code 3 (exit_code, exit code 3)" in err
+    assert "  ValueError: no slices" in err
+    assert "\x1b" not in err
+
+
+def test_a_failed_task_is_one_json_document(infer, peer):
+    peer.views = deque([FAILED])
+    code, out, err = infer("wait", UID, "--json")
+    assert code == ExitCode.TASK_FAILED
+    assert err == ""
+    body = json.loads(out)
+    assert {name: body[name] for name in ("error", "uid", "status", "reason", "exit_code", "log_tail")} == {
+        "error": "TaskFailed",
+        "uid": UID,
+        "status": "failed",
+        "reason": "exit_code",
+        "exit_code": 3,
+        "log_tail": FAILED["log_tail"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (TaskFailed(), 1),
+        (TaskFailed(status="cancelled"), 8),
+        (TaskFailed(reason="cancelled"), 8),
+        (UnusableInput("x"), 2),
+        (FileNotFoundError("x"), 2),
+        (ModelNotFound(), 3),
+        (TaskNotFound(), 3),
+        (InvalidRequest(), 4),
+        (Unauthenticated(), 4),
+        (ServiceUnavailable(), 5),
+        (StorageFull(), 5),
+        (DamagedDownload("x"), 5),
+        (OutputMissing(), 6),
+        (TaskPending(), 7),
+        (WaitTimeout("x"), 7),
+        (Interrupted("x"), 130),
+    ],
+)
+def test_each_error_has_its_exit_code(error, code: int):
+    assert exit_code_of(error) == code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(TaskPending(), 7), (OutputMissing(), 6), (TaskNotFound(), 3), (TaskFailed(), 1)]
+)
+def test_fetch_answers_the_polling_codes(infer, peer, tmp_path, error, code: int):
+    peer.plan("GET", f"/api/tasks/{UID}/output", *[Answer.of(error)] * 2)
+    assert infer("fetch", UID, "-o", tmp_path)[0] == code
+    assert json.loads(infer("fetch", UID, "-o", tmp_path, "--json")[1]) == error.to_body()
+
+
+def test_waiting_too_long_is_told_with_the_uid(infer, peer):
+    code, out, _ = infer("wait", UID, "--timeout", "0s", "--json")
+    assert code == ExitCode.NOT_ENDED
+    assert json.loads(out) == {
+        "error": "WaitTimeout",
+        "detail": "the task has not ended within 0s; it goes on",
+        "uid": UID,
+        "status": "queued",
+    }
+
+
+def test_every_exit_code_stands_in_the_help(infer):
+    code, out, _ = infer("--help")
+    assert code == 0
+    assert set(MEANINGS) == set(ExitCode)
+    for number, meaning in MEANINGS.items():
+        assert f"{number.value}  {meaning}" in out
+
+
+@pytest.mark.parametrize("columns", ["20", "200"])
+@pytest.mark.parametrize("color", [{"NO_COLOR": "1"}, {"FORCE_COLOR": "1"}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["models", "list"],
+        ["models", "show", MODEL],
+        ["models", "add", "example/echo:1", MODEL],
+        ["status", UID],
+        ["wait", UID],
+        ["fetch", UID, "-o", "."],
+        ["logs", UID],
+        ["cancel", UID],
+        ["delete", UID],
+        ["list"],
+        ["submit", MODEL, "scan"],
+        ["submit", MODEL, "scan", "-o", "out.zip"],
+        ["submit", MODEL, "missing"],
+        ["models", "show", "nobody"],
+        ["models", "show"],
+        ["nonsense"],
+    ],
+)
+def test_json_is_exactly_one_document_whatever_the_terminal(
+    infer, peer, scan, monkeypatch, *, arguments: list[str], color: dict[str, str], columns: str
+):
+    monkeypatch.chdir(scan.parent)
+    monkeypatch.setenv("COLUMNS", columns)
+    for name, value in color.items():
+        monkeypatch.setenv(name, value)
+    peer.views = deque([FINISHED])
+    peer.tasks = [FINISHED]
+    peer.log = b"caf\xe9 \xff\n" * 100
+    code, out, err = infer(*arguments, "--json")
+    document = json.loads(out)
+    assert ("error" in document) == (code != 0)
+    assert err == ""
+
+
+def test_a_file_called_json_asks_for_no_json(infer, peer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("--json").write_bytes(b"{}")
+    assert infer("submit", MODEL, "--", "--json")[:2] == (0, f"{UID}\n")
+
+
+def test_tables_are_never_cut(infer, peer, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    peer.tasks = [FINISHED]
+    assert UID in infer("list")[1]
+    assert "example/echo:1" in infer("models", "list")[1]
+    assert UID in infer("status", UID)[1]
+
+
+def test_logs_are_printed_byte_by_byte(peer):
+    peer.log = b"\x00\xff raw\n"
+    ended = subprocess.run([sys.executable, "-m", "inference_client", "logs", UID], capture_output=True, check=True)
+    assert ended.stdout == peer.log
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(peer):
+    peer.log = b"line\n" * 1_000_000
+    with subprocess.Popen(
+        [sys.executable, "-m", "inference_client", "logs", UID], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+
+
+def test_models_add_sends_what_the_options_say(infer, peer, scan):
+    options = ["--gpu", "--time-limit", "2h", "--memory", "4GiB", "--pull-policy", "never", "--replace"]
+    code, out, _ = infer("models", "add", "example/echo:1", MODEL, "--archive-folder", scan, *options)
+    assert (code, out) == (0, f"{MODEL}\n")
+    assert peer.seen[0].query == {
+        "human_readable_id": MODEL,
+        "container_tag": "example/echo:1",
+        "model_available": "true",
+        "use_gpu": "true",
+        "pull_policy": "never",
+        "time_limit_s": "7200",
+        "memory_limit_bytes": str(4 * 2**30),
+        "replace": "true",
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["image", "Not An Id"], "human_readable_id"),
+        (["image", MODEL, "--time-limit", "soon"], "not a duration"),
+        (["image", MODEL, "--memory", "much"], "not a size"),
+        (["image", MODEL, "--pull-policy", "often"], "often"),
+        (["image", MODEL, "--archive", "x.txt"], "not a zip file"),
+        (["image", MODEL, "--archive", "x.txt", "--archive-folder", "."], "not both"),
+    ],
+)
+def test_a_wrong_registration_is_refused_here(infer, peer, tmp_path, monkeypatch, *, options, message: str):
+    monkeypatch.chdir(tmp_path)
+    Path("x.txt").write_text("x")
+    code, out, err = infer("models", "add", *options)
+    assert (code, out) == (ExitCode.USAGE, "")
+    assert message in err
+    assert peer.seen == []
+
+
+def test_an_unreachable_server_is_named(infer, peer, monkeypatch):
+    monkeypatch.setattr("inference_client.connection.FIRST_PAUSE_S", 0.0)
+    monkeypatch.setenv("INFERENCE_SERVER_URL", "http://127.0.0.1:1")
+    code, out, err = infer("list")
+    assert (code, out) == (ExitCode.SERVER, "")
+    assert "http://127.0.0.1:1 cannot be reached" in err
+
+
+def test_options_before_the_command_win(infer, peer):
+    infer("--key", "other", "list")
+    assert peer.seen[0].headers["x-api-key"] == "other"
+
+
+# Ctrl-C
+
+
+class Watcher(Display):
+    """A display whose user presses Ctrl-C at the first change, and can be asked or not."""
+
+    def __init__(self, *, can_ask: bool) -> None:
+        super().__init__(quiet=True)
+        self._can_ask = can_ask
+
+    @property
+    def can_ask(self) -> bool:
+        return self._can_ask
+
+
+def interrupt_a_wait(peer: Peer, monkeypatch: pytest.MonkeyPatch, *, can_ask: bool, answer: Any = None) -> None:
+    def on_wait(*_: Any, on_change: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    def on_ask(*_: Any, **__: Any) -> bool:
+        if isinstance(answer, type):
+            raise answer
+        return bool(answer)
+
+    monkeypatch.setattr(typer, "confirm", on_ask)
+    with InferenceClient(peer.url) as client:
+        monkeypatch.setattr(client, "wait", on_wait)
+        delivery.wait_for_end(client, Watcher(can_ask=can_ask), UID, None)
+
+
+def test_an_interrupted_wait_without_a_terminal_leaves_the_task_running(peer, monkeypatch):
+    with pytest.raises(Interrupted, match=f"infer wait {UID}"):
+        interrupt_a_wait(peer, monkeypatch, can_ask=False, answer=True)
+    assert peer.seen == []
+
+
+def test_an_interrupted_wait_asks_and_no_leaves_the_task_running(peer, monkeypatch):
+    with pytest.raises(Interrupted, match=f"infer wait {UID}"):
+        interrupt_a_wait(peer, monkeypatch, can_ask=True, answer=False)
+    assert peer.seen == []
+
+
+def test_an_interrupted_wait_asks_and_yes_cancels_the_task(peer, monkeypatch):
+    with pytest.raises(TaskFailed) as caught:
+        interrupt_a_wait(peer, monkeypatch, can_ask=True, answer=True)
+    assert exit_code_of(caught.value) == ExitCode.CANCELLED
+    assert [seen.path for seen in peer.seen] == [f"/api/tasks/{UID}/cancel"]
+
+
+def test_a_task_that_ended_before_the_yes_is_not_called_cancelled(peer, monkeypatch):
+    peer.plan("POST", f"/api/tasks/{UID}/cancel", Answer(body=json.dumps(FINISHED).encode()))
+    with pytest.raises(Interrupted, match=f"infer fetch {UID}"):
+        interrupt_a_wait(peer, monkeypatch, can_ask=True, answer=True)
+
+
+def test_a_second_ctrl_c_at_the_question_leaves_at_once(peer, monkeypatch):
+    with pytest.raises(typer.Abort):
+        interrupt_a_wait(peer, monkeypatch, can_ask=True, answer=typer.Abort)
+    assert peer.seen == []
+
+
+# A child of a shell's background job would inherit an ignored SIGINT.
+CATCHING = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from inference_client.cli import main\nmain()"
+)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_sigint_ends_a_wait_with_130_and_says_how_to_go_on(peer, as_json: bool):
+    command = [sys.executable, "-c", CATCHING, "wait", UID, *(["--json"] if as_json else [])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+        assert peer.asked.wait(60)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.INTERRUPTED
+    if as_json:
+        assert json.loads(out)["uid"] == UID
+        assert err == b""
+    else:
+        assert out == b""
+        assert f"infer wait {UID}" in err.decode()
+    assert not [seen for seen in peer.seen if seen.method == "POST"]
+
+
+def test_on_a_terminal_ctrl_c_asks_and_y_cancels(peer):
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", CATCHING, "wait", UID]
+    with subprocess.Popen(command, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE) as process:
+        os.close(theirs)
+        assert peer.asked.wait(60)
+        process.send_signal(signal.SIGINT)
+        shown = b""
+        while b"Cancel the task?" not in shown:
+            shown += os.read(ours, 4096)
+        os.write(ours, b"y\n")
+        process.wait(timeout=60)
+        # Not before, or the child would lose its terminal.
+        os.close(ours)
+    assert process.returncode == ExitCode.CANCELLED
+    assert peer.calls("POST", f"/api/tasks/{UID}/cancel")
