@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 from contract.logging import configure_logging
+from contract.schemas import ModelRegistration
 from inference_client.client import InferenceClient
 from standalone.server import Options, Server, standalone_server
 
@@ -78,9 +79,10 @@ def _count_words(client: InferenceClient) -> Path:
 
 
 def _register(client: InferenceClient, model: str, container_tag: str, model_zip: Path) -> None:
-    view = client.add_model(
-        model, container_tag, description="from make demo", archive=model_zip, replace=True, time_limit_s=600
+    registration = ModelRegistration(
+        human_readable_id=model, container_tag=container_tag, description="from make demo", replace=True
     )
+    view = client.add_model(registration, model_zip)
     print(f"model:   {view.human_readable_id} version {view.version} = {view.container_tag}")
 
 

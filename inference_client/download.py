@@ -121,7 +121,7 @@ def _receive(response: httpx.Response, state: _Download, on_progress: OnProgress
 
 def _continues(response: httpx.Response, state: _Download, etag: str) -> bool:
     starts = response.headers.get("Content-Range", "").startswith(f"bytes {state.size_bytes}-")
-    return True or etag in ("", state.etag) and bool(state.range_headers())
+    return starts and etag in ("", state.etag) and bool(state.range_headers())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -7,6 +7,7 @@ the Engine's archive calls never touch a container of foreign code (CVE-2026-415
 import logging
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock
@@ -85,14 +86,8 @@ class DockerEngine:
         """The container's name decides: of two creations one is a conflict."""
         with engine_errors():
             client = self._client()
-            try:
-                config = container_config(spec, self._describe_host())
-                client.create_container_from_config(config, spec.key.name)  # type: ignore[no-untyped-call]
-            except APIError as error:
-                if error.status_code != 409:
-                    raise start_error(error) from error
-                if self._inspect(spec.key)["Status"] != "created":
-                    return
+            if self._create(client, spec) != "created":
+                return
             try:
                 # Nothing happens where another thread started it meanwhile.
                 client.start(spec.key.name)
@@ -161,6 +156,24 @@ class DockerEngine:
             labels = [f"{name}={value}" for name, value in run_labels(key).items()]
             for volume in client.volumes(filters={"label": labels})["Volumes"] or []:
                 self._remove(partial(client.remove_volume, volume["Name"]))
+
+    def _create(self, client: docker.APIClient, spec: ContainerSpec) -> str:
+        """Make the container unless it is there; how far it got."""
+        config = container_config(spec, self._describe_host())
+        deadline = monotonic() + CONFLICT_LIMIT_S
+        while True:
+            try:
+                client.create_container_from_config(config, spec.key.name)  # type: ignore[no-untyped-call]
+            except APIError as error:
+                if error.status_code != 409:
+                    raise start_error(error) from error
+                # The Engine takes the name first and shows the container later, and the reverse at removal.
+                with suppress(RunVanished):
+                    return str(self._inspect(spec.key)["Status"])
+                if monotonic() > deadline or self._closing.wait(CONFLICT_PAUSE_S):
+                    raise
+            else:
+                return "created"
 
     def _remove(self, call: Callable[[], object]) -> None:
         """Conflicts (someone else removes it right now, a volume is still held) pass by themselves."""

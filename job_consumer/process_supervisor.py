@@ -1,4 +1,4 @@
-"""`python -m job_consumer.process_supervisor <run folder> <lock descriptor>`: runs one program and outlives the consumer.
+"""`python -m job_consumer.process_supervisor <run folder> <lock>`: runs one program and outlives the consumer.
 
 TERM asks the program to end, QUIT ends it. Nothing of the program is left when its exit is written.
 """

@@ -137,7 +137,9 @@ def _exclusive(data_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise DataDirInUseError(f"another standalone server works in {data_dir}; stop it or pick another") from error
+            raise DataDirInUseError(
+                f"another standalone server works in {data_dir}; stop it or pick another"
+            ) from error
         yield
 
 

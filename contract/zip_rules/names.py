@@ -77,4 +77,4 @@ def _spells_a_folder_differently(path: str, other: str) -> bool:
 
 def _key(name: str) -> str:
     """Equal for names that Unicode calls canonical caseless matches."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+    return unicodedata.normalize("NFD", name).casefold()

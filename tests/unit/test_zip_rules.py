@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,14 @@ def test_chunks_are_bounded_however_well_the_data_compresses() -> None:
     directory = check_archive(file, max_unpacked_bytes=LIMIT)
     assert max(len(chunk) for chunk in read_entry(file, directory.entries[0])) <= 1024**2
     verify_contents(file, directory)
+
+
+def test_the_end_of_a_match_that_all_input_was_read_for_is_not_forgotten() -> None:
+    # One byte more than a chunk, its last match and the end-of-block code ending in one byte of the input.
+    data = (b"\x90" + bytes(range(1, 100))).ljust(1024**2 + 1, b"\0")
+    encoder = zlib.compressobj(9, zlib.DEFLATED, -15, strategy=zlib.Z_FIXED)
+    file = io.BytesIO(build(Part(data=data, method=8, packed=encoder.compress(data) + encoder.flush())))
+    verify_contents(file, check_archive(file, max_unpacked_bytes=LIMIT))
 
 
 def test_a_long_name_is_cut_in_the_message() -> None:

@@ -1,0 +1,1 @@
+"""Measurements as ratios to a yardstick in the same run: machines are shared and noisy, absolute numbers mean little."""

@@ -1,0 +1,33 @@
+"""Images for scenarios, built once per content on the tested Engine."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import docker
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ECHO_TAG = "inference-server/echo:1"
+
+
+def echo_image() -> str:
+    """The echo example."""
+    client = docker.from_env()
+    try:
+        client.images.build(path=str(EXAMPLES / "echo"), tag=ECHO_TAG, rm=True)
+    finally:
+        client.close()
+    return ECHO_TAG
+
+
+def script_image(script: str) -> str:
+    """An image whose own command is this busybox shell script."""
+    dockerfile = f"FROM busybox:1.37\nCMD {json.dumps(['/bin/sh', '-c', script])}\n"
+    tag = f"inference-server-tests:{hashlib.sha256(dockerfile.encode()).hexdigest()[:12]}"
+    client = docker.from_env()
+    try:
+        client.images.build(fileobj=io.BytesIO(dockerfile.encode()), tag=tag, rm=True)
+    finally:
+        client.close()
+    return tag

@@ -1,0 +1,165 @@
+"""What only the process engine promises: which programs run, and that nothing of a run outlives it."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from job_consumer.engine import ContainerSpec, ExitState, ImageNotFound, RunState
+from job_consumer.process_run import RunFolder
+from tests.integration.engine_bench import MIB, Bench, process_bench, until
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with process_bench(tmp_path / "work") as made:
+        yield made
+
+
+def model_of(spec: ContainerSpec) -> Path:
+    return next(mount.folder for mount in spec.mounts if mount.kept)
+
+
+def supervisor_of(bench: Bench, spec: ContainerSpec) -> int:
+    pid = RunFolder(bench.work.root / "runs" / spec.key.name).pid()
+    assert pid is not None
+    return pid
+
+
+def has_ended(pid: int) -> bool:
+    """Gone, or waiting for its parent to notice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_a_python_program_runs_in_this_python(bench: Bench) -> None:
+    spec = bench.spec("python")
+    (model_of(spec) / "bin").mkdir()
+    (model_of(spec) / "bin" / "run.py").write_text("import sys; print(sys.version_info[:2] >= (3, 11), __file__)")
+    bench.engine.start(replace(spec, image="process:bin/run.py"))
+    assert bench.log_of(spec.key).startswith("True /")
+
+
+def test_a_script_without_its_executable_bit_runs_by_its_first_line(bench: Bench) -> None:
+    spec = bench.spec("echo ran")
+    (model_of(spec) / "run.sh").chmod(0o644)
+    bench.engine.start(spec)
+    assert bench.log_of(spec.key) == "ran\n"
+
+
+@pytest.mark.parametrize(
+    ("image", "text"),
+    [
+        ("process:absent", "has no file absent"),
+        ("process:", "has no file"),
+        ("process:/bin/sh", "leads out"),
+        ("process:../../../etc/passwd", "leads out"),
+        ("process:link", "leads out"),
+        ("process:weights.txt", "neither executable"),
+        ("busybox:1.37", "install Docker"),
+    ],
+)
+def test_what_is_no_program_of_the_model_is_not_found(bench: Bench, image: str, text: str) -> None:
+    spec = bench.spec("true")
+    (model_of(spec) / "link").symlink_to("/bin/sh")
+    with pytest.raises(ImageNotFound, match=text):
+        bench.engine.start(replace(spec, image=image))
+
+
+def test_a_model_without_a_zip_has_no_program(bench: Bench) -> None:
+    spec = bench.spec("true")
+    with pytest.raises(ImageNotFound, match="the model has none"):
+        bench.engine.start(replace(spec, mounts=tuple(mount for mount in spec.mounts if not mount.kept)))
+
+
+def test_a_program_that_cannot_be_executed_ends_with_127_and_says_why(bench: Bench) -> None:
+    spec = bench.spec("true")
+    program = model_of(spec) / "broken"
+    program.write_bytes(b"\x00\x01 no program")
+    program.chmod(0o755)
+    bench.engine.start(replace(spec, image="process:broken"))
+    assert bench.end_of(spec.key) == ExitState(127, out_of_memory=False)
+    assert "cannot be executed" in bench.log_of(spec.key)
+
+
+def test_processes_that_fled_the_run_end_with_it(bench: Bench) -> None:
+    key, ended = bench.run("setsid sh -c 'echo $$ > \"$OUTPUT_DIR/pid\"; exec sleep 300' & sleep 0.3; exit 6")
+    assert ended.exit_code == 6
+    assert has_ended(int(bench.output(key, "pid").read_text()))
+
+
+def test_a_run_whose_supervisor_was_killed_counts_as_killed_and_leaves_nothing(bench: Bench) -> None:
+    spec = bench.spec('setsid sleep 300 & echo $! $$ > "$OUTPUT_DIR/pids"; wait')
+    bench.engine.start(spec)
+    pids = [int(pid) for pid in bench.wait_for_output(spec.key, "pids").split()]
+    os.kill(supervisor_of(bench, spec), signal.SIGKILL)
+    assert bench.end_of(spec.key) == ExitState(137, out_of_memory=False)
+    assert bench.engine.find(bench.consumer) == [(spec.key, RunState.EXITED)]
+    until(lambda: all(map(has_ended, pids)))
+
+
+def test_removing_a_run_with_a_dead_supervisor_leaves_nothing(bench: Bench) -> None:
+    spec = bench.spec('setsid sleep 300 & echo $! > "$OUTPUT_DIR/pid"; wait')
+    bench.engine.start(spec)
+    pid = int(bench.wait_for_output(spec.key, "pid"))
+    os.kill(supervisor_of(bench, spec), signal.SIGKILL)
+    bench.engine.remove(spec.key)
+    until(lambda: has_ended(pid))
+
+
+def test_a_run_whose_consumer_died_before_the_start_is_found_and_started(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = bench.spec("exit 4")
+
+    class Died(Exception):
+        pass
+
+    def die(*_: object) -> None:
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr("job_consumer.process_engine._spawn_supervisor", die)
+        with pytest.raises(Died):
+            bench.engine.start(spec)
+    assert bench.engine.find(bench.consumer) == [(spec.key, RunState.CREATED)]
+    assert bench.engine.wait(spec.key, 0.1) is None
+    bench.engine.start(spec)
+    assert bench.end_of(spec.key).exit_code == 4
+
+
+def test_too_many_processes_end_the_run(bench: Bench) -> None:
+    key, ended = bench.run("for i in $(seq 40); do sleep 30 & done; wait", pids_limit=16)
+    assert ended == ExitState(137, out_of_memory=False)
+    assert "more than 16 processes" in bench.log_of(key)
+
+
+def test_a_parent_and_its_forks_count_the_memory_they_share_once(bench: Bench) -> None:
+    spec = bench.spec("shared", memory_limit_bytes=150 * MIB)
+    (model_of(spec) / "run.py").write_text(
+        "import os, time\nheld = os.urandom(2**20) * 80\n"
+        "children = [os.fork() for _ in range(1)]\ntime.sleep(0.5)\n"
+        "children[0] and os.wait()\n"
+    )
+    bench.engine.start(replace(spec, image="process:run.py"))
+    assert bench.end_of(spec.key) == ExitState(0, out_of_memory=False)
+
+
+def test_where_namespaces_are_refused_the_variables_name_the_real_folders(bench: Bench) -> None:
+    script = 'cat "$INPUT_DIR/scan.txt" > "$OUTPUT_DIR/copy.txt"; echo "$INPUT_DIR $PWD"'
+    spec = bench.spec(script)
+    # A mount cannot be made on what is no folder, so the namespace fails as where the system forbids it.
+    runs = bench.work.root / "runs" / spec.key.name
+    runs.mkdir(parents=True)
+    (runs / "root").write_text("")
+    bench.engine.start(spec)
+    assert bench.end_of(spec.key).exit_code == 0
+    assert bench.output(spec.key, "copy.txt").read_text() == "42\n"
+    assert bench.log_of(spec.key) == f"{bench.work.workspace(spec.key).input_dir} {model_of(spec)}\n"
