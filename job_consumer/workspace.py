@@ -108,6 +108,8 @@ class WorkDir:
                     try:
                         fill(partial)
                         partial.chmod(0o755)
+                        # Once renamed it counts as whole, also after a power cut.
+                        os.sync()
                         partial.rename(folder)
                     finally:
                         shutil.rmtree(partial, ignore_errors=True)

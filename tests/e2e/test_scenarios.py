@@ -192,7 +192,7 @@ def test_a_gpu_task_sees_the_one_gpu_and_another_sees_none(door: Door, system: S
 
 
 def test_a_compatible_model_runs_as_the_user_of_its_image(door: Door) -> None:
-    image = script_image("id -u > /output/u; touch /written && echo yes > /output/root")
+    image = script_image("id -u > /output/u; (touch /written && echo yes > /output/root) || true")
     assert door.result(door.submit(door.add_model(image, isolation="compatible"), {"i": b""})) == {
         "u": b"0\n",
         "root": b"yes\n",

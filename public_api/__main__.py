@@ -1,0 +1,30 @@
+"""`python -m public_api`: the HTTP door as a process of its own."""
+
+import sys
+
+from contract.http_server import serve
+from contract.logging import configure_logging
+from contract.settings import SettingsError
+from public_api.app import create_app
+from public_api.settings import PublicApiSettings
+
+
+def main() -> int:
+    """Run until a signal. Returns the exit code: 2 for faulty settings."""
+    try:
+        settings = PublicApiSettings.load()
+    except SettingsError as error:
+        print(f"public-api cannot start:\n{error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
+        return 2
+    configure_logging(settings.log_level, settings.log_format)
+    app = create_app(
+        private_url=settings.private_api_url,
+        service_token=settings.service_token.get_secret_value(),
+        allow_post_model=settings.allow_public_post_model,
+    )
+    serve(app, settings.public_api_host, settings.public_api_port)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""One request relayed to the private API: the only place where the two connections meet.
+
+Bodies pass piece by piece in both directions; nothing is parsed, stored or held, and each side is read only as fast as
+the other takes. Each side learns when the other goes away.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpcore
+import httpx
+from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
+
+from contract.errors import ServiceUnavailable
+from contract.http_errors import REQUEST_ID_HEADER
+from contract.logging import request_id
+from contract.schemas import Query
+
+logger = logging.getLogger(__name__)
+
+REQUEST_HEADERS = ("content-type", "content-length", "idempotency-key", "range", "if-range", "if-none-match")
+ANSWER_HEADERS = frozenset(
+    {
+        b"accept-ranges",
+        b"cache-control",
+        b"content-disposition",
+        b"content-length",
+        b"content-range",
+        b"content-type",
+        b"etag",
+        b"last-modified",
+        b"repr-digest",
+        b"retry-after",
+    }
+)
+_CONNECT_S = 1
+PATIENCE_S = 90
+"""Between two pieces of an answer: more than the longest long poll."""
+UPLOAD_PATIENCE_S = 900
+"""For the answer to an upload: the zip is synced to disk and checked first."""
+_LOOK_S = 1
+"""How often an upload whose client stalls looks for an early answer."""
+
+
+class Relay:
+    """The way to the private API. It belongs to one event loop."""
+
+    def __init__(self, private_url: str, service_token: str) -> None:
+        self._client = httpx.AsyncClient(
+            base_url=private_url,
+            # One request per connection: a pooled one may be closed just when it is taken, and an upload cannot be
+            # repeated. `close` lets the private API close first, so that no local port waits in TIME_WAIT here.
+            headers={"Authorization": f"Bearer {service_token}", "Accept-Encoding": "identity", "Connection": "close"},
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+            trust_env=False,
+        )
+
+    def forward(
+        self,
+        request: Request,
+        path: str,
+        *,
+        query: Query | None = None,
+        with_body: bool = False,
+        patience_s: float | None = PATIENCE_S,
+    ) -> Response:
+        """The private API's answer at `path`, as the answer to `request`; it is asked when the answer is sent.
+
+        `path` must be built from checked parts. Of `query` only what the caller gave is sent. `patience_s` limits the
+        silence between two pieces of the answer. Raises `ServiceUnavailable` while sending.
+        """
+        headers = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}
+        if not with_body:
+            headers.pop("content-type", None)
+            headers.pop("content-length", None)
+        headers[REQUEST_ID_HEADER] = request_id.get() or ""
+        parameters = query.model_dump(mode="json", exclude_unset=True) if query else None
+
+        def build(body: AsyncIterator[bytes]) -> httpx.Request:
+            return self._client.build_request(
+                request.method,
+                path,
+                params=parameters or None,
+                headers=headers,
+                content=body if with_body else None,
+                timeout=httpx.Timeout(UPLOAD_PATIENCE_S, connect=_CONNECT_S, read=patience_s),
+            )
+
+        return _Exchange(self._client, build)
+
+    async def close(self) -> None:
+        """Close what is open."""
+        await self._client.aclose()
+
+
+class _Exchange(Response):
+    """One relayed request and its answer. It ends at once when the client goes away."""
+
+    def __init__(self, client: httpx.AsyncClient, build: Callable[[AsyncIterator[bytes]], httpx.Request]) -> None:
+        super().__init__()
+        self._client = client
+        self._build = build
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = _ClientBody(receive)
+        relaying = asyncio.create_task(self._relay(body, send))
+        watching = asyncio.create_task(body.wait_until_gone())
+        try:
+            await asyncio.wait((relaying, watching), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # A cancelled request closes its connection, by which the private API learns that nobody waits.
+            relaying.cancel()
+            watching.cancel()
+            await asyncio.wait((relaying, watching))
+        if not relaying.cancelled() and (error := relaying.exception()):
+            raise error
+
+    async def _relay(self, body: "_ClientBody", send: Send) -> None:
+        request = self._build(body.read())
+        request.extensions["trace"] = body.note_connection
+        try:
+            answer = await self._client.send(request, stream=True)
+        except httpx.TransportError as error:
+            raise _unavailable(request, error) from error
+        except ClientDisconnect:
+            return
+        try:
+            headers = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() in ANSWER_HEADERS]
+            await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+            async for piece in answer.aiter_raw():
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except httpx.TransportError as error:
+            # Without its last piece the server cuts the connection: the client sees that the answer is not whole.
+            logger.warning("%s %s: the answer broke off: %r", request.method, request.url.path, error)
+        finally:
+            await answer.aclose()
+
+
+class _ClientBody:
+    """The body that the client sends, and whether the client is still there.
+
+    `receive` has one reader at a time: `read` until the body ended, then `wait_until_gone`.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._was_read = asyncio.Event()
+        self._upstream: httpcore.AsyncNetworkStream | None = None
+
+    async def note_connection(self, event: str, details: dict[str, Any]) -> None:
+        """httpcore's trace: keeps the connection that the request goes out on."""
+        if event == "connection.connect_tcp.complete":
+            self._upstream = details["return_value"]
+
+    async def read(self) -> AsyncIterator[bytes]:
+        """The pieces, until the body ends or the private API has answered. Raises `ClientDisconnect`."""
+        try:
+            more = True
+            while more:
+                message = await self._next_message()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                more = message.get("more_body", False)
+                if not more:
+                    # Before the last piece: from here on it is the watcher that sees the client go.
+                    self._was_read.set()
+                if piece := message.get("body", b""):
+                    yield piece
+        finally:
+            self._was_read.set()
+
+    async def wait_until_gone(self) -> None:
+        """Return when the client is gone; what it still sends after an early answer is dropped."""
+        await self._was_read.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def _next_message(self) -> Message:
+        while True:
+            if self._has_answer():
+                # The one exception upon which httpcore stops sending and goes on to read the answer.
+                raise httpcore.WriteError("the private API answered before the body ended")
+            try:
+                async with asyncio.timeout(_LOOK_S):
+                    return await self._receive()
+            except TimeoutError:
+                continue
+
+    def _has_answer(self) -> bool:
+        # While a request is being sent nobody reads the socket, so bytes in it are an answer, or its end.
+        return self._upstream is not None and bool(self._upstream.get_extra_info("is_readable"))
+
+
+def _unavailable(request: httpx.Request, error: httpx.TransportError) -> ServiceUnavailable:
+    logger.warning("%s %s: the private API: %r", request.method, request.url.path, error)
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return ServiceUnavailable("The private API cannot be reached right now. Nothing was lost; repeat the request.")
+    return ServiceUnavailable(
+        "The private API did not answer. Repeat the request; a submission with the same Idempotency-Key runs only once."
+    )

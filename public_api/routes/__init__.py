@@ -1,0 +1,1 @@
+"""What the door relays, call by call: a path that is not declared here is never relayed."""

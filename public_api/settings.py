@@ -1,0 +1,28 @@
+"""The variables of the public API."""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, SecretStr
+
+from contract.settings import Settings
+
+_NO = frozenset({"0", "false", "no", "off"})
+
+
+def _parse_switch(value: object) -> object:
+    return value.strip().lower() not in _NO if isinstance(value, str) else value
+
+
+class PublicApiSettings(Settings):
+    """Read once in `__main__`."""
+
+    service_token: SecretStr = Field(min_length=16, description="What the door proves itself with to the private API.")
+    # Plain HTTP: TLS session tickets would look like an early answer to the relay.
+    private_api_url: Annotated[str, Field(pattern=r"^http://[^/?#\s]+$")] = "http://private-api:8001"
+    public_api_host: str = "0.0.0.0"  # noqa: S104 - inside its container, behind Traefik
+    public_api_port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    allow_public_post_model: Annotated[
+        bool,
+        BeforeValidator(_parse_switch),
+        Field(description="Whether strangers may register models: any value but 0, false, no and off allows it."),
+    ] = False

@@ -1,0 +1,109 @@
+"""Fixtures of all tests. Databases are real, each test's own, and migrated."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from private_api.archives import ArchiveStore
+from private_api.database import Database
+from private_api.task_logs import TaskLogs
+from tests.databases import PostgresServer, copy_sqlite, make_sqlite_template, migrate_url, postgres_server
+from tests.running_api import RunningApi, run_private_api
+from tests.services import require_postgres
+
+_SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+settings.register_profile("laptop", deadline=None, print_blob=True, suppress_health_check=_SLOW_IS_FINE)
+settings.register_profile("ci", settings.get_profile("laptop"), derandomize=True)
+settings.register_profile("nightly", settings.get_profile("laptop"), max_examples=2000, stateful_step_count=100)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") == "true" else "laptop"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The PostgreSQL server; skips where none listens."""
+    with postgres_server(require_postgres()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresServer) -> str:
+    """The name of a migrated database that nobody is connected to."""
+    name = postgres.create()
+    migrate_url(postgres.url_of(name))
+    return name
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file."""
+    return make_sqlite_template(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer, postgres_template: str) -> Iterator[str]:
+    """The URL of a fresh, migrated PostgreSQL database."""
+    name = postgres.create(postgres_template)
+    yield postgres.url_of(name)
+    postgres.drop(name)
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """The URL of a fresh, migrated SQLite database."""
+    return copy_sqlite(sqlite_template, tmp_path)
+
+
+@pytest.fixture(params=["postgres", "sqlite"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a fresh, migrated database: the test runs once on each kind."""
+    # Asked for by name, so that the SQLite half runs where no PostgreSQL is.
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def empty_database_url(request: pytest.FixtureRequest, database_kind: str, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database that was never migrated: the test runs once on each kind."""
+    if database_kind == "sqlite":
+        yield f"sqlite:///{tmp_path}/empty.sqlite"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    name = server.create()
+    yield server.url_of(name)
+    server.drop(name)
+
+
+@pytest.fixture(params=["postgres", "sqlite"])
+def database_kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A fresh, migrated database: the test runs once on each kind."""
+    database = Database(database_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArchiveStore:
+    """An empty archive store."""
+    return ArchiveStore(tmp_path / "data" / "archives")
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> TaskLogs:
+    """An empty log folder."""
+    return TaskLogs(tmp_path / "data" / "logs")
+
+
+@pytest.fixture
+def private_api(database_url: str, tmp_path: Path) -> Iterator[RunningApi]:
+    """A private API that answers over HTTP: the test runs once on each kind of database."""
+    with run_private_api(database_url, tmp_path / "data") as api:
+        yield api

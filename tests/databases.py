@@ -1,0 +1,93 @@
+"""A database of its own for every test: PostgreSQL cloned from a migrated template, SQLite a copied migrated file."""
+
+import contextlib
+import secrets
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, NullPool, create_engine, make_url, text
+
+from private_api.database import Database
+from private_api.migrate import upgrade
+
+_PREFIX = "inference_test_"
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """A server on which this run of the tests makes databases; `admin` holds the run's advisory lock."""
+
+    url: URL
+    run: int
+    admin: Connection
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    def create(self, template: str | None = None) -> str:
+        """Make a database, empty or as a copy, and return its name."""
+        name = f"{_PREFIX}{self.run}_{next(self._numbers)}"
+        self.admin.execute(text(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else "")))
+        # What a test commits need not survive a power cut, and the disk is what tests would wait for.
+        self.admin.execute(text(f'ALTER DATABASE "{name}" SET synchronous_commit = off'))
+        return name
+
+    def drop(self, name: str) -> None:
+        """Remove a database, in use or not."""
+        self.admin.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+
+    def url_of(self, name: str) -> str:
+        """The URL of a database on this server."""
+        return self.url.set(database=name).render_as_string(hide_password=False)
+
+
+@contextlib.contextmanager
+def postgres_server(url: str) -> Iterator[PostgresServer]:
+    """The server, freed of the databases of this run, and of earlier runs that broke off, at the end."""
+    run = secrets.randbelow(2**31)
+    engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as admin:
+        # Held as long as this run lives: another run drops what belongs to runs whose lock it can take.
+        admin.execute(text("SELECT pg_advisory_lock(:run)"), {"run": run})
+        server = PostgresServer(make_url(url), run, admin)
+        try:
+            yield server
+        finally:
+            _drop_left_overs(server)
+
+
+def _drop_left_overs(server: PostgresServer) -> None:
+    names = server.admin.execute(text("SELECT datname FROM pg_database WHERE starts_with(datname, :p)"), {"p": _PREFIX})
+    for name in names.scalars().all():
+        run = int(name.removeprefix(_PREFIX).partition("_")[0])
+        # Our own lock is granted again to us; a second run's is not.
+        if server.admin.execute(text("SELECT pg_try_advisory_lock(:run)"), {"run": run}).scalar_one():
+            server.drop(name)
+            server.admin.execute(text("SELECT pg_advisory_unlock(:run)"), {"run": run})
+
+
+def migrate_url(url: str) -> None:
+    """Bring the database to the newest schema, and leave no connection behind: a template must have none."""
+    database = Database(url)
+    try:
+        upgrade(database)
+    finally:
+        database.close()
+
+
+def make_sqlite_template(folder: Path) -> Path:
+    """A migrated SQLite file without a journal beside it, to be copied."""
+    path = folder / "template.sqlite"
+    migrate_url(f"sqlite:///{path}")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path
+
+
+def copy_sqlite(template: Path, folder: Path) -> str:
+    """The URL of a copy of the template."""
+    target = folder / "inference.sqlite"
+    shutil.copyfile(template, target)
+    return f"sqlite:///{target}"

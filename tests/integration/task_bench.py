@@ -1,0 +1,139 @@
+"""Drives the rules of the private API as its routes do, and looks at the rows behind them.
+
+Time is moved by shifting a row's moments back: the database's clock is real.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+
+from contract.schemas import (
+    Assignment,
+    ClaimRequest,
+    Commit,
+    Failure,
+    Heartbeat,
+    HeartbeatReply,
+    ModelRegistration,
+    Release,
+    Settled,
+)
+from contract.statuses import Phase, Reason
+from private_api.archives import ArchiveStore
+from private_api.database import Database
+from private_api.models import register_model
+from private_api.reaper import Reaper
+from private_api.tables import AttemptRow, EventRow, HeartbeatRow, OutboxRow, TaskRow
+from private_api.task_logs import TaskLogs
+from private_api.tasks.claim import SizeLimits, beat_task, claim_task
+from private_api.tasks.settle import commit_output, fail_task, keep_output, release_task
+from private_api.tasks.submit import submit_task
+from tests.zips import make_zip
+
+SIZES = SizeLimits(max_unpacked_bytes=1024**3, max_output_bytes=1024**3)
+GPU = "GPU-00000000-0000-0000-0000-000000000001"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One database, archive store and log folder."""
+
+    database: Database
+    store: ArchiveStore
+    logs: TaskLogs
+
+    def register(self, name: str = "echo", *, use_gpu: bool = False, **options: Any) -> None:
+        registration = ModelRegistration(human_readable_id=name, container_tag="echo:1", use_gpu=use_gpu, **options)
+        register_model(self.database, self.store, registration, None)
+
+    def submit(self, model: str = "echo", *, key: str | None = None, files: Mapping[str, bytes] | None = None) -> str:
+        upload = self.store.open_upload(None)
+        try:
+            upload.write(make_zip(files or {"a.txt": b"hello"}))
+            return submit_task(self.database, self.store, upload, human_readable_id=model, idempotency_key=key)
+        finally:
+            upload.discard()
+
+    def try_claim(
+        self, consumer: str = "ada", *, gpu: str | None = None, cpu: bool = True, uid: str | None = None
+    ) -> Assignment | None:
+        request = ClaimRequest(consumer=consumer, gpu_uuid=gpu, accepts_cpu_tasks=cpu, uid=uid)
+        return claim_task(self.database, request, SIZES)
+
+    def claim(self, consumer: str = "ada", **options: Any) -> Assignment:
+        assignment = self.try_claim(consumer, **options)
+        assert assignment is not None, "nothing could be claimed"
+        return assignment
+
+    def submit_and_claim(self, consumer: str = "ada") -> Assignment:
+        return self.claim(consumer, uid=self.submit())
+
+    def beat(self, held: Assignment, phase: Phase = Phase.RUNNING, consumer: str = "ada") -> HeartbeatReply:
+        return beat_task(self.database, held.uid, held.fence, Heartbeat(consumer=consumer, phase=phase))
+
+    def upload(self, held: Assignment, data: bytes = b"output") -> Commit:
+        """Make an output durable, uncommitted."""
+        upload = self.store.open_upload(None)
+        try:
+            upload.write(data)
+            stored = keep_output(self.store, upload, held.uid, held.fence)
+        finally:
+            upload.discard()
+        return Commit(consumer="ada", sha256=stored.sha256, size_bytes=stored.size_bytes)
+
+    def commit(self, held: Assignment, commit: Commit | None = None) -> Settled:
+        return commit_output(self.database, self.store, held.uid, held.fence, commit or self.upload(held))
+
+    def fail(self, held: Assignment, reason: Reason = Reason.EXIT_CODE, exit_code: int | None = 3) -> Settled:
+        failure = Failure(consumer="ada", reason=reason, detail="it broke", exit_code=exit_code)
+        return fail_task(self.database, held.uid, held.fence, failure)
+
+    def release(self, held: Assignment, *, blameless: bool = False) -> Settled:
+        release = Release(consumer="ada", detail="the engine is away", blameless=blameless)
+        return release_task(self.database, held.uid, held.fence, release)
+
+    def reap(self, patience: timedelta = timedelta(days=1)) -> list[str]:
+        """One step of the reaper; it was not away."""
+        return Reaper(self.database, patience=patience, on_change=lambda _: None).step()
+
+    def expire(self, uid: str) -> list[str]:
+        """Let the lease run out and the reaper see it."""
+        self.shift(uid, lease_until=timedelta(seconds=-61))
+        return self.reap()
+
+    def shift(self, uid: str, **moments: timedelta) -> None:
+        """Move moments of a task by so much."""
+        with self.database.write() as session:
+            row = session.scalars(select(TaskRow).where(TaskRow.uid == uid)).one()
+            for name, by in moments.items():
+                setattr(row, name, getattr(row, name) + by)
+
+    def shift_reaper(self, by: timedelta) -> None:
+        """Move the moment at which the reaper last ran."""
+        with self.database.write() as session:
+            session.get_one(HeartbeatRow, "reaper").at += by
+
+    def row(self, uid: str) -> TaskRow:
+        with self.database.read() as session:
+            return session.scalars(select(TaskRow).where(TaskRow.uid == uid)).one()
+
+    def events(self, uid: str) -> list[tuple[str | None, str]]:
+        """The recorded changes of status, old and new."""
+        with self.database.read() as session:
+            statement = select(EventRow.old_status, EventRow.new_status).join(TaskRow, TaskRow.id == EventRow.task_id)
+            return [(old, new) for old, new in session.execute(statement.where(TaskRow.uid == uid).order_by(EventRow.id))]
+
+    def attempts(self, uid: str) -> list[tuple[int, str | None]]:
+        """Fence and outcome of every attempt."""
+        with self.database.read() as session:
+            statement = select(AttemptRow.fence, AttemptRow.outcome).join(TaskRow, TaskRow.id == AttemptRow.task_id)
+            rows = session.execute(statement.where(TaskRow.uid == uid).order_by(AttemptRow.id))
+            return [(fence, outcome) for fence, outcome in rows]
+
+    def bells(self) -> int:
+        """How many wait in the outbox."""
+        with self.database.read() as session:
+            return session.scalar(select(func.count()).select_from(OutboxRow)) or 0

@@ -1,0 +1,71 @@
+"""A private API that really runs: its loops in threads, HTTP on a free port of the loopback."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from contract.http_server import serve_in_thread
+from contract.memory_broker import InMemoryBroker
+from contract.private_client import PrivateClient
+from private_api.service import private_api_service
+from private_api.tasks.claim import SizeLimits
+
+TOKEN = "a-service-token-of-the-tests"
+
+
+@dataclass(frozen=True)
+class RunningApi:
+    """What a test needs to talk to it, and to look behind it."""
+
+    url: str
+    token: str
+    broker: InMemoryBroker
+    data_dir: Path
+    database_url: str
+
+    def client(self, **options: Any) -> httpx.Client:
+        """A client with the service token; close it."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False, **options)
+
+    def consumer(self) -> PrivateClient:
+        """A client as consumers have it; close it."""
+        return PrivateClient(self.url, self.token)
+
+    def files(self) -> list[str]:
+        """Every archive at rest and every upload that is being written."""
+        root = self.data_dir / "archives"
+        return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+@contextmanager
+def run_private_api(
+    database_url: str,
+    data_dir: Path,
+    *,
+    broker: InMemoryBroker | None = None,
+    max_upload_bytes: int = 64 * 1024**2,
+    max_unpacked_bytes: int = 256 * 1024**2,
+    max_output_bytes: int = 64 * 1024**2,
+) -> Iterator[RunningApi]:
+    """Serve while the block is open."""
+    with (
+        broker or InMemoryBroker() as bells,
+        private_api_service(
+            bells,
+            database_url=database_url,
+            data_dir=data_dir,
+            service_token=TOKEN,
+            max_upload_bytes=max_upload_bytes,
+            sizes=SizeLimits(max_unpacked_bytes, max_output_bytes),
+            keep_finished_for=timedelta(days=30),
+            unschedulable_after=timedelta(hours=24),
+        ) as app,
+        serve_in_thread(app, "127.0.0.1", 0) as port,
+    ):
+        yield RunningApi(f"http://127.0.0.1:{port}", TOKEN, bells, data_dir, database_url)
