@@ -6,7 +6,7 @@ the other takes. Each side learns when the other goes away.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpcore
@@ -74,23 +74,22 @@ class Relay:
         silence between two pieces of the answer. Raises `ServiceUnavailable` while sending.
         """
         headers = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}
+        headers[REQUEST_ID_HEADER] = request_id.get() or ""
         if not with_body:
             headers.pop("content-type", None)
             headers.pop("content-length", None)
-        headers[REQUEST_ID_HEADER] = request_id.get() or ""
-        parameters = query.model_dump(mode="json", exclude_unset=True) if query else None
-
-        def build(body: AsyncIterator[bytes]) -> httpx.Request:
-            return self._client.build_request(
-                request.method,
-                path,
-                params=parameters or None,
-                headers=headers,
-                content=body if with_body else None,
-                timeout=httpx.Timeout(UPLOAD_PATIENCE_S, connect=_CONNECT_S, read=patience_s),
-            )
-
-        return _Exchange(self._client, build)
+        parameters = query.model_dump(mode="json", exclude_unset=True) if query else {}
+        body = _ClientBody(request.receive, is_relayed=with_body)
+        outgoing = self._client.build_request(
+            request.method,
+            path,
+            params=parameters or None,
+            headers=headers,
+            content=body.read() if with_body else None,
+            timeout=httpx.Timeout(UPLOAD_PATIENCE_S, connect=_CONNECT_S, read=patience_s),
+            extensions={"trace": body.note_connection},
+        )
+        return _Exchange(self._client, outgoing, body)
 
     async def close(self) -> None:
         """Close what is open."""
@@ -100,15 +99,16 @@ class Relay:
 class _Exchange(Response):
     """One relayed request and its answer. It ends at once when the client goes away."""
 
-    def __init__(self, client: httpx.AsyncClient, build: Callable[[AsyncIterator[bytes]], httpx.Request]) -> None:
+    def __init__(self, client: httpx.AsyncClient, outgoing: httpx.Request, body: "_ClientBody") -> None:
         super().__init__()
         self._client = client
-        self._build = build
+        self._outgoing = outgoing
+        self._body = body
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = _ClientBody(receive)
-        relaying = asyncio.create_task(self._relay(body, send))
-        watching = asyncio.create_task(body.wait_until_gone())
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Ask, and pass the answer on."""
+        relaying = asyncio.create_task(self._relay(send))
+        watching = asyncio.create_task(self._body.wait_until_gone())
         try:
             await asyncio.wait((relaying, watching), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -119,13 +119,11 @@ class _Exchange(Response):
         if not relaying.cancelled() and (error := relaying.exception()):
             raise error
 
-    async def _relay(self, body: "_ClientBody", send: Send) -> None:
-        request = self._build(body.read())
-        request.extensions["trace"] = body.note_connection
+    async def _relay(self, send: Send) -> None:
         try:
-            answer = await self._client.send(request, stream=True)
+            answer = await self._client.send(self._outgoing, stream=True)
         except httpx.TransportError as error:
-            raise _unavailable(request, error) from error
+            raise _unavailable(self._outgoing, error) from error
         except ClientDisconnect:
             return
         try:
@@ -136,7 +134,7 @@ class _Exchange(Response):
             await send({"type": "http.response.body", "body": b""})
         except httpx.TransportError as error:
             # Without its last piece the server cuts the connection: the client sees that the answer is not whole.
-            logger.warning("%s %s: the answer broke off: %r", request.method, request.url.path, error)
+            logger.warning("%s %s: the answer broke off: %r", self._outgoing.method, self._outgoing.url.path, error)
         finally:
             await answer.aclose()
 
@@ -147,9 +145,11 @@ class _ClientBody:
     `receive` has one reader at a time: `read` until the body ended, then `wait_until_gone`.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, *, is_relayed: bool) -> None:
         self._receive = receive
         self._was_read = asyncio.Event()
+        if not is_relayed:
+            self._was_read.set()
         self._upstream: httpcore.AsyncNetworkStream | None = None
 
     async def note_connection(self, event: str, details: dict[str, Any]) -> None:

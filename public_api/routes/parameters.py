@@ -1,4 +1,4 @@
-"""Path parts and headers that several routes share: checked at the door, so that no other upstream path can be named."""
+"""Path parts and headers that several routes share; checked here, so that no other upstream path can be named."""
 
 import re
 from typing import Annotated, Any

@@ -194,26 +194,27 @@ def _running(system: System) -> Iterator[None]:
 
 def leftovers(system: System) -> list[str]:
     """Containers and per-task volumes of this system's consumer that still exist."""
-    client = docker.from_env()
+    # The low-level client: the other one inspects each container, which may be gone by then.
+    client = docker.APIClient()
     try:
-        label = f"inference-server.consumer={system.consumer_name()}"
-        containers = client.containers.list(all=True, filters={"label": label})
-        volumes = client.volumes.list(filters={"label": label})
-        return [c.name or "" for c in containers] + [v.name for v in volumes if not v.name.startswith("is-model-")]
+        filters = {"label": f"inference-server.consumer={system.consumer_name()}"}
+        containers = [container["Id"] for container in client.containers(all=True, filters=filters)]
+        volumes = [volume["Name"] for volume in client.volumes(filters=filters)["Volumes"] or []]
+        return containers + [name for name in volumes if not name.startswith("is-model-")]
     finally:
         client.close()
 
 
 def remove_leftovers(system: System) -> None:
     """Remove what a failed test left, and the model volumes, which are meant to stay."""
-    client = docker.from_env()
+    client = docker.APIClient()
     try:
-        label = f"inference-server.consumer={system.consumer_name()}"
-        for container in client.containers.list(all=True, filters={"label": label}):
-            container.remove(force=True)
-        for volume in client.volumes.list():
-            if str(system.work_dir) in str(volume.attrs.get("Options") or {}):
-                volume.remove(force=True)
+        filters = {"label": f"inference-server.consumer={system.consumer_name()}"}
+        for container in client.containers(all=True, filters=filters):
+            client.remove_container(container["Id"], force=True)
+        for volume in client.volumes()["Volumes"] or []:
+            if str(system.work_dir) in str(volume.get("Options") or {}):
+                client.remove_volume(volume["Name"], force=True)
     except (FileNotFoundError, docker.errors.DockerException):
         return
     finally:

@@ -16,6 +16,7 @@ from docker.errors import APIError
 from job_consumer import docker_images
 from job_consumer.docker_engine import DockerEngine
 from job_consumer.docker_errors import start_error
+from job_consumer.docker_images import PullFault, pull_fault
 from job_consumer.engine import EngineUnavailable, ImageNotFound, RunState
 from tests.integration.engine_bench import MIB, Bench, build_image, docker_bench, leftovers
 from tests.services import require_docker
@@ -333,6 +334,25 @@ def test_folders_in_a_work_volume_are_seen_by_the_engine(bench: Bench, client: d
             engine.start(replace(spec, mounts=mounts))
     finally:
         client.remove_volume("is-test-work")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("manifest for x:1 not found: manifest unknown: manifest unknown", PullFault.ABSENT),
+        ("pull access denied for x, repository does not exist or may require 'docker login'", PullFault.ABSENT),
+        ("no matching manifest for linux/arm64 in the manifest list entries", PullFault.ABSENT),
+        ("toomanyrequests: access denied: You have reached your pull rate limit", PullFault.OURS),
+        ("unexpected status from HEAD request to https://r/v2/x/manifests/1: 503 Service Unavailable", PullFault.OURS),
+        ("received unexpected HTTP status: 504 Gateway Timeout", PullFault.OURS),
+        ("failed to register layer: no space left on device", PullFault.OURS),
+        ('Get "https://r/v2/": dial tcp: lookup r on 127.0.0.53:53: no such host', PullFault.UNREACHABLE),
+        ('Get "https://r/v2/": net/http: TLS handshake timeout', PullFault.UNREACHABLE),
+        ('Get "https://r/v2/": context deadline exceeded', PullFault.UNREACHABLE),
+    ],
+)
+def test_what_a_failed_pull_says_of_the_image(text: str, fault: PullFault) -> None:
+    assert pull_fault(text) is fault
 
 
 @contextmanager

@@ -89,6 +89,12 @@ def test_a_program_that_cannot_be_executed_ends_with_127_and_says_why(bench: Ben
     assert "cannot be executed" in bench.log_of(spec.key)
 
 
+def test_a_log_beyond_its_limit_says_once_that_it_is_cut(bench: Bench) -> None:
+    key, _ = bench.run("yes 0123456789 | head -c 5000000", log_limit_bytes=MIB)
+    log = bench.log_of(key)
+    assert log[MIB:] == f"\n[the log is cut: it reached its limit of {MIB} bytes]\n"
+
+
 def test_processes_that_fled_the_run_end_with_it(bench: Bench) -> None:
     key, ended = bench.run("setsid sh -c 'echo $$ > \"$OUTPUT_DIR/pid\"; exec sleep 300' & sleep 0.3; exit 6")
     assert ended.exit_code == 6

@@ -268,10 +268,9 @@ _KINDS = [
 _SIZES = [
     Case("more than the server unpacks", build(Part(central={"size": 2**31, "packed": 2**22}, method=8)), "accepts"),
     Case("2^64 bytes", build(Part(method=8, central={"size": FULL32, "extra": zip64_extra(2**64 - 1)})), "accepts"),
-    Case("megabytes of zeros, deflated as far as it goes", build(Part(data=_ZEROS, method=8)), "zip bomb"),
-    Case("a bomb of one entry", build(Part(data=b"", packed=b"x", method=8, central={"size": 2**21})), "1000 times"),
-    Case("a bomb of all entries", build(Part(data=_ZEROS, method=8, packed=deflate(_ZEROS, 1))), "more than 200"),
-    Case("megabytes out of nothing", build(Part(data=b"", method=8, central={"size": 2**21})), "zip bomb"),
+    Case("a bomb of one entry", build(Part(data=b"", packed=b"x", method=8, central={"size": 2**29})), "1000 times"),
+    Case("a bomb of all entries", build(Part(data=b"", packed=bytes(2**20), method=8, central={"size": 2**29})), "200"),
+    Case("megabytes out of nothing", build(Part(data=b"", method=8, central={"size": 2**29})), "zip bomb"),
     Case("a stored entry of two sizes", build(Part(central={"size": 6})), "two different sizes"),
     Case("sizes that zip64 does not give", build(Part(method=8, central={"size": FULL32})), "zip64"),
     Case("an offset that zip64 does not give", build(Part(central={"offset": FULL32})), "zip64"),

@@ -1,0 +1,16 @@
+"""Fixtures of the tests that need real services."""
+
+import pytest
+
+from private_api.archives import ArchiveStore
+from private_api.database import Database
+from private_api.task_logs import TaskLogs
+from tests.integration.task_bench import Bench
+
+
+@pytest.fixture
+def bench(database: Database, store: ArchiveStore, logs: TaskLogs) -> Bench:
+    """The rules over a fresh database of each kind, with the CPU model `echo` registered."""
+    bench = Bench(database, store, logs)
+    bench.register()
+    return bench
