@@ -15,10 +15,11 @@ from pathlib import Path
 
 import docker
 
-from tests.databases import temporary_postgres
+from tests.databases import postgres_server
 from tests.e2e.client import Door, door_of, zip_of
 from tests.e2e.images import echo_image
 from tests.e2e.systems import System, services_system, standalone_system
+from tests.services import DATABASE_URL
 
 GOAL = 1.25
 
@@ -29,9 +30,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--system", choices=("standalone", "services"), default="standalone")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, running(arguments.system, Path(folder)) as system:
-        with door_of(system.url) as door:
-            bare, spine = measure(door, arguments.rounds, Path(folder))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(arguments.system, Path(folder)) as system,
+        door_of(system.url) as door,
+    ):
+        bare, spine = measure(door, arguments.rounds, Path(folder))
     ratio = statistics.median(spine) / statistics.median(bare)
     print(f"system                              {arguments.system}, {arguments.rounds} rounds each, in turns")
     print(f"bare create+start+wait+remove       median {statistics.median(bare) * 1000:6.0f} ms")
@@ -46,8 +50,11 @@ def running(name: str, folder: Path) -> Iterator[System]:
         with standalone_system(folder) as system:
             yield system
         return
-    with temporary_postgres() as database_url, services_system(folder, database_url) as system:
-        yield system
+    with postgres_server(DATABASE_URL) as postgres:
+        name = postgres.create()
+        with services_system(folder, postgres.url_of(name)) as system:
+            yield system
+        postgres.drop(name)
 
 
 def measure(door: Door, rounds: int, folder: Path) -> tuple[list[float], list[float]]:

@@ -50,7 +50,10 @@ def main() -> None:
 
 
 def _write_zip(path: Path, mib: int) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive, archive.open("data.bin", "w", force_zip64=True) as f:
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive,
+        archive.open("data.bin", "w", force_zip64=True) as f,
+    ):
         for _ in range(mib):
             f.write(os.urandom(MIB))
     return path

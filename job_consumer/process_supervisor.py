@@ -32,6 +32,7 @@ class Log:
         self._file = path.open("ab", buffering=0)
         self._left = limit_bytes
         self._limit = limit_bytes
+        self._is_cut = False
         self.source, self.end = os.pipe()
         os.set_blocking(self.source, False)
         self.is_open = True
@@ -46,11 +47,12 @@ class Log:
             if not piece:
                 self.is_open = False
                 return
-            if self._left > 0:
-                self._file.write(piece[: self._left])
-                self._left -= len(piece)
-                if self._left < 0:
-                    self.note(f"the log is cut: it reached its limit of {self._limit} bytes")
+            kept = piece[: self._left]
+            self._file.write(kept)
+            self._left -= len(kept)
+            if len(kept) < len(piece) and not self._is_cut:
+                self._is_cut = True
+                self.note(f"the log is cut: it reached its limit of {self._limit} bytes")
 
     def note(self, text: str) -> None:
         """A line of our own, which no limit holds back."""

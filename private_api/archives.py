@@ -126,10 +126,12 @@ class ArchiveStore:
 
 def _older_than(folder: Path, age_s: float) -> Iterator[Path]:
     limit = time.time() - age_s
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            if path.is_file() and path.stat().st_mtime < limit:
-                yield path
+    # Unlike rglob, walk passes over folders that vanish meanwhile: the caller removes what it is given.
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent) / name for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < limit:
+                    yield path
 
 
 def _sync_folder(folder: Path) -> None:

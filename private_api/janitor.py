@@ -19,7 +19,7 @@ _PAGE = 100
 
 
 class Janitor:
-    """Rows first, files second: a crash between leaves a file that the next step removes."""
+    """Rows first, archives second: what a crash leaves between goes as an orphan once it is a day old."""
 
     def __init__(
         self, database: Database, store: ArchiveStore, logs: TaskLogs, *, keep_finished_for: timedelta
@@ -47,11 +47,12 @@ class Janitor:
                     .limit(_PAGE)
                 )
                 page = session.execute(statement).all()
-                for _, archive in page:
+                for uid, archive in page:
                     archive.removed_at = now
-            for uid, archive in page:
+                    # Before the commit: no row remembers a log, so nothing would find it after a crash.
+                    self._logs.remove(uid)
+            for _, archive in page:
                 self._store.remove(archive.key)
-                self._logs.remove(uid)
             removed += len(page)
             if len(page) < _PAGE:
                 return removed

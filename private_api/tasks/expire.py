@@ -39,11 +39,11 @@ def expire_leases(database: Database) -> list[str]:
             )
             end_task(session, row, Status.FAILED, now, reason=Reason.CRASHED_REPEATEDLY, detail=detail)
         else:
-            # The fence stays: the holder may come back as long as nobody else has claimed.
+            # The fence stays: the holder may come back as long as nobody else has claimed, to the deadline it had.
             row.detail = f"consumer {owner} stopped answering"
-            deadline = row.deadline_at
+            phase, deadline = row.phase, row.deadline_at
             requeue_task(session, row, now)
-            row.deadline_at = deadline
+            row.phase, row.deadline_at = phase, deadline
 
     return _each(database, lambda now: (TaskRow.lease_until < now) & TaskRow.status.in_(HELD), expire)
 

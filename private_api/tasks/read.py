@@ -42,7 +42,8 @@ def show_task(database: Database, logs: TaskLogs, uid: str) -> TaskView:
             human_readable_id=row.model_version.model.human_readable_id,
             model_version=row.model_version.number,
             status=Status(row.status),
-            phase=Phase(row.phase) if row.phase else None,
+            # A queued row may still have the phase of a holder that was cut off.
+            phase=Phase(row.phase) if row.phase and row.lease_owner else None,
             reason=Reason(row.reason) if row.reason else None,
             detail=row.detail,
             exit_code=row.exit_code,

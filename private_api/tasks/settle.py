@@ -39,6 +39,8 @@ def commit_output(database: Database, store: ArchiveStore, uid: str, fence: int,
         row = lock_task(session, uid)
         if row.status == Status.FINISHED and row.fence == fence and _output_sha256(row) == commit.sha256:
             return Settled(status=Status.FINISHED)
+        if _ended_by_cancel(row, fence):
+            return Settled(status=Status.CANCELLED)
         check_fence(row, fence)
         now = database.now(session)
         if row.cancel_at is not None:
@@ -57,7 +59,7 @@ def fail_task(database: Database, uid: str, fence: int, failure: Failure) -> Set
     """End the task for a reason its owner should see; repeating it answers the same. Raises `StaleFence`."""
     with database.write() as session:
         row = lock_task(session, uid)
-        if row.fence == fence and row.reason == failure.reason:
+        if _ended_by_cancel(row, fence) or (row.fence == fence and row.reason == failure.reason):
             return Settled(status=Status(row.status))
         check_fence(row, fence)
         now = database.now(session)
@@ -97,6 +99,11 @@ def release_task(database: Database, uid: str, fence: int, release: Release) -> 
             row.detail = release.detail
             requeue_task(session, row, now + pause)
         return Settled(status=Status(row.status))
+
+
+def _ended_by_cancel(row: TaskRow, fence: int) -> bool:
+    # The holder's own report may have ended the task so; when its answer was lost, it asks again.
+    return row.status == Status.CANCELLED and row.fence == fence > 0
 
 
 def _output_sha256(row: TaskRow) -> str:

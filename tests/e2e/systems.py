@@ -78,7 +78,7 @@ class System:
 
     def wait_ready(self) -> None:
         """Until the door answers that everything is ready."""
-        wait_for(lambda: _is_ready(self.url), START_S, lambda: self.logs())
+        wait_for(lambda: _is_ready(self.url), START_S, self.logs)
 
     def logs(self) -> str:
         """The end of every service's output."""
@@ -200,7 +200,7 @@ def leftovers(system: System) -> list[str]:
         filters = {"label": f"inference-server.consumer={system.consumer_name()}"}
         containers = [container["Id"] for container in client.containers(all=True, filters=filters)]
         volumes = [volume["Name"] for volume in client.volumes(filters=filters)["Volumes"] or []]
-        return containers + [name for name in volumes if not name.startswith("is-model-")]
+        return sorted(containers + [name for name in volumes if not name.startswith("is-model-")])
     finally:
         client.close()
 

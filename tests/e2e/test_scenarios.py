@@ -1,19 +1,20 @@
-"""What users do, once, against every way the server runs: standalone, and separate services over real infrastructure."""
+"""What users do, against every way the server runs: standalone, and separate services over real infrastructure."""
 
 import io
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 import requests
 
+from tests.databases import PostgresServer
 from tests.e2e.client import Door, door_of, zip_of
 from tests.e2e.images import echo_image, script_image
 from tests.e2e.systems import System, leftovers, services_system, standalone_system, wait_for
-from tests.services import require_docker, require_postgres, require_rabbitmq
+from tests.services import require_docker, require_rabbitmq
 
 GPU_UUID = "GPU-5b9a2f0e-0000-4000-8000-000000000001"
 
@@ -26,11 +27,12 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         with standalone_system(folder, gpu_uuid=GPU_UUID) as running:
             yield running
         return
-    require_postgres()
     require_rabbitmq()
-    new_database: Callable[[], str] = request.getfixturevalue("new_postgres_url")
-    with services_system(folder, new_database(), gpu_uuid=GPU_UUID) as running:
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    name = postgres.create()
+    with services_system(folder, postgres.url_of(name), gpu_uuid=GPU_UUID) as running:
         yield running
+    postgres.drop(name)
 
 
 @pytest.fixture

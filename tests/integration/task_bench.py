@@ -116,6 +116,12 @@ class Bench:
         with self.database.write() as session:
             session.get_one(HeartbeatRow, "reaper").at += by
 
+    def shift_bells(self, by: timedelta) -> None:
+        """Move the moment at which each bell of the outbox is due."""
+        with self.database.write() as session:
+            for bell in session.scalars(select(OutboxRow)):
+                bell.due_at += by
+
     def row(self, uid: str) -> TaskRow:
         with self.database.read() as session:
             return session.scalars(select(TaskRow).where(TaskRow.uid == uid)).one()
@@ -124,7 +130,9 @@ class Bench:
         """The recorded changes of status, old and new."""
         with self.database.read() as session:
             statement = select(EventRow.old_status, EventRow.new_status).join(TaskRow, TaskRow.id == EventRow.task_id)
-            return [(old, new) for old, new in session.execute(statement.where(TaskRow.uid == uid).order_by(EventRow.id))]
+            return [
+                (old, new) for old, new in session.execute(statement.where(TaskRow.uid == uid).order_by(EventRow.id))
+            ]
 
     def attempts(self, uid: str) -> list[tuple[int, str | None]]:
         """Fence and outcome of every attempt."""

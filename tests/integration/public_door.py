@@ -1,0 +1,93 @@
+"""What the tests of the HTTP door share: a door, a consumer's part, clients that misbehave."""
+
+import io
+import socket
+import sqlite3
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from contract.http_server import serve_in_thread
+from contract.private_client import PrivateClient
+from contract.schemas import ClaimRequest, Commit, Heartbeat
+from contract.statuses import Phase
+from public_api.app import create_app
+
+TOKEN = "a-service-token-of-the-tests"
+MIB = 1024**2
+UNKNOWN_UID = "0" * 64
+DEADLINE_S = 30
+
+
+@dataclass(frozen=True)
+class Door:
+    url: str
+    data_dir: Path
+    private_url: str
+
+    @property
+    def task_count(self) -> int:
+        with sqlite3.connect(self.data_dir / "db") as database:
+            (count,) = database.execute("SELECT count(*) FROM tasks").fetchone()
+        database.close()
+        return int(count)
+
+    @property
+    def unfinished_uploads(self) -> list[Path]:
+        return list((self.data_dir / "archives" / "tmp").iterdir())
+
+
+@contextmanager
+def serve_door(private_url: str, *, allow_post_model: bool = True) -> Iterator[str]:
+    app = create_app(private_url=private_url, service_token=TOKEN, allow_post_model=allow_post_model)
+    with serve_in_thread(app, "127.0.0.1", 0) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+def make_zip(text: str = "hello") -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("file.txt", text)
+    return buffer.getvalue()
+
+
+def finish(door: Door, uid: str) -> bytes:
+    """Run a queued task as a consumer would; returns the output."""
+    output = make_zip(f"the output of {uid}" + "." * 1000)
+    with PrivateClient(door.private_url, TOKEN) as consumer:
+        assignment = consumer.claim(ClaimRequest(consumer="tests", uid=uid))
+        assert assignment is not None
+        assert assignment.uid == uid
+        consumer.beat(uid, assignment.fence, Heartbeat(consumer="tests", phase=Phase.RUNNING))
+        consumer.append_log(uid, assignment.fence, 0, b"a line\n")
+        stored = consumer.upload_output(uid, assignment.fence, [output])
+        consumer.commit(
+            uid, assignment.fence, Commit(consumer="tests", sha256=stored.sha256, size_bytes=stored.size_bytes)
+        )
+    return output
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    ends_at = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < ends_at, f"waited {DEADLINE_S} s: {what}"
+        time.sleep(0.02)
+
+
+def open_socket(url: str) -> socket.socket:
+    parts = urlsplit(url)
+    return socket.create_connection((parts.hostname or "", parts.port or 0), timeout=DEADLINE_S)
+
+
+def exchange(url: str, request_line: str) -> bytes:
+    """Everything that comes back for a request written by hand: clients would tidy its path up."""
+    with open_socket(url) as client:
+        client.sendall(f"{request_line} HTTP/1.1\r\nHost: door\r\nConnection: close\r\n\r\n".encode())
+        received = b""
+        while piece := client.recv(65536):
+            received += piece
+    return received
