@@ -66,6 +66,8 @@ def measure(door: Door, rounds: int, folder: Path) -> tuple[list[float], list[fl
     spine: list[float] = []
     for folder_name in ("in", "out"):
         (folder / folder_name).mkdir()
+        # The image's user is not ours.
+        (folder / folder_name).chmod(0o777)
     (folder / "in/a.txt").write_text("1")
     try:
         for turn in range(rounds + 2):
