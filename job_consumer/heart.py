@@ -38,11 +38,12 @@ class Heart:
         self.deadline: float | None = None
         """When the current phase must be over, by `time.monotonic`; None until a beat said it."""
 
-    def enter(self, phase: Phase) -> None:
-        """Report another phase with a beat right now; does not wait for it."""
+    def enter(self, phase: Phase, *, at_once: bool = False) -> None:
+        """Report another phase with the next beat, or with one right now; does not wait for it."""
         self._phase = phase
         self.deadline = None
-        self._wake.set()
+        if at_once:
+            self._wake.set()
 
     def __enter__(self) -> Self:
         self._thread.start()

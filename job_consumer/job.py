@@ -144,7 +144,7 @@ class Job:
             self._host.engine.start(spec)
         except ImageNotFound as error:
             raise ModelFailed(Reason.IMAGE_NOT_FOUND, str(error)) from error
-        heart.enter(Phase.RUNNING)
+        heart.enter(Phase.RUNNING, at_once=True)
 
     def _decide(self, model: ModelFolder | None) -> ContainerSpec:
         return decide_container(

@@ -15,7 +15,14 @@ from tests.running_api import RunningApi, run_private_api
 from tests.services import require_postgres
 
 _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
-settings.register_profile("laptop", deadline=None, print_blob=True, suppress_health_check=_SLOW_IS_FINE)
+settings.register_profile(
+    "laptop",
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=_SLOW_IS_FINE,
+)
 settings.register_profile("ci", settings.get_profile("laptop"), derandomize=True)
 settings.register_profile("nightly", settings.get_profile("laptop"), max_examples=2000, stateful_step_count=100)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") == "true" else "laptop"))

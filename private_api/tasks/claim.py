@@ -14,7 +14,7 @@ from private_api.database import Database
 from private_api.models import view_archive
 from private_api.tables import ArchiveRow, AttemptRow, ConsumerRow, TaskRow
 from private_api.tasks.limits import LEASE, phase_limit
-from private_api.tasks.rows import check_fence, end_attempts, lock_task, logger, move_task
+from private_api.tasks.rows import check_fence, end_attempts, lock_task, logger, move_task, read_held_task
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,8 @@ def claim_task(database: Database, request: ClaimRequest, sizes: SizeLimits) -> 
 
 def show_assignment(database: Database, uid: str, fence: int, sizes: SizeLimits) -> Assignment:
     """The assignment of an attempt that still holds its task. Raises `StaleFence`, `TaskNotFound`."""
-    with database.write() as session:
-        row = lock_task(session, uid)
-        check_fence(row, fence)
-        return _assignment(session, row, sizes)
+    with database.read() as session:
+        return _assignment(session, read_held_task(session, uid, fence), sizes)
 
 
 def beat_task(database: Database, uid: str, fence: int, beat: Heartbeat) -> HeartbeatReply:
@@ -85,9 +83,8 @@ def beat_task(database: Database, uid: str, fence: int, beat: Heartbeat) -> Hear
 
 def attempt_archive(database: Database, uid: str, fence: int, *, of_model: bool) -> tuple[str, ArchiveView]:
     """Key and facts of the input, or the model's archive, of a held task. Raises `StaleFence`, `TaskNotFound`."""
-    with database.write() as session:
-        row = lock_task(session, uid)
-        check_fence(row, fence)
+    with database.read() as session:
+        row = read_held_task(session, uid, fence)
         archive = row.model_version.archive if of_model else row.input
         view = view_archive(archive)
         if archive is None or view is None:

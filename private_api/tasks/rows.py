@@ -23,6 +23,21 @@ def find_task(session: Session, uid: str) -> TaskRow:
     return row
 
 
+def read_task(session: Session, uid: str) -> TaskRow:
+    """The task, deleted or not, without a lock. Raises `TaskNotFound`."""
+    row = session.scalars(select(TaskRow).where(TaskRow.uid == uid)).one_or_none()
+    if row is None:
+        raise TaskNotFound
+    return row
+
+
+def read_held_task(session: Session, uid: str, fence: int) -> TaskRow:
+    """The task, as long as this attempt holds it, without a lock. Raises `TaskNotFound`, `StaleFence`."""
+    row = read_task(session, uid)
+    check_fence(row, fence)
+    return row
+
+
 def lock_task(session: Session, uid: str) -> TaskRow:
     """The task, deleted or not, locked until the transaction ends. Raises `TaskNotFound`."""
     row = session.scalars(select(TaskRow).where(TaskRow.uid == uid).with_for_update(of=TaskRow)).one_or_none()

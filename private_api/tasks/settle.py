@@ -8,7 +8,7 @@ from private_api.database import Database
 from private_api.models import keep_archive
 from private_api.tables import TaskRow
 from private_api.tasks.limits import MAX_INFRASTRUCTURE_FAILURES, backoff
-from private_api.tasks.rows import check_fence, end_attempts, end_task, lock_task, requeue_task
+from private_api.tasks.rows import check_fence, end_attempts, end_task, lock_task, read_task, requeue_task
 
 
 def output_key(uid: str, fence: int, sha256: str) -> str:
@@ -18,8 +18,8 @@ def output_key(uid: str, fence: int, sha256: str) -> str:
 
 def check_holder(database: Database, uid: str, fence: int) -> None:
     """Raises `StaleFence` or `TaskNotFound` before an upload is read that could never be committed."""
-    with database.write() as session:
-        row = lock_task(session, uid)
+    with database.read() as session:
+        row = read_task(session, uid)
         if not (row.status == Status.FINISHED and row.fence == fence):
             check_fence(row, fence)
 

@@ -5,10 +5,11 @@ Time is moved by shifting a row's moments back: the database's clock is real.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import joinedload
 
 from contract.schemas import (
     Assignment,
@@ -133,6 +134,24 @@ class Bench:
             return [
                 (old, new) for old, new in session.execute(statement.where(TaskRow.uid == uid).order_by(EventRow.id))
             ]
+
+    def rows(self) -> tuple[datetime, dict[str, TaskRow]]:
+        """The database's clock and every task with its archives."""
+        with self.database.read() as session:
+            options = joinedload(TaskRow.output), joinedload(TaskRow.input)
+            rows = session.scalars(select(TaskRow).options(*options).order_by(TaskRow.id))
+            return self.database.now(session), {row.uid: row for row in rows}
+
+    def all_events(self) -> dict[str, list[str]]:
+        """The statuses that each task had, as the events tell it; each event must follow from the one before."""
+        found: dict[str, list[str]] = {}
+        with self.database.read() as session:
+            statement = select(TaskRow.uid, EventRow.old_status, EventRow.new_status)
+            statement = statement.join(TaskRow, TaskRow.id == EventRow.task_id).order_by(EventRow.id)
+            for uid, old, new in session.execute(statement):
+                assert old == (found[uid][-1] if uid in found else None)
+                found.setdefault(uid, []).append(new)
+        return found
 
     def attempts(self, uid: str) -> list[tuple[int, str | None]]:
         """Fence and outcome of every attempt."""
