@@ -51,14 +51,15 @@ class Relay:
     """The way to the private API. It belongs to one event loop."""
 
     def __init__(self, private_url: str, service_token: str) -> None:
-        self._client = httpx.AsyncClient(
-            base_url=private_url,
-            headers={"Authorization": f"Bearer {service_token}", "Accept-Encoding": "identity"},
-            # One request per connection: a pooled one may be closed just when it is taken, and an upload cannot be
-            # repeated.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-            trust_env=False,
-        )
+        def connect(limits: httpx.Limits) -> httpx.AsyncClient:
+            headers = {"Authorization": f"Bearer {service_token}", "Accept-Encoding": "identity"}
+            return httpx.AsyncClient(base_url=private_url, headers=headers, limits=limits, trust_env=False)
+
+        # Connections are given up before the private API, after 5 s, closes them.
+        self._calls = connect(httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=2))
+        # A connection of its own for every body: one cannot be sent again after a kept connection turned out closed,
+        # and only of a new connection httpcore tells which it is.
+        self._uploads = connect(httpx.Limits(max_connections=None, max_keepalive_connections=0))
 
     def forward(
         self,
@@ -78,13 +79,10 @@ class Relay:
         # As bytes: httpx would refuse text that is not ASCII.
         headers = [(name, value) for name, value in request.headers.raw if name in passed]
         headers.append((REQUEST_ID_HEADER.encode(), (request_id.get() or "").encode()))
-        if not with_body:
-            # The private API closes first, so that no local port waits in TIME_WAIT here. Not with a body: closing
-            # before all of it was read resets the connection, and an early answer is lost.
-            headers.append((b"connection", b"close"))
         parameters = query.model_dump(mode="json", exclude_unset=True) if query else {}
         body = _ClientBody(request.receive, is_relayed=with_body)
-        outgoing = self._client.build_request(
+        client = self._uploads if with_body else self._calls
+        outgoing = client.build_request(
             request.method,
             path,
             params=parameters or None,
@@ -93,11 +91,12 @@ class Relay:
             timeout=httpx.Timeout(UPLOAD_PATIENCE_S, connect=_CONNECT_S, read=patience_s),
             extensions={"trace": body.note_connection},
         )
-        return _Exchange(self._client, outgoing, body)
+        return _Exchange(client, outgoing, body)
 
     async def close(self) -> None:
         """Close what is open."""
-        await self._client.aclose()
+        await self._calls.aclose()
+        await self._uploads.aclose()
 
 
 class _Exchange(Response):
@@ -114,7 +113,7 @@ class _Exchange(Response):
         relaying = asyncio.create_task(self._relay(send))
         watching = asyncio.create_task(self._body.wait_until_gone())
         try:
-            await asyncio.wait((relaying, watching), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((relaying, watching), return_when=asyncio.ALL_COMPLETED)
         finally:
             # A cancelled request closes its connection, by which the private API learns that nobody waits.
             relaying.cancel()

@@ -4,7 +4,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from queue import Queue
-from threading import Event, Thread
+from threading import Event, Semaphore, Thread
 
 
 class Upstream:
@@ -15,7 +15,8 @@ class Upstream:
         self.heads: Queue[bytes] = Queue()
         self.gone = Event()
         """Set when the relay has ended a connection that was still open here."""
-        self.received_bytes = 0
+        self.closed = Semaphore(0)
+        """Released whenever a connection was closed here."""
         self._answer = answer
         self._closes = closes
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -32,6 +33,7 @@ class Upstream:
                 connection, _ = self._listener.accept()
                 with connection:
                     self._serve(connection)
+                self.closed.release()
 
     def _serve(self, connection: socket.socket) -> None:
         data = b""
@@ -42,8 +44,8 @@ class Upstream:
         if self._closes:
             return
         with contextlib.suppress(ConnectionError):
-            while piece := connection.recv(65536):
-                self.received_bytes += len(piece)
+            while connection.recv(65536):
+                pass
         self.gone.set()
 
     def start(self) -> None:

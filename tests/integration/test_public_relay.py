@@ -173,3 +173,17 @@ def test_only_listed_headers_pass_in_either_direction() -> None:
         "retry-after": "9",
         "x-request-id": "id-of-the-client",
     }
+
+
+def test_a_kept_connection_that_the_private_api_closed_is_not_used_again() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
+    with (
+        upstream(answer, closes=True) as private,
+        serve_door(private.url) as url,
+        httpx.Client(base_url=url, timeout=DEADLINE_S, trust_env=False) as http,
+    ):
+        for _ in range(5):
+            assert http.get("/api/models/").status_code == 200
+            # Its thread closes the connection before it takes the next.
+            private.head()
+            private.closed.acquire(timeout=DEADLINE_S)
