@@ -6,10 +6,11 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contract.errors import InferenceError, InvalidRequest, RouteNotFound
@@ -45,6 +46,10 @@ def install_error_handlers(app: FastAPI) -> None:
         ).to_body()
         return JSONResponse(body, error.status_code, error.headers)
 
+    async def handle_gone(_request: Request, _error: Exception) -> Response:
+        # Nobody reads it; without it every upload that breaks off would be logged as a failure of ours.
+        return Response(status_code=499)
+
     async def handle_unknown(request: Request, error: Exception) -> JSONResponse:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return render_error(InferenceError(request=request_id.get()))
@@ -52,6 +57,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(InferenceError, handle_ours)
     app.add_exception_handler(RequestValidationError, handle_validation)
     app.add_exception_handler(HTTPException, handle_http)
+    app.add_exception_handler(ClientDisconnect, handle_gone)
     app.add_exception_handler(Exception, handle_unknown)
 
 

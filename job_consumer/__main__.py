@@ -44,6 +44,7 @@ def main() -> int:
                 log_bytes=settings.container_log_bytes,
             ),
             stopping=stopping,
+            alive_file=settings.alive_file,
         )
     engine.close()
     return 0

@@ -7,9 +7,9 @@ from typing import Self
 
 from contract.errors import InferenceError, StaleFence, TaskNotFound
 from contract.logging import log_task
-from contract.private_client import PrivateClient
 from contract.schemas import Assignment, Heartbeat
 from contract.statuses import Phase
+from job_consumer.host import Host
 
 logger = logging.getLogger(__name__)
 
@@ -22,10 +22,9 @@ class Heart:
     A private API that cannot be reached changes nothing: only its word ends an attempt.
     """
 
-    def __init__(self, api: PrivateClient, assignment: Assignment, consumer: str, phase: Phase) -> None:
-        self._api = api
+    def __init__(self, host: Host, assignment: Assignment, phase: Phase) -> None:
+        self._host = host
         self._assignment = assignment
-        self._consumer = consumer
         self._phase = phase
         self._wake = threading.Event()
         self._stopped = threading.Event()
@@ -64,9 +63,10 @@ class Heart:
 
     def _beat(self) -> None:
         phase = self._phase
+        self._host.note_alive()
         try:
-            beat = Heartbeat(consumer=self._consumer, phase=phase)
-            reply = self._api.beat(self._assignment.uid, self._assignment.fence, beat)
+            beat = Heartbeat(consumer=self._host.consumer, phase=phase)
+            reply = self._host.api.beat(self._assignment.uid, self._assignment.fence, beat)
         except (StaleFence, TaskNotFound) as error:
             self._log.warning("the attempt was lost: %s", error)
             self.is_lost = True

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 from contract.private_client import PrivateClient
 from job_consumer.container_spec import Limits
@@ -29,3 +30,10 @@ class Host:
     engine: Engine
     work: WorkDir
     stopping: threading.Event
+    alive_file: Path | None = None
+    """Touched as long as the consumer gets on: container health checks look at its age."""
+
+    def note_alive(self) -> None:
+        """Say that the consumer gets on."""
+        if self.alive_file is not None:
+            self.alive_file.touch()

@@ -59,7 +59,7 @@ class Job:
         self._conclude(Phase.RUNNING, self._run_found)
 
     def _conclude(self, phase: Phase, work: Callable[[Heart], None]) -> None:
-        with Heart(self._host.api, self._assignment, self._host.consumer, phase) as heart:
+        with Heart(self._host, self._assignment, phase) as heart:
             if self._settle(heart, work) is Ending.SETTLED:
                 self._clean_up()
 

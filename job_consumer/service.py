@@ -25,6 +25,7 @@ def run_consumer(
     work_dir: Path,
     limits: Limits,
     stopping: threading.Event,
+    alive_file: Path | None = None,
 ) -> None:
     """Work until `stopping` is set; whoever sets it wakes the broker too."""
     with PrivateClient(api_url, service_token) as api:
@@ -37,5 +38,6 @@ def run_consumer(
             engine=engine,
             work=WorkDir(work_dir, consumer),
             stopping=stopping,
+            alive_file=alive_file,
         )
         Worker(host, broker, accepts_cpu_tasks=accepts_cpu_tasks).run()

@@ -24,6 +24,7 @@ class JobConsumerSettings(BrokerSettings):
     accepts_cpu_tasks: bool = True
     work_dir: Path = Path("/work")
     work_volume: str | None = None
+    alive_file: Path | None = None
     memory_limit_bytes: Annotated[int, Field(ge=6 * MIB)] = 16 * GIB
     cpu_limit: Annotated[float, Field(gt=0)] | None = None
     pids_limit: Annotated[int, Field(ge=16)] = 512

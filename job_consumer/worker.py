@@ -39,6 +39,7 @@ class Worker:
 
     def step(self) -> None:
         """Wait for one bell, at most `POLL_S`; then run tasks until there is none left to claim."""
+        self._host.note_alive()
         delivery = self._broker.receive(self._queues, POLL_S)
         if self._host.stopping.is_set():
             if delivery is not None:

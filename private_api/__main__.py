@@ -23,7 +23,7 @@ def main() -> int:
         RabbitMQBroker(settings.broker_url, queue_type=settings.rabbit_queue_type) as broker,
         private_api_service(
             broker,
-            database_url=settings.database_url.get_secret_value(),
+            database_url=settings.effective_database_url,
             data_dir=settings.data_dir,
             service_token=settings.service_token.get_secret_value(),
             max_upload_bytes=settings.max_upload_bytes,

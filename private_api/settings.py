@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 from pydantic import Field, SecretStr
 
@@ -14,7 +15,12 @@ GIB = 1024**3
 class PrivateApiSettings(BrokerSettings):
     """Read once in `__main__`."""
 
-    database_url: SecretStr = Field(description="postgresql+psycopg2://user:password@host/name, or sqlite:///path")
+    database_url: SecretStr | None = Field(None, description="Takes the place of the POSTGRES variables.")
+    postgres_hostname: str = "postgres"
+    postgres_port: Annotated[int, Field(ge=1, le=65535)] = 5432
+    postgres_user: str = "inference"
+    postgres_db: str = "inference"
+    postgres_password: SecretStr = SecretStr("")
     service_token: SecretStr = Field(min_length=16, description="What the other services prove themselves with.")
     data_dir: Path = Path("/data")
     private_api_host: str = "0.0.0.0"  # noqa: S104 - inside its container; no port of it is published
@@ -24,3 +30,11 @@ class PrivateApiSettings(BrokerSettings):
     max_output_bytes: Annotated[int, Field(gt=0)] = 32 * GIB
     keep_finished_for: Duration = timedelta(days=30)
     unschedulable_after: Duration = timedelta(hours=24)
+
+    @property
+    def effective_database_url(self) -> str:
+        """The SQLAlchemy URL, password included: never log it."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        user, password = (quote(text, safe="") for text in (self.postgres_user, self.postgres_password.get_secret_value()))
+        return f"postgresql+psycopg2://{user}:{password}@{self.postgres_hostname}:{self.postgres_port}/{self.postgres_db}"

@@ -113,7 +113,7 @@ class _Exchange(Response):
         relaying = asyncio.create_task(self._relay(send))
         watching = asyncio.create_task(self._body.wait_until_gone())
         try:
-            await asyncio.wait((relaying, watching), return_when=asyncio.ALL_COMPLETED)
+            await asyncio.wait((relaying, watching), return_when=asyncio.FIRST_COMPLETED)
         finally:
             # A cancelled request closes its connection, by which the private API learns that nobody waits.
             relaying.cancel()

@@ -1,4 +1,4 @@
-"""Runs the tests against the PostgreSQL and RabbitMQ of this machine, else against ones that Compose starts for them."""
+"""Runs the tests against the PostgreSQL and RabbitMQ of this machine, else against ones that Compose starts."""
 
 import os
 import subprocess

@@ -43,7 +43,7 @@ def require_docker() -> None:
 @functools.cache
 def docker_problem(image: str = "busybox:1.37") -> str | None:
     """Why containers cannot run here, or None."""
-    import docker  # noqa: PLC0415
+    import docker
 
     try:
         client = docker.from_env(timeout=10)

@@ -20,7 +20,7 @@ from public_api.app import create_app
 TOKEN = "a-service-token-of-the-tests"
 MIB = 1024**2
 UNKNOWN_UID = "0" * 64
-DEADLINE_S = 6
+DEADLINE_S = 30
 
 
 @dataclass(frozen=True)

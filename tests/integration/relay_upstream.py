@@ -15,6 +15,8 @@ class Upstream:
         self.heads: Queue[bytes] = Queue()
         self.gone = Event()
         """Set when the relay has ended a connection that was still open here."""
+        self.received = b""
+        """The newest body, as it came on the wire."""
         self.closed = Semaphore(0)
         """Released whenever a connection was closed here."""
         self._answer = answer
@@ -39,13 +41,14 @@ class Upstream:
         data = b""
         while b"\r\n\r\n" not in data and (piece := connection.recv(65536)):
             data += piece
-        self.heads.put(data.partition(b"\r\n\r\n")[0])
+        head, _, self.received = data.partition(b"\r\n\r\n")
+        self.heads.put(head)
         connection.sendall(self._answer)
         if self._closes:
             return
         with contextlib.suppress(ConnectionError):
-            while connection.recv(65536):
-                pass
+            while piece := connection.recv(65536):
+                self.received += piece
         self.gone.set()
 
     def start(self) -> None:

@@ -272,7 +272,9 @@ def test_a_too_large_body_is_answered_413_to_real_clients(
 # Who goes away
 
 
-def test_a_client_that_leaves_in_the_middle_of_its_upload_leaves_nothing(door: Door, model: str) -> None:
+def test_a_client_that_leaves_in_the_middle_of_its_upload_leaves_nothing(
+    door: Door, model: str, caplog: pytest.LogCaptureFixture
+) -> None:
     tasks = door.task_count
     with open_socket(door.url) as client:
         head = f"POST /api/tasks/?human_readable_id={model} HTTP/1.1\r\nHost: door\r\nContent-Length: {3 * MIB}\r\n"
@@ -280,6 +282,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_upload_leaves_nothing(door: D
         wait_for(lambda: len(door.unfinished_uploads) == 1, "the upload arrives while it is sent")
     wait_for(lambda: door.unfinished_uploads == [], "the upload is dropped")
     assert door.task_count == tasks
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_readiness_is_that_of_the_private_api(http: httpx.Client) -> None:

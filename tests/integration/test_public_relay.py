@@ -6,7 +6,16 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.integration.public_door import DEADLINE_S, MIB, TOKEN, UNKNOWN_UID, exchange, open_socket, serve_door
+from tests.integration.public_door import (
+    DEADLINE_S,
+    MIB,
+    TOKEN,
+    UNKNOWN_UID,
+    exchange,
+    open_socket,
+    serve_door,
+    wait_for,
+)
 from tests.integration.relay_upstream import upstream
 
 
@@ -52,6 +61,16 @@ def test_a_client_that_leaves_ends_the_waiting_request_behind_the_door(request_l
             client.sendall(f"{request_line} HTTP/1.1\r\nHost: door\r\nContent-Length: 0\r\n\r\n".encode())
             assert private.head().startswith(request_line.encode())
         assert private.gone.wait(DEADLINE_S)
+
+
+def test_an_upload_that_breaks_off_is_not_ended_as_if_it_were_whole() -> None:
+    with upstream() as private, serve_door(private.url) as url:
+        with open_socket(url) as client:
+            head = "POST /api/tasks/?human_readable_id=m HTTP/1.1\r\nHost: door\r\nTransfer-Encoding: chunked\r\n\r\n"
+            client.sendall(head.encode() + b"4\r\npart\r\n")
+            wait_for(lambda: private.received == b"4\r\npart\r\n", "the piece arrives before the body ends")
+        assert private.gone.wait(DEADLINE_S)
+        assert private.received == b"4\r\npart\r\n"
 
 
 def test_a_client_that_leaves_in_the_middle_of_a_download_ends_it_behind_the_door() -> None:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
-    consumes,
     initialize,
     invariant,
     multiple,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -37,11 +37,12 @@ from private_api.tasks.limits import AMNESTY_AFTER, DEADLINE_GRACE, LEASE, MAX_C
 from tests.integration.task_bench import GPU, Bench
 from tests.integration.task_model import TaskModel
 
+Consumer = tuple[str, str | None, bool]
+"""Name, GPU, and whether it takes CPU tasks too."""
 PATIENT = timedelta(days=3650)
-CONSUMERS = st.sampled_from([("cpu", None, True), ("gpu", GPU, False), ("both", GPU, True)])
-QUEUES = [CPU_QUEUE, GPU_QUEUE]
-SECONDS = st.sampled_from([45, 110, 700, 8000, 90_000])
-"""No sum of these comes near a lease, a backoff or a limit: what is due never hangs on a test's own speed."""
+CONSUMERS = st.sampled_from([("both", GPU, True), ("cpu", None, True), ("gpu", GPU, False)])
+SECONDS = st.sampled_from([110, 45, 700, 8000])
+"""Multiples of 5, like every limit: the milliseconds between two looks at the clock never decide what is due."""
 
 
 class TaskRules(RuleBasedStateMachine):
@@ -58,14 +59,24 @@ class TaskRules(RuleBasedStateMachine):
         self.models: dict[str, TaskModel] = {}
         self.ended: dict[str, tuple[object, ...]] = {}
 
-    @initialize()
-    def begin(self) -> None:
+    @property
+    def has_queued(self) -> bool:
+        return any(task.status is Status.QUEUED for task in self.models.values())
+
+    @property
+    def has_held(self) -> bool:
+        return any(task.is_held for task in self.models.values())
+
+    @initialize(target=tasks)
+    def begin(self) -> object:
+        """An empty database, and a task of each kind: Hypothesis leaves rules out at random, `submit` among them."""
         with self.bench.database.engine.begin() as connection:
             tables = "tasks, models, model_versions, archives, attempts, events, outbox, consumers, loop_heartbeats"
             connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
         self.bench.register("small", time_limit_s=600)
         self.bench.register("big", time_limit_s=600, use_gpu=True)
         self.bench.reap(PATIENT)
+        return multiple(self.submit(use_gpu=False, with_key=True), self.submit(use_gpu=True, with_key=False))
 
     @rule(target=tasks, use_gpu=st.booleans(), with_key=st.booleans())
     def submit(self, use_gpu: bool, with_key: bool) -> str:
@@ -75,44 +86,31 @@ class TaskRules(RuleBasedStateMachine):
         self.models[uid] = TaskModel(use_gpu, key)
         return uid
 
-    @rule(uid=tasks)
-    def submit_again(self, uid: str) -> None:
+    @rule(uid=tasks, changed=st.booleans())
+    def submit_again(self, uid: str, changed: bool) -> None:
         task = self.models[uid]
         if task.key is None:
             return
         model = "big" if task.use_gpu else "small"
-        assert self.bench.submit(model, key=task.key) == uid
-        with pytest.raises(IdempotencyConflict):
-            self.bench.submit(model, key=task.key, files={"a.txt": b"other"})
+        if changed:
+            with pytest.raises(IdempotencyConflict):
+                self.bench.submit(model, key=task.key, files={"a.txt": b"other"})
+        else:
+            assert self.bench.submit(model, key=task.key) == uid
 
-    @rule()
-    def dispatch(self) -> None:
+    @precondition(lambda self: self.has_queued)
+    @rule(target=claims, who=CONSUMERS, bell=st.sampled_from(["heard", "doubled", "lost", "unheard"]))
+    def claim(self, who: Consumer, bell: str) -> object:
+        """A consumer claims by a bell, or by a poll where no bell reached it."""
         self.dispatcher.step()
-
-    @rule()
-    def lose_a_bell(self) -> None:
-        if delivery := self.broker.receive(QUEUES, 0):
-            delivery.ack()
-
-    @rule()
-    def double_a_bell(self) -> None:
-        if delivery := self.broker.receive(QUEUES, 0):
-            delivery.requeue()
-            queue = GPU_QUEUE if self.models[delivery.uid].use_gpu else CPU_QUEUE
-            self.broker.publish(queue, delivery.uid)
-
-    @rule(target=claims, who=CONSUMERS)
-    def claim_by_bell(self, who: tuple[str, str | None, bool]) -> object:
         queues = ([GPU_QUEUE] if who[1] else []) + ([CPU_QUEUE] if who[2] else [])
-        delivery = self.broker.receive(queues, 0)
+        delivery = None if bell == "unheard" else self.broker.receive(queues, 0)
         if delivery is None:
-            return multiple()
+            return self.claim_next(who, None)
         delivery.ack()
-        return self._claim(who, delivery.uid)
-
-    @rule(target=claims, who=CONSUMERS)
-    def claim_by_poll(self, who: tuple[str, str | None, bool]) -> object:
-        return self._claim(who, None)
+        if bell == "doubled":
+            self.broker.publish(GPU_QUEUE if self.models[delivery.uid].use_gpu else CPU_QUEUE, delivery.uid)
+        return self.claim_next(who, None if bell == "lost" else delivery.uid)
 
     @rule(claim=claims, phase=st.sampled_from(Phase))
     def beat(self, claim: Assignment, phase: Phase) -> None:
@@ -150,30 +148,24 @@ class TaskRules(RuleBasedStateMachine):
             expected = self.models[claim.uid].release(blameless=blameless)
             assert self.bench.release(claim, blameless=blameless).status is expected
 
-    @rule(uid=tasks)
-    def cancel(self, uid: str) -> None:
-        if self.models[uid].is_deleted:
+    @rule(uid=tasks, deletes=st.booleans())
+    def end(self, uid: str, deletes: bool) -> None:
+        """The owner deletes the task, or cancels it."""
+        if deletes:
+            delete_task(self.bench.database, uid)
+            self.models[uid].delete()
+        elif self.models[uid].is_deleted:
             with pytest.raises(TaskNotFound):
                 cancel_task(self.bench.database, uid)
         else:
             cancel_task(self.bench.database, uid)
             self.models[uid].cancel()
 
-    @rule(uid=consumes(tasks))
-    def delete(self, uid: str) -> None:
-        for _ in range(2):
-            delete_task(self.bench.database, uid)
-            self.models[uid].delete()
-
+    @precondition(lambda self: self.has_queued or self.has_held)
     @rule(seconds=SECONDS)
     def pass_time(self, seconds: int) -> None:
-        moments = ", ".join(f"{name} = {name} - :by" for name in ("lease_until", "deadline_at", "not_before"))
-        with self.bench.database.engine.begin() as connection:
-            connection.execute(text(f"UPDATE tasks SET {moments}"), {"by": timedelta(seconds=seconds)})  # noqa: S608
-            connection.execute(text("UPDATE outbox SET due_at = due_at - :by"), {"by": timedelta(seconds=seconds)})
-
-    @rule()
-    def reap(self) -> None:
+        """Time passes, then the server's own loops run."""
+        self.shift_time(seconds)
         now, rows = self.bench.rows()
         for uid, task in self.models.items():
             row = rows[uid]
@@ -182,20 +174,19 @@ class TaskRules(RuleBasedStateMachine):
             elif task.is_held and row.lease_until is not None and row.lease_until < now:
                 task.lose_lease()
         self.bench.reap(PATIENT)
+        Janitor(self.bench.database, self.bench.store, self.bench.logs, keep_finished_for=PATIENT).step()
 
+    @precondition(lambda self: self.has_held)
     @rule(seconds=SECONDS)
-    def reap_after_an_outage(self, seconds: int) -> None:
-        self.pass_time(seconds)
+    def pass_time_in_an_outage(self, seconds: int) -> None:
+        """Time passes while the server is away; then its first step gives everybody a fresh lease."""
+        self.shift_time(seconds)
         self.bench.shift_reaper(-AMNESTY_AFTER - timedelta(seconds=1))
         assert self.bench.reap(PATIENT) == []
         now, rows = self.bench.rows()
         for uid, task in self.models.items():
             lease = rows[uid].lease_until
             assert not task.is_held or (lease is not None and lease > now)
-
-    @rule()
-    def clean(self) -> None:
-        Janitor(self.bench.database, self.bench.store, self.bench.logs, keep_finished_for=PATIENT).step()
 
     @invariant()
     def the_database_agrees_with_the_model(self) -> None:
@@ -227,18 +218,20 @@ class TaskRules(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Everything ends by polls alone, however many bells were lost."""
-        if not self.models:
-            return
         for _ in range(3):
-            self.reap_after_an_outage(700)
-            while (claim := self._claim(("both", GPU, True), None)) and isinstance(claim, Assignment):
+            while isinstance(claim := self.claim_next(("both", GPU, True), None), Assignment):
                 self.commit(claim, b"drained")
-            self.pass_time(110)
-            self.reap()
+            self.pass_time(700)
         assert [task.status for task in self.models.values() if not task.is_terminal] == []
         self.the_database_agrees_with_the_model()
 
-    def _claim(self, who: tuple[str, str | None, bool], uid: str | None) -> object:
+    def shift_time(self, seconds: int) -> None:
+        moments = ", ".join(f"{name} = {name} - :by" for name in ("lease_until", "deadline_at", "not_before"))
+        with self.bench.database.engine.begin() as connection:
+            connection.execute(text(f"UPDATE tasks SET {moments}"), {"by": timedelta(seconds=seconds)})  # noqa: S608
+            connection.execute(text("UPDATE outbox SET due_at = due_at - :by"), {"by": timedelta(seconds=seconds)})
+
+    def claim_next(self, who: Consumer, uid: str | None) -> object:
         now, rows = self.bench.rows()
         kinds = ([True] if who[1] else []) + ([False] if who[2] else [])
         due = [row for row in rows.values() if row.status == Status.QUEUED and row.not_before <= now]
