@@ -1,15 +1,34 @@
 """Brings a database to the newest schema; safe when several processes start at once."""
 
+import logging
+import time
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from private_api.database import Database
 
+logger = logging.getLogger(__name__)
+
+_RETRY_S = 2.0
 _ADVISORY_LOCK = 4_711_551
 """Any constant that no other user of the database picks."""
+
+
+def upgrade_when_reachable(database: Database) -> None:
+    """Migrate as soon as the database answers; until then say every few seconds why it does not."""
+    while True:
+        try:
+            upgrade(database)
+        except OperationalError as error:
+            # The driver's text names host, user and database, never the password.
+            logger.warning("waiting for the database: %s", " ".join(str(error.orig).split()))
+            time.sleep(_RETRY_S)
+        else:
+            return
 
 
 def upgrade(database: Database) -> None:

@@ -15,7 +15,7 @@ from private_api.app import create_app
 from private_api.archives import ArchiveStore
 from private_api.database import Database
 from private_api.dispatcher import Dispatcher
-from private_api.migrate import upgrade
+from private_api.migrate import upgrade_when_reachable
 from private_api.services import Services
 from private_api.task_logs import TaskLogs
 from private_api.tasks.claim import SizeLimits
@@ -43,7 +43,7 @@ def private_api_service(
     """Migrate the database, start the loops, yield the app; stop them in the reverse order."""
     database = Database(database_url)
     try:
-        upgrade(database)
+        upgrade_when_reachable(database)
         store = ArchiveStore(data_dir / "archives")
         logs = TaskLogs(data_dir / "logs")
         watch = TaskWatch()

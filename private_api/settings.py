@@ -36,5 +36,5 @@ class PrivateApiSettings(BrokerSettings):
         """The SQLAlchemy URL, password included: never log it."""
         if self.database_url is not None:
             return self.database_url.get_secret_value()
-        user, password = (quote(text, safe="") for text in (self.postgres_user, self.postgres_password.get_secret_value()))
+        user, password = quote(self.postgres_user, safe=""), quote(self.postgres_password.get_secret_value(), safe="")
         return f"postgresql+psycopg2://{user}:{password}@{self.postgres_hostname}:{self.postgres_port}/{self.postgres_db}"

@@ -27,7 +27,7 @@ from private_api.models import show_model
 from private_api.routes.answers import ZipResponse, follow_log, read_log
 from private_api.services import Services
 from private_api.tasks.cancel import cancel_task, delete_task
-from private_api.tasks.read import find_log, find_output, show_task
+from private_api.tasks.read import find_log, find_output, is_ended, show_task
 from private_api.tasks.submit import submit_task
 from private_api.uploads import receive_zip
 
@@ -66,28 +66,30 @@ def task_routes(services: Services) -> APIRouter:
         services.ring()
         return uid
 
-    async def wait_until_ended(uid: str, seconds: float) -> TaskView:
+    async def wait_until_ended(request: Request, uid: str, seconds: float) -> None:
+        """Return when the task has ended, the time is over or the client has gone. Raises `TaskNotFound`."""
         ends_at = asyncio.get_running_loop().time() + seconds
         async with services.watch.watch(uid) as watcher:
-            while True:
-                view = await run_in_threadpool(show_task, database, logs, uid)
+            while not await run_in_threadpool(is_ended, database, uid):
                 left = ends_at - asyncio.get_running_loop().time()
-                if view.status.is_terminal or left <= 0:
-                    return view
+                if left <= 0 or await request.is_disconnected():
+                    return
                 await watcher.changed(left)
 
     @router.get("/{uid}", response_class=Response, responses={**ZIP_ANSWER, **document_errors(*_POLL_ERRORS)})
-    async def poll(uid: str, query: Annotated[TaskPoll, Query()]) -> Response:
+    async def poll(request: Request, uid: str, query: Annotated[TaskPoll, Query()]) -> Response:
         """The output zip, or one of the codes 551 to 554. `wait` holds the answer until the task ends."""
         if query.wait:
-            await wait_until_ended(uid, query.wait)
+            await wait_until_ended(request, uid, query.wait)
         return ZipResponse(store, await run_in_threadpool(find_output, database, store, logs, uid))
 
     @router.get("/{uid}/status", responses=document_errors(TaskRecordNotFound))
-    async def status(uid: str, query: Annotated[TaskPoll, Query()]) -> TaskView:
+    async def status(request: Request, uid: str, query: Annotated[TaskPoll, Query()]) -> TaskView:
         """The whole task as JSON with a plain 200, or 404: for tools that trip over 55x."""
         try:
-            return await wait_until_ended(uid, query.wait)
+            if query.wait:
+                await wait_until_ended(request, uid, query.wait)
+            return await run_in_threadpool(show_task, database, logs, uid)
         except TaskNotFound as error:
             raise TaskRecordNotFound from error
 

@@ -7,7 +7,7 @@ from statistics import median
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from contract.errors import InferenceError, OutputMissing, TaskFailed, TaskPending
+from contract.errors import InferenceError, OutputMissing, TaskFailed, TaskNotFound, TaskPending
 from contract.schemas import TaskView
 from contract.statuses import Phase, Reason, Status
 from private_api.archives import ArchiveStore
@@ -62,6 +62,16 @@ def show_task(database: Database, logs: TaskLogs, uid: str) -> TaskView:
     if view.status is not Status.FAILED or fence is None:
         return view
     return view.model_copy(update={"log_tail": logs.tail(uid, fence) or None})
+
+
+def is_ended(database: Database, uid: str) -> bool:
+    """Whether the task is terminal: all that those who wait for it need to know. Raises `TaskNotFound`."""
+    statement = select(TaskRow.status).where(TaskRow.uid == uid, TaskRow.deleted_at.is_(None))
+    with database.read() as session:
+        status = session.scalar(statement)
+    if status is None:
+        raise TaskNotFound
+    return Status(status).is_terminal
 
 
 def poll_error(view: TaskView) -> InferenceError | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.systems import wait_for
+from tests.e2e.systems import trust, wait_for
 
 
 def zip_of(files: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -24,9 +24,10 @@ def zip_of(files: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED) 
 class Door:
     """The public API as a user meets it."""
 
-    def __init__(self, url: str, http: httpx.Client) -> None:
+    def __init__(self, url: str, http: httpx.Client, verify: str | bool) -> None:
         self.url = url
         self.http = http
+        self.verify = verify
 
     def add_model(self, image: str, *, model_zip: bytes | None = None, **options: Any) -> str:
         """Register an image under a fresh id."""
@@ -85,7 +86,7 @@ class Door:
 
 
 @contextmanager
-def door_of(url: str) -> Iterator[Door]:
-    """A client for the time of a block."""
-    with httpx.Client(base_url=url, timeout=httpx.Timeout(60), trust_env=False) as http:
-        yield Door(url, http)
+def door_of(url: str, verify: str | bool = True) -> Iterator[Door]:
+    """A client for the time of a block; `verify` is the certificate to trust, where there is TLS."""
+    with httpx.Client(base_url=url, timeout=httpx.Timeout(60), trust_env=False, verify=trust(verify)) as http:
+        yield Door(url, http, verify)

@@ -4,13 +4,15 @@ import os
 import secrets
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 import docker
@@ -19,6 +21,24 @@ import httpx
 from tests.services import BROKER_URL
 
 START_S = 60
+
+
+class Service(Protocol):
+    """A part of a running server that a test can end and start."""
+
+    name: str
+
+    def start(self) -> None:
+        """Start it; it may not be ready yet."""
+
+    def end(self) -> None:
+        """Ask it to stop and wait for that."""
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+
+    def output(self) -> str:
+        """What it wrote."""
 
 
 class Process:
@@ -62,27 +82,35 @@ class Process:
         """End it as a power cut would."""
         self.end(signal.SIGKILL)
 
+    def output(self) -> str:
+        """What it wrote."""
+        return self.log.read_text() if self.log.exists() else ""
+
 
 @dataclass
 class System:
     """A running server and the handles to break it."""
 
+    name: str
     url: str
-    consumer: Process
+    consumer: Service
     """What runs containers; in standalone the whole server."""
     consumer_name: Callable[[], str]
     work_dir: Path
     data_dir: Path
     gpu_uuid: str | None = None
-    processes: list[Process] = field(default_factory=list)
+    processes: Sequence[Service] = field(default_factory=list)
+    """In the order of starting."""
+    verify: str | bool = True
+    """The certificate that clients must trust, where there is TLS."""
 
     def wait_ready(self) -> None:
         """Until the door answers that everything is ready."""
-        wait_for(lambda: _is_ready(self.url), START_S, self.logs)
+        wait_for(lambda: _is_ready(self.url, self.verify), START_S, self.logs)
 
     def logs(self) -> str:
         """The end of every service's output."""
-        return "\n".join(f"--- {p.name}\n{p.log.read_text()[-3000:]}" for p in self.processes if p.log.exists())
+        return "\n".join(f"--- {p.name}\n{p.output()[-3000:]}" for p in self.processes)
 
 
 def wait_for(condition: Callable[[], object], seconds: float, describe: Callable[[], str] = str) -> None:
@@ -94,11 +122,22 @@ def wait_for(condition: Callable[[], object], seconds: float, describe: Callable
         time.sleep(0.05)
 
 
+def trust(verify: str | bool) -> ssl.SSLContext | bool:
+    """What httpx is to check certificates by."""
+    return ssl.create_default_context(cafile=verify) if isinstance(verify, str) else verify
+
+
 def free_port() -> int:
     """A port nobody listens on right now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def port_is_free(port: int) -> bool:
+    """Whether nobody listens on this port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 @contextmanager
@@ -110,6 +149,7 @@ def standalone_system(folder: Path, *, engine: str = "docker", gpu_uuid: str | N
     command += ["--engine", engine] + (["--gpu-uuid", gpu_uuid] if gpu_uuid else [])
     process = Process("standalone", command, {}, folder / "standalone.log")
     system = System(
+        name="standalone",
         url=f"http://127.0.0.1:{port}",
         consumer=process,
         consumer_name=lambda: (data_dir / "consumer-name").read_text().strip(),
@@ -166,6 +206,7 @@ def services_system(
         for service, environment in environments.items()
     ]
     system = System(
+        name="services",
         url=f"http://127.0.0.1:{public_port}",
         consumer=processes[-1],
         consumer_name=lambda: name,
@@ -232,8 +273,8 @@ def _rabbit(port: int | None) -> dict[str, str]:
     }
 
 
-def _is_ready(url: str) -> bool:
+def _is_ready(url: str, verify: str | bool) -> bool:
     try:
-        return httpx.get(f"{url}/readyz", timeout=5, trust_env=False).status_code == 200
+        return httpx.get(f"{url}/readyz", timeout=5, trust_env=False, verify=trust(verify)).status_code == 200
     except httpx.TransportError:
         return False

@@ -74,7 +74,7 @@ def test_a_private_api_that_is_killed_costs_no_attempt(tmp_path: Path, postgres:
         answer = door.http.get(f"/api/tasks/{uid}")
         assert (answer.status_code, answer.json()["error"]) == (503, "ServiceUnavailable")
         # Longer than the run: its end finds nobody to tell.
-        wait_for(lambda: "is repeated" in system.consumer.log.read_text(), 60, system.logs)
+        wait_for(lambda: "is repeated" in system.consumer.output(), 60, system.logs)
         private_api.start()
         assert door.result(uid, seconds=90) == {"x": b"x\n"}
         assert door.status(uid)["attempt"] == 1

@@ -6,12 +6,12 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 import requests
 
 from tests.databases import PostgresServer
 from tests.e2e.client import Door, door_of, zip_of
+from tests.e2e.compose import compose_system
 from tests.e2e.images import echo_image, script_image
 from tests.e2e.systems import System, leftovers, services_system, standalone_system, wait_for
 from tests.services import require_docker, require_rabbitmq
@@ -19,12 +19,16 @@ from tests.services import require_docker, require_rabbitmq
 GPU_UUID = "GPU-5b9a2f0e-0000-4000-8000-000000000001"
 
 
-@pytest.fixture(scope="module", params=["standalone", "services"])
+@pytest.fixture(scope="module", params=["standalone", "services", "compose"])
 def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     require_docker()
     folder = tmp_path_factory.mktemp("system")
     if request.param == "standalone":
         with standalone_system(folder, gpu_uuid=GPU_UUID) as running:
+            yield running
+        return
+    if request.param == "compose":
+        with compose_system(folder, gpu_uuid=GPU_UUID) as running:
             yield running
         return
     require_rabbitmq()
@@ -37,7 +41,7 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def door(system: System) -> Iterator[Door]:
-    with door_of(system.url) as door:
+    with door_of(system.url, system.verify) as door:
         yield door
     wait_for(lambda: not leftovers(system), 20, lambda: f"left: {leftovers(system)}")
 
@@ -63,6 +67,7 @@ def test_the_calls_of_the_customers_readme_work_with_requests(door: Door, tmp_pa
             },
             files={"zip_file": r},
             timeout=30,
+            verify=door.verify,
         )
     assert res.status_code == 200
     with path.open("rb") as r:
@@ -71,12 +76,13 @@ def test_the_calls_of_the_customers_readme_work_with_requests(door: Door, tmp_pa
             params={"human_readable_id": "readme-model"},
             files={"zip_file": r},
             timeout=30,
+            verify=door.verify,
         )
     uid = res.json()
-    assert requests.get(f"{door.url}/api/tasks/{uid}", timeout=30).status_code in (551, 200)
+    assert requests.get(f"{door.url}/api/tasks/{uid}", timeout=30, verify=door.verify).status_code in (551, 200)
 
     def poll() -> bool:
-        res = requests.get(f"{door.url}/api/tasks/{uid}", timeout=30)
+        res = requests.get(f"{door.url}/api/tasks/{uid}", timeout=30, verify=door.verify)
         assert res.status_code in (551, 200), res.text
         return res.ok
 
@@ -293,7 +299,5 @@ def test_an_upload_that_breaks_off_leaves_nothing(door: Door, system: System) ->
 def test_a_body_that_is_no_zip_is_refused_before_there_is_a_task(door: Door) -> None:
     model = door.add_model(echo_image())
     data = io.BytesIO(b"this is no zip")
-    answer = httpx.post(
-        f"{door.url}/api/tasks/", params={"human_readable_id": model}, files={"zip_file": data}, trust_env=False
-    )
+    answer = door.http.post("/api/tasks/", params={"human_readable_id": model}, files={"zip_file": data})
     assert (answer.status_code, answer.json()["error"]) == (422, "InvalidArchive")

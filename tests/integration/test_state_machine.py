@@ -6,6 +6,7 @@ Holders are never retired, so every beat, commit, failure and release may come f
 import secrets
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import strategies as st
@@ -43,6 +44,12 @@ PATIENT = timedelta(days=3650)
 CONSUMERS = st.sampled_from([("both", GPU, True), ("cpu", None, True), ("gpu", GPU, False)])
 SECONDS = st.sampled_from([110, 45, 700, 8000])
 """Multiples of 5, like every limit: the milliseconds between two looks at the clock never decide what is due."""
+ACTIONS = [
+    *(("beat", phase) for phase in Phase),
+    *(("release", blameless) for blameless in (False, True)),
+    *(("commit", data) for data in (b"one", b"two")),
+    *(("fail", reason) for reason in (Reason.EXIT_CODE, Reason.CANCELLED)),
+]
 
 
 class TaskRules(RuleBasedStateMachine):
@@ -63,10 +70,6 @@ class TaskRules(RuleBasedStateMachine):
     def has_queued(self) -> bool:
         return any(task.status is Status.QUEUED for task in self.models.values())
 
-    @property
-    def has_held(self) -> bool:
-        return any(task.is_held for task in self.models.values())
-
     @initialize(target=tasks)
     def begin(self) -> object:
         """An empty database, and a task of each kind: Hypothesis leaves rules out at random, `submit` among them."""
@@ -81,22 +84,20 @@ class TaskRules(RuleBasedStateMachine):
     @rule(target=tasks, use_gpu=st.booleans(), with_key=st.booleans())
     def submit(self, use_gpu: bool, with_key: bool) -> str:
         key = secrets.token_hex(8) if with_key else None
-        uid = self.bench.submit("big" if use_gpu else "small", key=key)
+        model = "big" if use_gpu else "small"
+        uid = self.bench.submit(model, key=key)
         assert uid not in self.models
         self.models[uid] = TaskModel(use_gpu, key)
         return uid
 
-    @rule(uid=tasks, changed=st.booleans())
-    def submit_again(self, uid: str, changed: bool) -> None:
+    @rule(uid=tasks)
+    def submit_again(self, uid: str) -> None:
         task = self.models[uid]
-        if task.key is None:
-            return
-        model = "big" if task.use_gpu else "small"
-        if changed:
+        if task.key is not None:
+            model = "big" if task.use_gpu else "small"
+            assert self.bench.submit(model, key=task.key) == uid
             with pytest.raises(IdempotencyConflict):
                 self.bench.submit(model, key=task.key, files={"a.txt": b"other"})
-        else:
-            assert self.bench.submit(model, key=task.key) == uid
 
     @precondition(lambda self: self.has_queued)
     @rule(target=claims, who=CONSUMERS, bell=st.sampled_from(["heard", "doubled", "lost", "unheard"]))
@@ -112,7 +113,11 @@ class TaskRules(RuleBasedStateMachine):
             self.broker.publish(GPU_QUEUE if self.models[delivery.uid].use_gpu else CPU_QUEUE, delivery.uid)
         return self.claim_next(who, None if bell == "lost" else delivery.uid)
 
-    @rule(claim=claims, phase=st.sampled_from(Phase))
+    @rule(claim=claims, action=st.sampled_from(ACTIONS))
+    def act_as_holder(self, claim: Assignment, action: tuple[str, Any]) -> None:
+        """The holder, or one that was it once, reports."""
+        getattr(self, action[0])(claim, action[1])
+
     def beat(self, claim: Assignment, phase: Phase) -> None:
         task = self.models[claim.uid]
         if self._is_refused(claim, lambda: self.bench.beat(claim, phase)):
@@ -125,7 +130,6 @@ class TaskRules(RuleBasedStateMachine):
         assert lease is not None
         assert LEASE - timedelta(seconds=30) < lease - now <= LEASE
 
-    @rule(claim=claims, data=st.sampled_from([b"one", b"two"]))
     def commit(self, claim: Assignment, data: bytes) -> None:
         task = self.models[claim.uid]
         commit = self.bench.upload(claim, data)
@@ -134,7 +138,6 @@ class TaskRules(RuleBasedStateMachine):
         elif not self._is_settled_already(claim, lambda: self.bench.commit(claim, commit)):
             assert self.bench.commit(claim, commit).status is task.commit(claim.fence, commit.sha256)
 
-    @rule(claim=claims, reason=st.sampled_from([Reason.EXIT_CODE, Reason.OUT_OF_MEMORY, Reason.CANCELLED]))
     def fail(self, claim: Assignment, reason: Reason) -> None:
         task = self.models[claim.uid]
         if task.status is Status.FAILED and task.fence == claim.fence and task.reason is reason:
@@ -142,15 +145,14 @@ class TaskRules(RuleBasedStateMachine):
         elif not self._is_settled_already(claim, lambda: self.bench.fail(claim, reason)):
             assert self.bench.fail(claim, reason).status is task.fail(reason)
 
-    @rule(claim=claims, blameless=st.booleans())
     def release(self, claim: Assignment, blameless: bool) -> None:
         if not self._is_refused(claim, lambda: self.bench.release(claim, blameless=blameless)):
             expected = self.models[claim.uid].release(blameless=blameless)
             assert self.bench.release(claim, blameless=blameless).status is expected
 
     @rule(uid=tasks, deletes=st.booleans())
-    def end(self, uid: str, deletes: bool) -> None:
-        """The owner deletes the task, or cancels it."""
+    def act_as_owner(self, uid: str, deletes: bool) -> None:
+        """The owner deletes or cancels."""
         if deletes:
             delete_task(self.bench.database, uid)
             self.models[uid].delete()
@@ -161,32 +163,25 @@ class TaskRules(RuleBasedStateMachine):
             cancel_task(self.bench.database, uid)
             self.models[uid].cancel()
 
-    @precondition(lambda self: self.has_queued or self.has_held)
-    @rule(seconds=SECONDS)
-    def pass_time(self, seconds: int) -> None:
-        """Time passes, then the server's own loops run."""
+    @rule(seconds=SECONDS, away=st.sampled_from([False, False, True]))
+    def pass_time(self, seconds: int, away: bool) -> None:
+        """Time passes, and the server's own loops run; where it was away, they first give holders a fresh lease."""
         self.shift_time(seconds)
+        if away:
+            self.bench.shift_reaper(-AMNESTY_AFTER - timedelta(seconds=1))
         now, rows = self.bench.rows()
         for uid, task in self.models.items():
             row = rows[uid]
-            if task.is_held and row.deadline_at is not None and row.deadline_at < now - DEADLINE_GRACE:
+            if not task.is_held or away:
+                continue
+            if row.deadline_at is not None and row.deadline_at < now - DEADLINE_GRACE:
                 task.overstay()
-            elif task.is_held and row.lease_until is not None and row.lease_until < now:
+            elif row.lease_until is not None and row.lease_until < now:
                 task.lose_lease()
         self.bench.reap(PATIENT)
         Janitor(self.bench.database, self.bench.store, self.bench.logs, keep_finished_for=PATIENT).step()
-
-    @precondition(lambda self: self.has_held)
-    @rule(seconds=SECONDS)
-    def pass_time_in_an_outage(self, seconds: int) -> None:
-        """Time passes while the server is away; then its first step gives everybody a fresh lease."""
-        self.shift_time(seconds)
-        self.bench.shift_reaper(-AMNESTY_AFTER - timedelta(seconds=1))
-        assert self.bench.reap(PATIENT) == []
-        now, rows = self.bench.rows()
-        for uid, task in self.models.items():
-            lease = rows[uid].lease_until
-            assert not task.is_held or (lease is not None and lease > now)
+        for row in self.bench.rows()[1].values():
+            assert row.lease_until is None or row.lease_until > now
 
     @invariant()
     def the_database_agrees_with_the_model(self) -> None:
@@ -221,7 +216,7 @@ class TaskRules(RuleBasedStateMachine):
         for _ in range(3):
             while isinstance(claim := self.claim_next(("both", GPU, True), None), Assignment):
                 self.commit(claim, b"drained")
-            self.pass_time(700)
+            self.pass_time(700, away=False)
         assert [task.status for task in self.models.values() if not task.is_terminal] == []
         self.the_database_agrees_with_the_model()
 
