@@ -1,5 +1,6 @@
 """One attempt of one task: prepare, run, deliver, and clean up whatever happens."""
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -98,6 +99,7 @@ class Job:
         self._see_through(heart)
 
     def _run_found(self, heart: Heart) -> None:
+        self._recall_verdict()
         # Starts a run that was created only, and leaves one alone that runs or ended.
         self._start(heart)
         self._see_through(heart)
@@ -206,8 +208,15 @@ class Job:
             self._end_run(ModelFailed(Reason.OUTPUT_TOO_LARGE, f"/output reached {size} bytes; {limit} are allowed"))
 
     def _end_run(self, failed: ModelFailed) -> None:
+        self._workspace.verdict.write_text(json.dumps([failed.reason, failed.detail]))
         self._host.engine.stop(self._key, STOP_GRACE_S)
         raise failed
+
+    def _recall_verdict(self) -> None:
+        """Raises what an earlier process of this consumer ended the run for."""
+        if self._workspace.verdict.exists():
+            reason, detail = json.loads(self._workspace.verdict.read_text())
+            self._end_run(ModelFailed(Reason(reason), detail))
 
     def _judge(self, state: ExitState) -> None:
         if state.out_of_memory:

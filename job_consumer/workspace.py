@@ -1,6 +1,6 @@
 """Where the consumer's files lie: one folder per attempt, one per model archive, all below the work directory.
 
-    <work>/attempts/<consumer>/<uid>-<fence>/{input,output,input.zip}
+    <work>/attempts/<consumer>/<uid>-<fence>/{input,output,input.zip,verdict.json}
     <work>/models/<sha256>/            filled once, kept for later tasks
 
 Attempt folders are 0700, so no other user of the host reaches /output although the run may write there.
@@ -27,6 +27,11 @@ class Workspace:
     def input_zip(self) -> Path:
         """Where the task's zip lies until it is unpacked."""
         return self.root / "input.zip"
+
+    @property
+    def verdict(self) -> Path:
+        """Why this consumer ended the run itself: kept, so that a restart does not take that for the model's doing."""
+        return self.root / "verdict.json"
 
     @property
     def input_dir(self) -> Path:

@@ -259,6 +259,17 @@ def test_a_container_that_ended_while_its_consumer_was_down_is_delivered(door: D
     assert door.status(uid)["attempt"] == 1
 
 
+def test_a_consumer_killed_while_it_ends_a_run_still_says_why(door: Door, system: System) -> None:
+    model = door.add_model(script_image("trap '' TERM; while true; do sleep 1; done"), time_limit_s=1)
+    uid = door.submit(model, {"i": b""})
+    door.wait_status(uid, "running")
+    wait_for(lambda: list((system.work_dir / "attempts").glob(f"*/{uid}-*/verdict.json")), 30, system.logs)
+    system.consumer.kill()
+    system.consumer.start()
+    system.wait_ready()
+    assert door.ended(uid, seconds=90).json()["reason"] == "time_limit"
+
+
 def test_queued_tasks_survive_a_restart(door: Door, system: System) -> None:
     slow = door.submit(door.add_model(script_image("sleep 2; touch /output/x")), {"i": b""})
     model = door.add_model(echo_image())
