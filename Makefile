@@ -1,6 +1,6 @@
 # `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock clean
+.PHONY: help setup demo test check format lock clean up down secrets image
 
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
@@ -39,6 +39,25 @@ lock: setup ## Write requirements/*.txt anew from pyproject.toml
 		$(VENV)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 			--no-header --extra $$extra pyproject.toml -o requirements/$$extra.txt || exit 1; \
 	done
+
+image: ## Build the image of all services
+	DOCKER_BUILDKIT=0 docker build --quiet --tag inference-server:0.1.0 . >/dev/null
+
+secrets: ## Make the passwords the services know each other by, once
+	@python3 -m operations.secrets
+
+.env:
+	cp .env.example .env
+
+up: .env secrets ## Build what is missing, make secrets and a certificate once, and start the whole server
+	@test -f traefik/certs/server.crt || traefik/certs/generate_self_signed_certs "$$(sed -n 's/^PROXY_DOMAIN=//p' .env)"
+	@docker image inspect inference-server:0.1.0 >/dev/null 2>&1 || $(MAKE) image
+	docker compose up --detach --wait
+	@docker compose ps --format 'table {{.Service}}\t{{.Status}}'
+	@echo "ready: https://$$(sed -n 's/^PROXY_DOMAIN=//p' .env)/docs"
+
+down: ## Stop the whole server; everything is kept
+	docker compose down
 
 clean: ## Remove what the targets made
 	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
