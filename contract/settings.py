@@ -13,7 +13,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from contract.secret_rules import secret_fault
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -34,6 +46,25 @@ Duration = Annotated[timedelta, BeforeValidator(_parse_duration)]
 """A length of time, written as `90s`, `15m`, `12h` or `30d`."""
 
 
+def check_secret(value: SecretStr) -> SecretStr:
+    """The secret itself, where it is one. Raises `ValueError` with what to do, and without the secret."""
+    fault = secret_fault(value.get_secret_value())
+    if fault:
+        raise ValueError(f"is {fault}; use a random one of 16 characters or more, such as `make secrets` writes")
+    return value
+
+
+Secret = Annotated[SecretStr, AfterValidator(check_secret), Field(validate_default=True)]
+"""A password or token. An empty, short or well-known one is refused."""
+
+_LOOPBACK = re.compile(r"localhost|127\.[0-9.]+|::1")
+
+
+def is_loopback(hostname: str) -> bool:
+    """Whether only this machine reaches the peer: there a developer's RabbitMQ or PostgreSQL may keep its default."""
+    return _LOOPBACK.fullmatch(hostname) is not None
+
+
 def environment() -> Mapping[str, str]:
     """The process's environment."""
     return os.environ
@@ -52,7 +83,7 @@ class Settings(BaseModel):
         """Read every field from `variables` (default: the environment). Raises `SettingsError` naming all faults."""
         source = environment() if variables is None else variables
         values: dict[str, Any] = {}
-        faults: list[str] = []
+        faults: dict[str, str] = {}
         for field, info in cls.model_fields.items():
             variable = field.upper()
             if source.get(variable):
@@ -62,15 +93,16 @@ class Settings(BaseModel):
                 try:
                     values[field] = path.read_text().strip()
                 except OSError as error:
-                    faults.append(f"{variable}_FILE={path}: cannot be read: {error.strerror}")
+                    faults[variable] = f"{variable}_FILE={path}: cannot be read: {error.strerror}"
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
-            # Never the input: it may be a secret.
-            faults += [f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors() if e["loc"]]
-            faults += [e["msg"] for e in error.errors() if not e["loc"]]
+            for fault in error.errors(include_input=False):
+                variable = str(fault["loc"][0]).upper() if fault["loc"] else "the settings"
+                # Never the input: it may be a secret.
+                faults.setdefault(variable, f"{variable}: {fault['msg'].removeprefix('Value error, ')}")
         if faults:
-            raise SettingsError("\n".join(faults))
+            raise SettingsError("\n".join(faults.values()))
         return settings
 
 
@@ -80,9 +112,14 @@ class BrokerSettings(Settings):
     rabbit_hostname: str = "rabbitmq"
     rabbit_port: Annotated[int, Field(ge=1, le=65535)] = 5672
     rabbit_user: str = "inference"
-    rabbit_password: SecretStr = SecretStr("")
+    rabbit_password: Annotated[SecretStr, Field(validate_default=True)] = SecretStr("")
     rabbit_vhost: str = "/"
     rabbit_queue_type: Literal["classic", "quorum"] = "classic"
+
+    @field_validator("rabbit_password")
+    @classmethod
+    def _check_rabbit_password(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        return value if is_loopback(info.data.get("rabbit_hostname", "")) else check_secret(value)
 
     @property
     def broker_url(self) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr
 
-from contract.settings import BrokerSettings
+from contract.settings import BrokerSettings, Secret
 
 MIB = 1024**2
 GIB = 1024**3
@@ -15,7 +15,7 @@ GIB = 1024**3
 class JobConsumerSettings(BrokerSettings):
     """Read once in `__main__`."""
 
-    service_token: SecretStr = Field(min_length=16, description="What the other services prove themselves with.")
+    service_token: Secret = Field(SecretStr(""), description="What the other services prove themselves with.")
     private_api_url: str = "http://private-api:8001"
     consumer_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = Field(
         default_factory=socket.gethostname, description="Stable across restarts: by it runs are adopted."

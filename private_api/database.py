@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from contract.errors import ServiceUnavailable, StorageFull
+from contract.errors import InvalidRequest, ServiceUnavailable, StorageFull
 
 _POSTGRES_OPTIONS = (
     "-c statement_timeout=5000 -c idle_in_transaction_session_timeout=15000 -c lock_timeout=4000 -c timezone=UTC"
@@ -83,6 +83,13 @@ def _translated_faults() -> Iterator[None]:
         if "disk is full" in str(cause) or "No space left" in str(cause):
             raise StorageFull("the database's disk is full; nothing of this request was kept") from error
         raise ServiceUnavailable("the database cannot be reached right now; repeat the request") from error
+    except (DataError, OverflowError) as error:
+        raise InvalidRequest("a value of the request is larger than the database can store") from error
+    except ValueError as error:
+        # psycopg2 says it so; PostgreSQL stores no such text, SQLite does.
+        if "NUL (0x00)" not in str(error):
+            raise
+        raise InvalidRequest("a text of the request contains the character NUL") from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise ServiceUnavailable("the database connection was lost; repeat the request") from error

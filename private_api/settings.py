@@ -3,11 +3,12 @@
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from contract.settings import BrokerSettings, Duration
+from contract.secret_rules import is_well_known
+from contract.settings import BrokerSettings, Duration, Secret, check_secret, is_loopback
 
 GIB = 1024**3
 
@@ -20,8 +21,8 @@ class PrivateApiSettings(BrokerSettings):
     postgres_port: Annotated[int, Field(ge=1, le=65535)] = 5432
     postgres_user: str = "inference"
     postgres_db: str = "inference"
-    postgres_password: SecretStr = SecretStr("")
-    service_token: SecretStr = Field(min_length=16, description="What the other services prove themselves with.")
+    postgres_password: Annotated[SecretStr, Field(validate_default=True)] = SecretStr("")
+    service_token: Secret = Field(SecretStr(""), description="What the other services prove themselves with.")
     data_dir: Path = Path("/data")
     private_api_host: str = "0.0.0.0"  # noqa: S104 - inside its container; no port of it is published
     private_api_port: Annotated[int, Field(ge=1, le=65535)] = 8001
@@ -31,10 +32,28 @@ class PrivateApiSettings(BrokerSettings):
     keep_finished_for: Duration = timedelta(days=30)
     unschedulable_after: Duration = timedelta(hours=24)
 
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        # A URL may do without a password: certificates and sockets need none. A well-known one is none.
+        parts = urlsplit(value.get_secret_value() if value else "")
+        if parts.password and is_well_known(unquote(parts.password)) and not is_loopback(parts.hostname or ""):
+            raise ValueError("holds a well-known password; give the database's user a random one")
+        return value
+
+    @field_validator("postgres_password")
+    @classmethod
+    def _check_postgres_password(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        # A refused URL is missing here, and is the one fault to tell.
+        unused = info.data.get("database_url", "") is not None
+        return value if unused or is_loopback(info.data.get("postgres_hostname", "")) else check_secret(value)
+
     @property
     def effective_database_url(self) -> str:
         """The SQLAlchemy URL, password included: never log it."""
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         user, password = quote(self.postgres_user, safe=""), quote(self.postgres_password.get_secret_value(), safe="")
-        return f"postgresql+psycopg2://{user}:{password}@{self.postgres_hostname}:{self.postgres_port}/{self.postgres_db}"
+        return (
+            f"postgresql+psycopg2://{user}:{password}@{self.postgres_hostname}:{self.postgres_port}/{self.postgres_db}"
+        )

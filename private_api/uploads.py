@@ -48,6 +48,7 @@ class _Form:
             boundary,
             {
                 "on_part_begin": self._on_part_begin,
+                "on_header_begin": self._on_header_begin,
                 "on_header_field": self._on_header_field,
                 "on_header_value": self._on_header_value,
                 "on_headers_finished": self._on_headers_finished,
@@ -55,7 +56,6 @@ class _Form:
                 "on_end": self._on_end,
             },
         )
-        self._field = b""
         self._header = b""
         self._disposition = b""
         self._zips = 0
@@ -76,7 +76,10 @@ class _Form:
         return self._zips == 1
 
     def _on_part_begin(self) -> None:
-        self._field = self._header = self._disposition = b""
+        self._disposition = b""
+
+    def _on_header_begin(self) -> None:
+        self._header = b""
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -133,11 +136,13 @@ async def receive_optional_zip(
 
 async def _write_body(request: Request, parser: _Parser, upload: Upload, max_bytes: int) -> None:
     pending: list[bytes] = []
-    waiting = total = 0
+    waiting = total = received = 0
     async for chunk in request.stream():
         data = parser.feed(chunk)
         total += len(data)
-        if total > max_bytes:
+        received += len(chunk)
+        # A form may go on for ever around its zip, with nothing in it.
+        if total > max_bytes or received > max_bytes + _MULTIPART_OVERHEAD_BYTES:
             raise TooLarge(f"the zip is larger than MAX_UPLOAD_BYTES={max_bytes} bytes")
         pending.append(data)
         waiting += len(data)

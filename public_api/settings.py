@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-from contract.settings import Settings
+from contract.settings import Secret, Settings
 
 _NO = frozenset({"0", "false", "no", "off"})
 
@@ -16,7 +16,7 @@ def _parse_switch(value: object) -> object:
 class PublicApiSettings(Settings):
     """Read once in `__main__`."""
 
-    service_token: SecretStr = Field(min_length=16, description="What the door proves itself with to the private API.")
+    service_token: Secret = Field(SecretStr(""), description="What the door proves itself with to the private API.")
     # Plain HTTP: TLS session tickets would look like an early answer to the relay.
     private_api_url: Annotated[str, Field(pattern=r"^http://[^/?#\s]+$")] = "http://private-api:8001"
     public_api_host: str = "0.0.0.0"  # noqa: S104 - inside its container, behind Traefik

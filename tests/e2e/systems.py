@@ -145,7 +145,7 @@ def standalone_system(folder: Path, *, engine: str = "docker", gpu_uuid: str | N
     """`inference-server standalone` as a process."""
     port = free_port()
     data_dir = folder / "data"
-    command = [sys.executable, "-m", "standalone", "standalone", "--data-dir", str(data_dir), "--port", str(port)]
+    command = [sys.executable, "-m", "operations", "standalone", "--data-dir", str(data_dir), "--port", str(port)]
     command += ["--engine", engine] + (["--gpu-uuid", gpu_uuid] if gpu_uuid else [])
     process = Process("standalone", command, {}, folder / "standalone.log")
     system = System(

@@ -1,0 +1,5 @@
+"""`python -m operations` is `inference-server`."""
+
+from operations.cli import main
+
+main()

@@ -1,5 +1,0 @@
-"""`python -m standalone` is `inference-server`."""
-
-from standalone.cli import main
-
-main()

@@ -1,0 +1,388 @@
+"""What applying the overlays of deploy/kubernetes would create: valid, complete, and true to the services' settings."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from contract.settings import Settings
+from job_consumer.settings import JobConsumerSettings
+from private_api.settings import PrivateApiSettings
+from public_api.settings import PublicApiSettings
+from tests.services import missing
+from tests.unit.kustomize import NAME, Rendered, Resource, containers, render
+
+REPOSITORY = Path(__file__).parents[2]
+KUBERNETES = REPOSITORY / "deploy/kubernetes"
+GUIDE = REPOSITORY / "docs/operations/kubernetes.md"
+OVERLAYS = ["cpu", "gpu"]
+OLDEST, NEWEST = "1.30", kubernetes_validate.latest_version()
+
+SETTINGS: dict[str, type[Settings]] = {
+    "private-api": PrivateApiSettings,
+    "public-api": PublicApiSettings,
+    "job-consumer": JobConsumerSettings,
+}
+FOREIGN_VARIABLES = {
+    "postgres": {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD_FILE", "PGDATA"},
+    "rabbitmq": set(),
+}
+FOREIGN_IMAGES = {"postgres": "postgres:17", "rabbitmq": "rabbitmq:4-management"}
+MADE_BY_THE_OPERATOR = {"inference-server-tls"}
+OUTSIDE_NAMESPACES = {"kube-system", "ingress-nginx"}
+FOUND_OUT_BY_THE_GPU_SCRIPT = {"GPU_UUID"}
+
+
+@pytest.fixture(params=OVERLAYS)
+def rendered(request: pytest.FixtureRequest) -> Rendered:
+    return Rendered(render(KUBERNETES / "overlays" / request.param))
+
+
+def secret_sources(pod: Resource) -> Iterator[tuple[Resource, str]]:
+    """Each volume that comes of a Secret, and the Secret's name."""
+    for volume in pod["volumes"]:
+        if "secret" in volume:
+            yield volume, volume["secret"]["secretName"]
+        for source in volume.get("projected", {}).get("sources", []):
+            yield volume, source["secret"]["name"]
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_every_resource_satisfies_the_schema(rendered: Rendered, version: str) -> None:
+    for resource in rendered:
+        kubernetes_validate.validate(resource, version, strict=True)
+
+
+def test_no_two_resources_have_one_name(rendered: Rendered) -> None:
+    names = [(resource["kind"], resource["metadata"]["name"]) for resource in rendered]
+    assert len(names) == len(set(names))
+
+
+def test_every_file_belongs_to_an_overlay() -> None:
+    reached: set[Path] = set()
+
+    def visit(folder: Path) -> None:
+        reached.add(folder / "kustomization.yaml")
+        rules = yaml.safe_load((folder / "kustomization.yaml").read_text())
+        for name in rules["resources"]:
+            path = (folder / name).resolve()
+            visit(path) if path.is_dir() else reached.add(path)
+        reached.update(folder / name for rule in rules.get("configMapGenerator", []) for name in rule["envs"])
+
+    for overlay in OVERLAYS:
+        visit(KUBERNETES / "overlays" / overlay)
+    own = {path for path in KUBERNETES.rglob("*") if path.suffix in (".yaml", ".env") and path.parts[-2] != "site"}
+    assert own == reached
+
+
+def test_what_a_pod_names_is_there(rendered: Rendered) -> None:
+    claims = {claim["metadata"]["name"] for claim in rendered.of_kind("PersistentVolumeClaim")}
+    for resource in rendered:
+        templates = resource["spec"].get("volumeClaimTemplates", []) if resource["kind"] == "StatefulSet" else []
+        own_claims = {template["metadata"]["name"] for template in templates}
+        for container in containers(resource):
+            pod = resource["spec"]["template"]["spec"]
+            rendered.variables(container)
+            volumes = {volume["name"] for volume in pod["volumes"]} | own_claims
+            assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+            named = {v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
+            assert named <= claims
+            assert not any("secretKeyRef" in variable.get("valueFrom", {}) for variable in container.get("env", []))
+            for volume, secret in secret_sources(pod):
+                keys = rendered.get("Secret", secret)["data"]
+                for mount in container["volumeMounts"]:
+                    if mount["name"] == volume["name"] and "subPath" in mount:
+                        assert mount["subPath"] in keys
+
+
+def test_every_secret_variable_names_a_mounted_key(rendered: Rendered) -> None:
+    for service, pod, container in rendered.workloads():
+        named = {value for name, value in rendered.variables(container).items() if is_secret_file(name)}
+        keys = [key for _, secret in secret_sources(pod) for key in rendered.get("Secret", secret)["data"]]
+        if service != "rabbitmq":
+            (folder,) = (mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "secrets")
+            assert named == {f"{folder}/{key}" for key in keys}
+
+
+def is_secret_file(variable: str) -> bool:
+    return variable.endswith(("_PASSWORD_FILE", "_TOKEN_FILE"))
+
+
+def test_every_secret_is_used_and_ignored_by_git(rendered: Rendered) -> None:
+    used = {secret for _, pod, _ in rendered.workloads() for _, secret in secret_sources(pod)}
+    assert used == {secret["metadata"]["name"] for secret in rendered.of_kind("Secret")}
+    base = yaml.safe_load((KUBERNETES / "base/kustomization.yaml").read_text())
+    files = [name for rule in base["secretGenerator"] for name in rule["files"]]
+    assert all(name.startswith("secrets/") for name in files)
+    assert "/base/secrets/" in (KUBERNETES / ".gitignore").read_text().splitlines()
+
+
+def test_settings_load_from_the_variables_and_every_variable_is_one(
+    rendered: Rendered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda _: "a token of more than sixteen characters")
+    for service, _, container in rendered.workloads():
+        variables = rendered.variables(container)
+        used_inside = set(re.findall(r"\$\(([A-Z_]+)\)", str(container["env"]))) if "env" in container else set()
+        used_inside |= set(re.findall(r"\$\{?([A-Z_]+)", str(container.get("args", ""))))
+        if service in FOREIGN_VARIABLES:
+            assert set(variables) <= FOREIGN_VARIABLES[service], service
+            continue
+        fields = SETTINGS[service].model_fields
+        secrets = {name.upper() for name, field in fields.items() if "SecretStr" in str(field.annotation)}
+        known = {name.upper() for name in fields} - secrets | {f"{name}_FILE" for name in secrets}
+        assert set(variables) - used_inside <= known, service
+        expanded = {name: re.sub(r"\$\([A-Z_]+\)", "node", value) for name, value in variables.items()}
+        settings = SETTINGS[service].load(expanded)
+        assert all(getattr(settings, name[:-5].lower()) for name in variables if is_secret_file(name))
+
+
+def test_every_setting_has_its_variable(rendered: Rendered) -> None:
+    for service, _, container in rendered.workloads():
+        if service in SETTINGS:
+            fields = SETTINGS[service].model_fields.items()
+            plain = {name.upper() for name, field in fields if "SecretStr" not in str(field.annotation)}
+            # The Engine sees the work directory under the same path, so no volume is named.
+            unset = plain - set(rendered.variables(container))
+            assert unset <= {"WORK_VOLUME"} | FOUND_OUT_BY_THE_GPU_SCRIPT, service
+
+
+def test_ports_are_the_settings_ports_everywhere(rendered: Rendered) -> None:
+    private, public = PrivateApiSettings.model_fields, PublicApiSettings.model_fields
+    expected = {
+        "private-api": private["private_api_port"].default,
+        "public-api": public["public_api_port"].default,
+        "postgres": private["postgres_port"].default,
+        "rabbitmq": private["rabbit_port"].default,
+    }
+    for service, _, container in rendered.workloads():
+        ports = [port["containerPort"] for port in container.get("ports", [])]
+        assert ports == ([expected[service]] if service in expected else [])
+        variables = rendered.variables(container)
+        for variable in ("POSTGRES_HOSTNAME", "RABBIT_HOSTNAME"):
+            if service in SETTINGS and variable in variables:
+                host = variables[variable]
+                assert int(variables[variable.replace("HOSTNAME", "PORT")]) == expected[host]
+        if "PRIVATE_API_URL" in variables:
+            assert variables["PRIVATE_API_URL"] == f"http://private-api:{expected['private-api']}"
+    named = {service: container["ports"] for service, _, container in rendered.workloads() if service in expected}
+    for service in rendered.of_kind("Service"):
+        (port,), (own,) = service["spec"]["ports"], named[service["metadata"]["name"]]
+        assert (port["port"], port["targetPort"]) == (own["containerPort"], own["name"])
+
+
+def test_selectors_match_exactly_their_own_pods(rendered: Rendered) -> None:
+    for resource in rendered.of_kind("Deployment", "StatefulSet", "DaemonSet"):
+        labels = resource["spec"]["template"]["metadata"]["labels"]
+        assert rendered.pods(resource["spec"]["selector"]["matchLabels"]) == [labels[NAME]]
+    for service in rendered.of_kind("Service"):
+        assert rendered.pods(service["spec"]["selector"]) == [service["metadata"]["name"]]
+    for budget in rendered.of_kind("PodDisruptionBudget"):
+        assert rendered.pods(budget["spec"]["selector"]["matchLabels"]) == [budget["metadata"]["name"]]
+
+
+def test_traffic_flows_only_along_the_walk_of_a_task(rendered: Rendered) -> None:
+    policies = rendered.of_kind("NetworkPolicy")
+    denial = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    assert denial in [policy["spec"] for policy in policies]
+    let_in: set[tuple[str, str, int]] = set()
+    let_out: set[tuple[str, str, int]] = set()
+    for policy in policies:
+        own = policy["spec"]["podSelector"].get("matchLabels")
+        for rule, direction, allowed in (("ingress", "from", let_in), ("egress", "to", let_out)):
+            for entry in policy["spec"].get(rule, []):
+                assert rule.capitalize() in policy["spec"]["policyTypes"]
+                peers = {name for peer in entry[direction] for name in _peers(rendered, peer)}
+                selves = set(rendered.pods(own)) if own else {"*"}
+                assert peers
+                assert selves
+                pairs = ((peer, self) if rule == "ingress" else (self, peer) for peer in peers for self in selves)
+                allowed.update((*pair, port["port"]) for pair in pairs for port in entry["ports"])
+    inside = {
+        ("public-api", "private-api", 8001),
+        ("job-consumer", "private-api", 8001),
+        ("job-consumer", "rabbitmq", 5672),
+        ("private-api", "rabbitmq", 5672),
+        ("private-api", "postgres", 5432),
+    }
+    assert let_in == inside | {("namespace ingress-nginx", "public-api", 8000)}
+    assert let_out == inside | {("*", "namespace kube-system", 53)}
+
+
+def _peers(rendered: Rendered, peer: Resource) -> list[str]:
+    if "namespaceSelector" in peer:
+        namespace = peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+        assert namespace in OUTSIDE_NAMESPACES
+        return [f"namespace {namespace}"]
+    return rendered.pods(peer["podSelector"]["matchLabels"])
+
+
+def test_the_ingress_leads_to_the_public_api_with_tls_and_never_repeats_a_request(rendered: Rendered) -> None:
+    (ingress,) = rendered.of_kind("Ingress")
+    spec, annotations = ingress["spec"], ingress["metadata"]["annotations"]
+    (rule,), (tls,) = spec["rules"], spec["tls"]
+    (path,) = rule["http"]["paths"]
+    backend = path["backend"]["service"]
+    ports = rendered.get("Service", backend["name"])["spec"]["ports"]
+    assert backend["name"] == "public-api"
+    assert backend["port"]["name"] in [port["name"] for port in ports]
+    assert tls["hosts"] == [rule["host"]]
+    assert tls["secretName"] in MADE_BY_THE_OPERATOR
+    prefix = "nginx.ingress.kubernetes.io/"
+    assert all(name.startswith(prefix) for name in annotations)
+    assert annotations[f"{prefix}proxy-body-size"] == "0"
+    assert annotations[f"{prefix}proxy-request-buffering"] == "off"
+    assert annotations[f"{prefix}proxy-next-upstream"] == "off"
+    assert not any("custom-http-errors" in name for name in annotations)
+
+
+def test_images_are_ours_or_official_ones_with_a_fixed_tag(rendered: Rendered) -> None:
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    for service, _, container in rendered.workloads():
+        assert container["image"] == FOREIGN_IMAGES.get(service, f"inference-server:{version}")
+        assert container["imagePullPolicy"] == "IfNotPresent"
+
+
+def test_every_container_has_limits_probes_and_the_least_rights(rendered: Rendered) -> None:
+    for service, pod, container in rendered.workloads():
+        assert set(container["resources"]["limits"]) == {"cpu", "memory"}
+        assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+        assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container)
+        assert pod["automountServiceAccountToken"] is False
+        # Links put variables such as PRIVATE_API_PORT=tcp://... into the environment.
+        assert pod["enableServiceLinks"] is False
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+        rights = container["securityContext"]
+        assert rights["readOnlyRootFilesystem"] is True
+        assert rights["allowPrivilegeEscalation"] is False
+        assert "privileged" not in rights
+        is_consumer = service == "job-consumer"
+        added = {"add": ["DAC_OVERRIDE", "FOWNER"]} if is_consumer else {}
+        assert rights["capabilities"] == {"drop": ["ALL"], **added}
+        assert pod["securityContext"]["runAsNonRoot"] is not is_consumer
+        assert (pod["securityContext"]["runAsUser"] == 0) is is_consumer
+        if service in SETTINGS and not is_consumer:
+            assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] == 10001
+        host_paths = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
+        assert host_paths == ({"/var/lib/inference-server", "/var/run/docker.sock"} if is_consumer else set())
+        pause = 5 if "lifecycle" in container else 0
+        assert pod["terminationGracePeriodSeconds"] == (30 if service in SETTINGS else 60) + pause
+
+
+def test_the_node_and_the_consumer_see_the_work_directory_under_one_path(rendered: Rendered) -> None:
+    for service, pod, container in rendered.workloads():
+        if service == "job-consumer":
+            paths = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
+            mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+            assert rendered.variables(container)["WORK_DIR"] == paths["work"] == mounts["work"]
+            assert paths["docker-socket"] == mounts["docker-socket"]
+            alive = rendered.variables(container)["ALIVE_FILE"]
+            probe = ["python", "-m", "contract.healthcheck", f"file:{alive}"]
+            assert all(
+                container[f"{name}Probe"]["exec"]["command"] == probe for name in ("startup", "readiness", "liveness")
+            )
+
+
+def test_each_gpu_of_a_node_has_one_consumer() -> None:
+    consumers = Rendered(render(KUBERNETES / "overlays/gpu")).of_kind("DaemonSet")
+    for index, consumer in enumerate(consumers):
+        pod = consumer["spec"]["template"]["spec"]
+        assert consumer["metadata"]["name"] == f"job-consumer-gpu-{index}"
+        assert consumer["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/instance"] == f"gpu-{index}"
+        assert pod["nodeSelector"] == {"inference-server/gpu": "true"}
+        if index:
+            affinity = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+            (term,) = affinity["nodeSelectorTerms"]
+            assert term["matchExpressions"] == [
+                {"key": "inference-server/gpus", "operator": "Gt", "values": [str(index)]}
+            ]
+    assert len(consumers) == 8
+
+
+@pytest.mark.parametrize(
+    ("instance", "uuids", "found"),
+    [
+        ("gpu-0", ["GPU-0a", "GPU-1b"], "GPU-0a"),
+        ("gpu-1", ["GPU-0a", "GPU-1b"], "GPU-1b"),
+        ("gpu-2", ["GPU-0a", "GPU-1b"], None),
+        ("gpu-0", ["GPU-????????-????"], None),
+        ("gpu-0", [], None),
+    ],
+)
+def test_a_gpu_consumer_finds_its_gpu_or_says_that_it_is_not_there(
+    tmp_path: Path, instance: str, uuids: list[str], found: str | None
+) -> None:
+    for number, uuid in enumerate(uuids):
+        folder = tmp_path / f"0000:{number:02x}:00.0"
+        folder.mkdir()
+        (folder / "information").write_text(f"Model: \t\t Some GPU\nGPU UUID: \t {uuid}\nVideo BIOS: \t 92.00\n")
+    (container,) = containers(render(KUBERNETES / "consumers/gpu/one-gpu")[0])
+    script = container["args"][0].replace("/proc/driver/nvidia/gpus", str(tmp_path))
+    assert "exec python -m job_consumer" in script
+    script = script.replace("exec python -m job_consumer", 'echo "$GPU_UUID"')
+    run = subprocess.run(
+        ["/bin/sh", "-c", script],
+        env={"INSTANCE": instance, "NODE_NAME": "node-a", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if found:
+        assert (run.returncode, run.stdout.strip()) == (0, found)
+    else:
+        assert run.returncode == 2
+        assert f"node node-a: its driver gives no UUID of GPU {instance[-1]}" in run.stderr
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """The files as an operator has them, with secrets."""
+    if shutil.which("kubectl") is None:
+        missing("no kubectl renders the kustomizations")
+    folder = tmp_path / "kubernetes"
+    shutil.copytree(KUBERNETES, folder, ignore=shutil.ignore_patterns("secrets", "site"))
+    (folder / "base/secrets").mkdir()
+    for name in ("service_token", "postgres_password", "rabbit_password", "rabbitmq.conf"):
+        (folder / "base/secrets" / name).touch()
+    return folder
+
+
+def kubectl_render(folder: Path) -> list[Resource]:
+    """With the plain names of what is generated."""
+    command = ["kubectl", "kustomize", str(folder)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for generated in re.findall(r"^kind: (?:ConfigMap|Secret)\nmetadata:\n  name: (\S+)$", text, re.MULTILINE):
+        text = re.sub(rf"\b{generated}\b", generated.rpartition("-")[0], text)
+    return list(yaml.safe_load_all(text))
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_kubectl_renders_what_this_check_reads(copied: Path, overlay: str) -> None:
+    folder = copied / "overlays" / overlay
+    ours, theirs = (
+        {(resource["kind"], resource["metadata"]["name"]): resource for resource in resources}
+        for resources in (render(folder), kubectl_render(folder))
+    )
+    assert theirs == ours
+
+
+def test_the_overlay_of_one_installation_in_the_guide_is_valid(copied: Path) -> None:
+    (example,) = re.findall(
+        r"```yaml\n# deploy/kubernetes/site/kustomization.yaml\n(.*?)```", GUIDE.read_text(), re.DOTALL
+    )
+    (copied / "site").mkdir()
+    (copied / "site/kustomization.yaml").write_text(example)
+    site = Rendered(kubectl_render(copied / "site"))
+    for resource in site:
+        kubernetes_validate.validate(resource, NEWEST, strict=True)
+    (ingress,) = site.of_kind("Ingress")
+    assert "example.org" not in str(ingress["spec"])
+    ours = [container for service, _, container in site.workloads() if service in SETTINGS]
+    assert all("/" in container["image"] for container in ours)
