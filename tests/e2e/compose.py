@@ -1,6 +1,7 @@
 """The whole stack as operators run it: docker-compose.yaml behind Traefik's TLS, in a folder and project of its own."""
 
 import functools
+import hashlib
 import os
 import secrets
 import shutil
@@ -13,7 +14,8 @@ from pathlib import Path
 from tests.e2e.systems import System, free_port, port_is_free, remove_leftovers
 
 ROOT = Path(__file__).parents[2]
-IMAGE = "inference-server:tests"
+# Of this checkout: another one that is tested at the same time must not swap the image under a running stack.
+IMAGE = f"inference-server:tests-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}"
 DOMAIN = "localhost"
 """It must resolve here, without any name server."""
 

@@ -1,0 +1,169 @@
+"""The Compose stack as an operator treats it: killed parts, resets, and what can be seen from outside."""
+
+import json
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.e2e.client import Door, door_of
+from tests.e2e.compose import Compose, compose_project
+from tests.e2e.images import echo_image, script_image
+from tests.e2e.systems import wait_for
+from tests.services import require_docker
+
+SERVICES = ("postgres", "rabbitmq", "private-api", "public-api", "traefik", "job-consumer")
+TASKS = 50
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Compose, str]]:
+    require_docker()
+    with compose_project(tmp_path_factory.mktemp("stack")) as (compose, url):
+        compose.run("up", "--detach", "--wait")
+        yield compose, url
+
+
+@pytest.fixture
+def compose(stack: tuple[Compose, str]) -> Compose:
+    return stack[0]
+
+
+@pytest.fixture
+def door(stack: tuple[Compose, str]) -> Iterator[Door]:
+    compose, url = stack
+    with door_of(url, str(compose.folder / "traefik/certs/server.crt")) as door:
+        yield door
+
+
+def submit_numbers(door: Door, count: int) -> dict[str, bytes]:
+    """Tasks by uid, each with a number of its own to echo."""
+    model = door.add_model(echo_image())
+    return {door.submit(model, {"n": str(n).encode()}): str(n).encode() for n in range(count)}
+
+
+@pytest.mark.timeout(900)
+def test_every_service_killed_in_turn_costs_no_task(compose: Compose, door: Door) -> None:
+    tasks = submit_numbers(door, TASKS)
+    for service in SERVICES:
+        compose.run("kill", "--signal", "KILL", service)
+        compose.run("up", "--detach", "--wait")
+    assert {uid: door.result(uid, seconds=240)["n"] for uid in tasks} == tasks
+    # Finished once: what ran again after a kill was refused its commit.
+    assert {door.status(uid)["status"] for uid in tasks} == {"finished"}
+
+
+@pytest.mark.timeout(600)
+def test_down_and_up_keeps_tasks_in_every_state(compose: Compose, door: Door) -> None:
+    echo, fails = door.add_model(echo_image()), door.add_model(script_image("exit 3"))
+    finished, failed = door.submit(echo, {"a": b"kept"}), door.submit(fails, {"a": b""})
+    door.ended(finished)
+    door.ended(failed)
+    running = door.submit(door.add_model(script_image("sleep 20; echo x > /output/x")), {"a": b""})
+    queued = door.submit(echo, {"b": b"later"})
+    cancelled = door.submit(echo, {"c": b""})
+    door.http.post(f"/api/tasks/{cancelled}/cancel")
+    door.wait_status(running, "running")
+    compose.run("down")
+    compose.run("up", "--detach", "--wait")
+    assert door.result(finished) == {"a": b"kept"}
+    assert door.ended(failed).json()["exit_code"] == 3
+    assert door.status(cancelled)["status"] == "cancelled"
+    assert door.result(running, seconds=120) == {"x": b"x\n"}
+    assert door.status(running)["attempt"] == 1, "the consumer came back to its container"
+    assert door.result(queued, seconds=60) == {"b": b"later"}
+
+
+def test_a_volume_prune_while_it_is_down_loses_nothing(compose: Compose, door: Door) -> None:
+    (uid,) = submit_numbers(door, 1)
+    door.ended(uid)
+    compose.run("down")
+    # Named volumes survive a prune; only those that nobody named go.
+    subprocess.run(
+        ["docker", "volume", "prune", "--force", "--filter", f"label!=com.docker.compose.project={compose.project}"],
+        check=True,
+        capture_output=True,
+    )
+    compose.run("up", "--detach", "--wait")
+    assert door.result(uid) == {"n": b"0"}
+
+
+def test_only_the_two_ports_of_the_front_answer(compose: Compose, door: Door) -> None:
+    published = set()
+    for service in SERVICES:
+        ports = inspect(compose, service)["NetworkSettings"]["Ports"] or {}
+        published |= {(service, port) for port, bindings in ports.items() if bindings}
+    assert published == {("traefik", "80/tcp"), ("traefik", "443/tcp")}
+    parts = urlsplit(door.url)
+    for port in (5432, 5672, 8000, 8001, 8082, 15672):
+        if port_is_docker(port, compose):
+            raise AssertionError(f"port {port} of the host leads into a container")
+    assert socket.create_connection((parts.hostname or "", parts.port or 443), 5).close() is None
+
+
+def test_http_redirects_to_https_and_old_tls_is_refused(compose: Compose, door: Door) -> None:
+    http_port = int(compose.variables["HTTP_PORT"])
+    with socket.create_connection(("localhost", http_port), 5) as plain:
+        plain.sendall(b"GET /docs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert b"\r\nLocation: https://localhost" in plain.recv(4096)
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
+    parts = urlsplit(door.url)
+    with socket.create_connection((parts.hostname or "", parts.port or 443), 5) as raw, pytest.raises(ssl.SSLError):
+        old.wrap_socket(raw, server_hostname=parts.hostname)
+
+
+def test_answers_carry_security_headers_and_the_docs_ask_no_outside_host(door: Door) -> None:
+    answer = door.http.get("/docs")
+    assert answer.headers["strict-transport-security"].startswith("max-age=31536000")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "http://" not in answer.text
+    assert "https://" not in answer.text
+
+
+def test_nothing_but_the_door_is_reachable_through_the_front(door: Door) -> None:
+    for path in ("/internal/claims", "/api/../internal/claims", "/ping", "/dashboard/", "/api/rawdata"):
+        assert door.http.get(path).status_code in (404, 405), path
+
+
+def test_no_container_shows_a_secret(compose: Compose) -> None:
+    secrets = [path.read_text().strip() for path in (compose.folder / "secrets").iterdir() if path.suffix != ".conf"]
+    assert len(secrets) >= 3
+    for service in SERVICES:
+        shown = json.dumps(inspect(compose, service))
+        assert not [secret for secret in secrets if secret in shown], service
+    assert not [secret for secret in secrets if secret in compose.run("logs", "--no-color")]
+
+
+def test_services_run_with_least_privilege(compose: Compose) -> None:
+    for service in SERVICES:
+        host = inspect(compose, service)["HostConfig"]
+        assert "ALL" in host["CapDrop"] or service == "rabbitmq", service
+        assert not host["Privileged"]
+        assert host["LogConfig"]["Config"].get("max-size"), service
+    for service in ("private-api", "public-api"):
+        details = inspect(compose, service)
+        assert details["Config"]["User"] == "10001:10001"
+        assert details["HostConfig"]["ReadonlyRootfs"] is True
+
+
+def inspect(compose: Compose, service: str) -> dict:  # type: ignore[type-arg]
+    done = subprocess.run(["docker", "inspect", compose.container(service)], capture_output=True, text=True, check=True)
+    details: dict = json.loads(done.stdout)[0]  # type: ignore[type-arg]
+    return details
+
+
+def port_is_docker(port: int, compose: Compose) -> bool:
+    """Whether a port of this host is one that the Engine forwards into the project."""
+    listed = compose.run("ps", "--format", "json")
+    return f'"PublishedPort":{port},' in listed.replace(" ", "")
+
+
+def test_the_door_waits_for_the_slowest_start(compose: Compose, door: Door) -> None:
+    compose.run("restart", "postgres")
+    wait_for(lambda: door.http.get("/readyz").status_code == 200, 60, compose.logs)
