@@ -28,7 +28,7 @@ check: setup ## Format, lint, types, architecture
 	$(VENV)/ruff format --check .
 	$(VENV)/ruff check .
 	$(VENV)/mypy
-	$(VENV)/pytest -q tests/unit/test_architecture.py
+	$(VENV)/pytest -q tests/unit/test_architecture.py tests/unit/test_kubernetes.py tests/unit/test_env_example.py
 
 format: setup ## Format the code
 	$(VENV)/ruff format .

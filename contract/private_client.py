@@ -13,6 +13,7 @@ from contract.schemas import (
     Assignment,
     ClaimRequest,
     Commit,
+    ConsumerRegistration,
     Failure,
     Heartbeat,
     HeartbeatReply,
@@ -34,6 +35,10 @@ class PrivateClient:
         self._http = httpx.Client(
             base_url=url, headers={"Authorization": f"Bearer {service_token}"}, timeout=TIMEOUT, trust_env=False
         )
+
+    def register(self, registration: ConsumerRegistration) -> None:
+        """Say that this consumer starts. Raises `Conflict` where another one has its GPU."""
+        self._call("POST", "/internal/consumers", json=registration.model_dump())
 
     def claim(self, request: ClaimRequest) -> Assignment | None:
         """Ask for a task."""

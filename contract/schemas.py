@@ -155,12 +155,17 @@ class TaskView(Message):
     output: ArchiveView | None = None
 
 
-class ClaimRequest(Message):
-    """A consumer asks for work."""
+class ConsumerRegistration(Message):
+    """A consumer says who it is and what it can run."""
 
     consumer: Annotated[str, Field(min_length=1, max_length=200)]
     gpu_uuid: str | None = None
     accepts_cpu_tasks: bool = True
+
+
+class ClaimRequest(ConsumerRegistration):
+    """A consumer asks for work."""
+
     uid: str | None = Field(None, description="The task the bell named; it goes first where it is claimable.")
 
 

@@ -1,5 +1,6 @@
 """`python -m job_consumer`: one consumer as a process of its own."""
 
+import logging
 import sys
 import threading
 
@@ -12,16 +13,29 @@ from job_consumer.container_spec import Limits
 from job_consumer.docker_engine import DockerEngine
 from job_consumer.service import run_consumer
 from job_consumer.settings import JobConsumerSettings
+from job_consumer.slots import SlotTaken, hold_slots
+
+logger = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Run until a signal. Returns the exit code: 2 for faulty settings."""
+    """Run until a signal. Returns the exit code: 2 for faulty settings, 3 where another consumer has our place."""
     try:
         settings = JobConsumerSettings.load()
     except SettingsError as error:
         print(f"job-consumer cannot start:\n{error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
         return 2
     configure_logging(settings.log_level, settings.log_format)
+    try:
+        with hold_slots(settings.work_dir, settings.consumer_name, settings.gpu_uuid):
+            _run(settings)
+    except SlotTaken as error:
+        logger.error("consumer=%s does not start: %s", settings.consumer_name, error)
+        return 3
+    return 0
+
+
+def _run(settings: JobConsumerSettings) -> None:
     stopping = stop_event()
     engine = DockerEngine(work_dir=settings.work_dir, work_volume=settings.work_volume)
     with RabbitMQBroker(settings.broker_url, queue_type=settings.rabbit_queue_type) as broker:
@@ -47,7 +61,6 @@ def main() -> int:
             alive_file=settings.alive_file,
         )
     engine.close()
-    return 0
 
 
 def _wake_at_stop(stopping: threading.Event, broker: Broker) -> None:

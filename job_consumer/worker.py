@@ -1,15 +1,16 @@
-"""The life of a consumer: adopt what an earlier process left, then hear a bell, claim, run, again."""
+"""The life of a consumer: register, adopt what an earlier process left, then hear a bell, claim, run, again."""
 
 import logging
 import random
 from collections.abc import Callable
 
 from contract.broker import CPU_QUEUE, GPU_QUEUE, Broker
-from contract.errors import InferenceError, ServiceUnavailable, StaleFence, TaskNotFound
-from contract.schemas import Assignment, ClaimRequest, Release
+from contract.errors import Conflict, InferenceError, ServiceUnavailable, StaleFence, TaskNotFound
+from contract.schemas import Assignment, ClaimRequest, ConsumerRegistration, Release
 from job_consumer.engine import EngineUnavailable, RunKey
 from job_consumer.host import Host
 from job_consumer.job import Job
+from job_consumer.slots import SlotTaken
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +30,24 @@ class Worker:
         self._queues = ([GPU_QUEUE] if host.gpu_uuid else []) + ([CPU_QUEUE] if accepts_cpu_tasks else [])
 
     def run(self) -> None:
-        """Adopt, then work until told to stop."""
+        """Register, adopt, then work until told to stop. Raises `SlotTaken`."""
+        self._until_it_works(self.register)
         self._until_it_works(self.adopt)
         # What was queued while nobody listened has no bell any more.
         self._until_it_works(lambda: self.work_off(self._claim(None)))
         logger.info("consumer=%s waits for work on %s", self._host.consumer, ", ".join(self._queues))
         while not self._host.stopping.is_set():
             self._until_it_works(self.step)
+
+    def register(self) -> None:
+        """Raises `SlotTaken` where a consumer that lives has our GPU, on whichever host."""
+        registration = ConsumerRegistration(
+            consumer=self._host.consumer, gpu_uuid=self._host.gpu_uuid, accepts_cpu_tasks=self._accepts_cpu_tasks
+        )
+        try:
+            self._host.api.register(registration)
+        except Conflict as error:
+            raise SlotTaken(error.detail) from error
 
     def step(self) -> None:
         """Wait for one bell, at most `POLL_S`; then run tasks until there is none left to claim."""
@@ -108,6 +120,8 @@ class Worker:
         while not self._host.stopping.is_set():
             try:
                 step()
+            except SlotTaken:
+                raise
             except (ServiceUnavailable, EngineUnavailable) as error:
                 logger.warning("consumer=%s cannot work right now: %s", self._host.consumer, error)
             except Exception:

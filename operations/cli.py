@@ -17,6 +17,7 @@ def describe() -> None:
 
 @app.command()
 def standalone(
+    *,
     data_dir: Annotated[Path, typer.Option(help="Where everything is kept.")] = Path("data"),
     host: Annotated[str, typer.Option(help="The address to listen on. There is no TLS here.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8000,

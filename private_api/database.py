@@ -56,6 +56,12 @@ class Database:
             yield session
             session.commit()
 
+    def serialize(self, session: Session, name: str) -> None:
+        """Wait until no other transaction that called this with the same name is open."""
+        # SQLite has one writer at a time anyway.
+        if not self.is_sqlite:
+            session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+
     def now(self, session: Session) -> datetime:
         """The database's clock: the only one that leases and deadlines are measured with."""
         if self.is_sqlite:

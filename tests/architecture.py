@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SERVICES = ("private_api", "public_api", "grpc_gateway", "job_consumer", "inference_client")
-PACKAGES = ("contract", *SERVICES, "standalone")
+TOOLS = ("standalone", "operations")
+"""They put services together: they may import all of them, and no service imports a tool."""
+PACKAGES = ("contract", *SERVICES, *TOOLS)
 MAX_LINES = 300
 
 # The layers of the private API from the bottom up: a module imports from its own layer and from those before it.
@@ -36,8 +38,8 @@ HOMES = {
     "uvicorn": r"contract/http_server\.py",
     "fastapi": r"contract/http_\w+\.py|(private_api|public_api|standalone)/",
     "starlette": r"contract/http_\w+\.py|(private_api|public_api|standalone)/",
-    "typer": r"(inference_client|standalone)/",
-    "rich": r"(inference_client|standalone)/",
+    "typer": r"(inference_client|standalone|operations)/",
+    "rich": r"(inference_client|standalone|operations)/",
 }
 ENVIRONMENT_HOME = "contract/settings.py"
 
@@ -103,8 +105,8 @@ def _imports(module: Module) -> Iterator[tuple[int, str]]:
 
 
 def _borders(module: Module) -> Iterator[tuple[int, str]]:
-    """A service imports `contract` and itself; `contract` itself; `standalone` everything, and nobody imports it."""
-    if module.package == "standalone":
+    """A service imports `contract` and itself, and `contract` itself alone."""
+    if module.package in TOOLS:
         return
     for line, name in _imports(module):
         package = name.partition(".")[0]

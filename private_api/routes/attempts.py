@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from contract.errors import StaleFence, TaskNotFound
+from contract.errors import Conflict, StaleFence, TaskNotFound
 from contract.http_errors import ZIP_ANSWER, ZIP_BODY, document_errors
 from contract.schemas import (
     UID_PATTERN,
@@ -13,6 +13,7 @@ from contract.schemas import (
     Assignment,
     ClaimRequest,
     Commit,
+    ConsumerRegistration,
     Failure,
     Heartbeat,
     HeartbeatReply,
@@ -22,6 +23,7 @@ from contract.schemas import (
 from private_api.routes.answers import ZipResponse
 from private_api.services import Services
 from private_api.tasks.claim import attempt_archive, beat_task, claim_task, show_assignment
+from private_api.tasks.consumers import register_consumer
 from private_api.tasks.read import Output
 from private_api.tasks.settle import check_holder, commit_output, fail_task, keep_output, release_task
 from private_api.uploads import receive_zip
@@ -37,6 +39,11 @@ def attempt_routes(services: Services) -> APIRouter:
     router = APIRouter(prefix="/internal", tags=["consumers"], responses=document_errors(StaleFence, TaskNotFound))
     database, store = services.database, services.store
     base = "/tasks/{uid}/attempts/{fence}"
+
+    @router.post("/consumers", responses=document_errors(Conflict))
+    def register(request: ConsumerRegistration) -> None:
+        """A consumer starts; refused where another one that lives has its GPU."""
+        register_consumer(database, request)
 
     @router.post("/claims")
     def claim(request: ClaimRequest) -> Assignment | None:

@@ -12,7 +12,8 @@ from contract.schemas import ArchiveView, Assignment, ClaimRequest, Heartbeat, H
 from contract.statuses import Phase, Status
 from private_api.database import Database
 from private_api.models import view_archive
-from private_api.tables import ArchiveRow, AttemptRow, ConsumerRow, TaskRow
+from private_api.tables import ArchiveRow, AttemptRow, TaskRow
+from private_api.tasks.consumers import note_consumer, note_seen
 from private_api.tasks.limits import LEASE, phase_limit
 from private_api.tasks.rows import check_fence, end_attempts, lock_task, logger, move_task, read_held_task
 
@@ -29,7 +30,7 @@ def claim_task(database: Database, request: ClaimRequest, sizes: SizeLimits) -> 
     """Give the consumer a task under a new fence: the one its bell named, else the best next it can run, else None."""
     with database.write() as session:
         now = database.now(session)
-        _note_consumer(session, request, now)
+        note_consumer(session, request, now)
         for candidates in _candidates(request, now):
             if (task_id := _take(session, candidates, request.consumer, now)) is not None:
                 row = session.get_one(TaskRow, task_id)
@@ -76,7 +77,7 @@ def beat_task(database: Database, uid: str, fence: int, beat: Heartbeat) -> Hear
         elif row.status == Status.QUEUED:
             move_task(row, Status.LEASED)
         row.phase = beat.phase
-        _note_seen(session, beat.consumer, now)
+        note_seen(session, beat.consumer, now)
         left = (row.deadline_at - now).total_seconds() if row.deadline_at else LEASE.total_seconds()
         return HeartbeatReply(cancel=row.cancel_at is not None, seconds_left=left)
 
@@ -148,17 +149,3 @@ def _assignment(session: Session, row: TaskRow, sizes: SizeLimits) -> Assignment
         input=task_input,
         model_archive=view_archive(version.archive),
     )
-
-
-def _note_consumer(session: Session, request: ClaimRequest, now: datetime) -> None:
-    row = session.get(ConsumerRow, request.consumer)
-    if row is None:
-        row = ConsumerRow(name=request.consumer, first_seen_at=now)
-        session.add(row)
-    row.gpu_uuid = request.gpu_uuid
-    row.accepts_cpu_tasks = request.accepts_cpu_tasks
-    row.seen_at = now
-
-
-def _note_seen(session: Session, consumer: str, now: datetime) -> None:
-    session.execute(update(ConsumerRow).where(ConsumerRow.name == consumer).values(seen_at=now))

@@ -82,6 +82,11 @@ class Process:
         """End it as a power cut would."""
         self.end(signal.SIGKILL)
 
+    def wait(self, seconds: float) -> int:
+        """Its exit code, once it ended by itself."""
+        assert self._process is not None, f"{self.name} is not running"
+        return self._process.wait(seconds)
+
     def output(self) -> str:
         """What it wrote."""
         return self.log.read_text() if self.log.exists() else ""

@@ -21,6 +21,7 @@ def test_the_packages_keep_the_rules_of_the_architecture() -> None:
         ("public_api/app.py", "from job_consumer.job import Job", "public_api imports job_consumer"),
         ("contract/errors.py", "from private_api.tables import Base", "contract imports private_api"),
         ("inference_client/cli.py", "import standalone", "inference_client imports standalone"),
+        ("job_consumer/host.py", "from operations import gpus", "job_consumer imports operations"),
         ("contract/errors.py", "from standalone.server import serve", "contract imports standalone"),
         ("private_api/tables.py", "from private_api.tasks.rows import x", "which lies above it"),
         ("private_api/tables.py", "from private_api import app", "which lies above it"),

@@ -41,6 +41,6 @@ def test_compose_hands_every_variable_of_the_file_on() -> None:
 
 def test_every_default_of_the_file_is_accepted() -> None:
     lines = re.findall(r"^([A-Z][A-Z0-9_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
-    secrets = {name: "0123456789abcdef" * 2 for name in ("SERVICE_TOKEN", "POSTGRES_PASSWORD", "RABBIT_PASSWORD")}
+    secrets = dict.fromkeys(("SERVICE_TOKEN", "POSTGRES_PASSWORD", "RABBIT_PASSWORD"), "0123456789abcdef" * 2)
     for settings in SETTINGS:
         settings.load({**dict(lines), **secrets})

@@ -1,0 +1,75 @@
+"""The certificate that Traefik shows: `openssl` reads it, and is needed to make one anyway."""
+
+import re
+import ssl
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from operations.findings import Finding, ok, problem, warning
+
+WARN_BELOW_S = 14 * 24 * 3600
+_DAY_S = 24 * 3600
+_NAME = "certificate"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What decides whether clients accept it. Times in seconds since the epoch."""
+
+    begins_s: float
+    ends_s: float
+    names: tuple[str, ...]
+
+
+def check_certificate(folder: Path, domain: str) -> Finding:
+    """Certificate and key in `folder`, for clients that call the server `domain`."""
+    certificate, key = folder / "server.crt", folder / "server.key"
+    make = f"put yours there, or make one with {folder}/generate_self_signed_certs {domain or 'DOMAIN'}"
+    for path in (certificate, key):
+        if not path.exists():
+            return problem(_NAME, f"there is no {path}", make)
+    try:
+        # Encrypted keys are of no use to Traefik: without an answer here OpenSSL would ask the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: "none")
+    except PermissionError:
+        return warning(_NAME, f"{certificate} or {key} is not readable for you", "run this as their owner")
+    except ssl.SSLError as error:
+        return problem(_NAME, f"{key} does not belong to {certificate}, or one is no PEM file: {error.reason}", make)
+    command = ["openssl", "x509", "-in", str(certificate), "-noout", "-startdate", "-enddate", "-ext", "subjectAltName"]
+    try:
+        printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):
+        return warning(_NAME, f"{certificate} cannot be read without openssl 1.1.1 or newer", "install openssl")
+    return judge_certificate(parse_certificate(printed), domain, time.time(), make)
+
+
+def parse_certificate(printed: str) -> Certificate:
+    """What `openssl x509` prints for `-startdate -enddate -ext subjectAltName`."""
+    times = dict(re.findall(r"^(notBefore|notAfter)=(.+)$", printed, re.MULTILINE))
+    names = re.findall(r"(?:DNS|IP Address):([^,\s]+)", printed)
+    return Certificate(
+        begins_s=ssl.cert_time_to_seconds(times["notBefore"]),
+        ends_s=ssl.cert_time_to_seconds(times["notAfter"]),
+        names=tuple(names),
+    )
+
+
+def judge_certificate(certificate: Certificate, domain: str, now_s: float, make: str) -> Finding:
+    """What to say about it at a moment."""
+    names = ", ".join(certificate.names) or "no name"
+    if certificate.ends_s <= now_s:
+        return problem(_NAME, f"expired {(now_s - certificate.ends_s) / _DAY_S:.0f} days ago", make)
+    if certificate.begins_s > now_s:
+        return problem(_NAME, "not valid yet", "see that this host's clock is right; otherwise " + make)
+    if not any(covers(name, domain) for name in certificate.names):
+        return problem(_NAME, f"for {names}, and not for PROXY_DOMAIN={domain}", make)
+    found = f"for {names}, valid for {(certificate.ends_s - now_s) / _DAY_S:.0f} days"
+    return warning(_NAME, found, "renew it: " + make) if certificate.ends_s - now_s < WARN_BELOW_S else ok(_NAME, found)
+
+
+def covers(name: str, domain: str) -> bool:
+    """Whether a name of a certificate stands for a domain. A star stands for one label, the first."""
+    name, domain = name.lower(), domain.lower()
+    return name == domain or (name.startswith("*.") and domain.partition(".")[2] == name[2:] != "")

@@ -1,0 +1,72 @@
+"""What was configured: .env and the secrets."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from contract.settings import Settings, SettingsError
+from job_consumer.settings import JobConsumerSettings
+from operations.findings import Finding, ok, problem, warning
+from operations.secrets import find_faults
+from private_api.settings import PrivateApiSettings
+from public_api.settings import PublicApiSettings
+
+SERVICES: tuple[type[Settings], ...] = (PrivateApiSettings, PublicApiSettings, JobConsumerSettings)
+SECRET_FILES = ("service_token", "postgres_password", "rabbit_password", "rabbitmq.conf")
+# Stands in for what Compose hands over as files; those have a check of their own.
+_STAND_IN = "0123456789abcdef"
+
+
+def read_variables(path: Path) -> dict[str, str]:
+    """The variables of a .env file as Compose reads them, without interpolation; none where there is no file."""
+    variables = {}
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        match = re.fullmatch(r"\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*?)\s*", line)
+        if match:
+            quoted = re.fullmatch(r"(['\"])(.*?)\1(?:\s+#.*)?", match[2])
+            variables[match[1]] = quoted[2] if quoted else re.sub(r"(^|\s+)#.*$", "", match[2])
+    return variables
+
+
+def check_variables(folder: Path, variables: Mapping[str, str]) -> list[Finding]:
+    """Whether the services would accept them, and whether each is one that somebody reads."""
+    if not (folder / ".env").is_file():
+        return [problem(".env", f"there is no {folder / '.env'}", "copy .env.example to .env and read through it")]
+    faults = variable_faults(variables)
+    if not variables.get("PROXY_DOMAIN"):
+        faults.append("PROXY_DOMAIN: is not set; it is the name clients use")
+    findings = [problem(".env", fault, "correct it in .env; .env.example explains each variable") for fault in faults]
+    example = folder / ".env.example"
+    known = set(re.findall(r"^#?([A-Z][A-Z0-9_]+)=", example.read_text(), re.MULTILINE)) if example.is_file() else set()
+    unknown = sorted(set(variables) - known) if known else []
+    if unknown:
+        findings.append(warning(".env", f"nobody reads {', '.join(unknown)}", "see .env.example for the names"))
+    return findings or [ok(".env", f"{sum(map(bool, variables.values()))} variables set, all of them accepted")]
+
+
+def variable_faults(variables: Mapping[str, str]) -> list[str]:
+    """What the services' own settings say, each fault once."""
+    faults: dict[str, None] = {}
+    for settings in SERVICES:
+        secrets = dict.fromkeys(("SERVICE_TOKEN", "POSTGRES_PASSWORD", "RABBIT_PASSWORD"), _STAND_IN)
+        try:
+            settings.load({**secrets, **{name: value for name, value in variables.items() if value}})
+        except SettingsError as error:
+            faults.update(dict.fromkeys(str(error).splitlines()))
+    return list(faults)
+
+
+def check_secrets(folder: Path) -> list[Finding]:
+    """The files that the services know each other by."""
+    missing = [name for name in SECRET_FILES if not (folder / name).exists()]
+    if missing:
+        return [problem("secrets", f"missing in {folder}: {', '.join(missing)}", "`make secrets` writes them, once")]
+    try:
+        faults = find_faults(folder)
+    except PermissionError as error:
+        return [warning("secrets", f"{error.filename} is not readable for you", "run this as the owner")]
+    if faults:
+        return [problem("secrets", fault, "remove the file and run `make secrets`") for fault in faults]
+    if folder.stat().st_mode & 0o077:
+        return [warning("secrets", f"other users of this host can enter {folder}", f"chmod 700 {folder}")]
+    return [ok("secrets", f"{len(SECRET_FILES)} files in {folder}")]

@@ -1,0 +1,110 @@
+"""The Docker Engine: what it is and how it is set up."""
+
+import subprocess
+
+from operations.engine_answers import EngineAnswers
+from operations.findings import Finding, ok, problem, warning
+from operations.versions import is_fixed, parse_version
+
+SAFE_ENGINE = (29, 5, 1)
+FIXED_RUNC = ((1, 4, 0), (1, 3, 3), (1, 2, 8))
+OLDEST_COMPOSE = (2, 24, 4)
+"""The first that knows `!override`."""
+_DAEMON_FILE = "/etc/docker/daemon.json"
+
+
+def check_engine(engine: EngineAnswers) -> list[Finding]:
+    """Everything the Engine's own answers tell."""
+    return [
+        check_version(engine),
+        check_runc(engine),
+        check_live_restore(engine),
+        check_storage(engine),
+        check_init(engine),
+        check_log_driver(engine),
+    ]
+
+
+def check_version(engine: EngineAnswers) -> Finding:
+    """Known holes of the Engine."""
+    name = "Docker Engine"
+    found = f"{engine.version['Version']} (API {engine.version['ApiVersion']})"
+    if parse_version(engine.version["Version"]) >= SAFE_ENGINE:
+        return ok(name, found)
+    return warning(
+        name,
+        f"{found}: older than 29.5.1, whose archive calls have a hole (CVE-2026-41567)",
+        "this server never uses these calls; other software here, `docker cp` included, should wait for an update",
+    )
+
+
+def check_runc(engine: EngineAnswers) -> Finding:
+    """Known escapes from containers."""
+    versions = {part["Name"]: part["Version"] for part in engine.version.get("Components") or []}
+    found = versions.get("runc", "")
+    if not parse_version(found):
+        return warning("runc", "the Engine does not tell its version", "see that it is 1.2.8, 1.3.3, 1.4.0 or newer")
+    if is_fixed(parse_version(found), FIXED_RUNC):
+        return ok("runc", found)
+    return warning(
+        "runc",
+        f"{found}: without the fixes of CVE-2025-31133, -52565 and -52881, unless the distribution added them",
+        "update to 1.2.8, 1.3.3, 1.4.0 or newer: models are foreign code",
+    )
+
+
+def check_live_restore(engine: EngineAnswers) -> Finding:
+    """Whether running models survive an update of the Engine."""
+    name = "live-restore"
+    if engine.info.get("LiveRestoreEnabled"):
+        return ok(name, "on")
+    if engine.info.get("Swarm", {}).get("LocalNodeState") == "active":
+        return ok(name, "off: Swarm excludes it; a restart of the Engine repeats the tasks that run")
+    return warning(
+        name,
+        "off: a restart of the Engine ends the models that run, and their tasks are repeated",
+        f'"live-restore": true in {_DAEMON_FILE}, then `systemctl reload docker`',
+    )
+
+
+def check_storage(engine: EngineAnswers) -> Finding:
+    """Whether images share their layers on disk."""
+    driver = engine.info.get("Driver", "unknown")
+    if driver in ("vfs", "devicemapper", "aufs"):
+        return warning("storage driver", f"{driver}: slow, and large on disk", f"overlay2 in {_DAEMON_FILE}")
+    return ok("storage driver", driver)
+
+
+def check_init(engine: EngineAnswers) -> Finding:
+    """Whether models are ended politely."""
+    if engine.info.get("InitCommit", {}).get("ID") != "N/A":
+        return ok("docker-init", "present")
+    return warning(
+        "docker-init", "missing: models that ignore TERM are killed after their grace", "install tini or docker-init"
+    )
+
+
+def check_log_driver(engine: EngineAnswers) -> Finding:
+    """Whether the log of a run can be read back, with a limit on its size."""
+    drivers = engine.info.get("Plugins", {}).get("Log") or []
+    found = f"json-file for the server and its models; {engine.info.get('LoggingDriver', 'unknown')} for others"
+    if "json-file" in drivers:
+        return ok("log driver", found)
+    return problem("log driver", "the Engine offers no json-file", "an Engine with the json-file log driver is needed")
+
+
+def check_compose() -> Finding:
+    """Whether the Compose files can be read."""
+    advice = "install the Compose plugin 2.24.4 or newer: https://docs.docker.com/compose/install/"
+    for command in (["docker", "compose"], ["docker-compose"]):
+        try:
+            done = subprocess.run(
+                [*command, "version", "--short"], capture_output=True, text=True, check=False, timeout=30
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        version = parse_version(done.stdout)
+        if done.returncode == 0 and version:
+            found = f"{done.stdout.strip()} (`{' '.join(command)}`)"
+            return ok("Compose", found) if version >= OLDEST_COMPOSE else problem("Compose", found, advice)
+    return problem("Compose", "neither `docker compose` nor `docker-compose` runs", advice)

@@ -1,0 +1,67 @@
+"""`inference-server doctor`: every check of a host, and the table of what they found."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from contract.settings import environment
+from operations.checks.certificate import check_certificate
+from operations.checks.configuration import check_secrets, check_variables, read_variables
+from operations.checks.engine import check_compose, check_engine
+from operations.checks.gpu import check_gpus
+from operations.checks.host import check_clock, check_disks, check_ports
+from operations.checks.software import FIXED_LIBRARIES, check_library, check_python
+from operations.engine_answers import EngineAnswers, EngineSilentError, ask_engine
+from operations.findings import Finding, Level, problem
+
+_COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
+
+
+def examine(folder: Path) -> list[Finding]:
+    """Check this host for the server whose docker-compose.yaml, .env, secrets and certificate are in `folder`."""
+    variables = read_variables(folder / ".env")
+    engine, findings = _find_engine(variables)
+    return [
+        *findings,
+        check_compose(),
+        *check_gpus(folder, variables),
+        *check_ports(variables, engine),
+        *check_disks(variables, engine),
+        check_clock(engine),
+        *check_variables(folder, variables),
+        *check_secrets(folder / "secrets"),
+        check_certificate(folder / "traefik" / "certs", variables.get("PROXY_DOMAIN", "")),
+        check_python(),
+        *(check_library(name) for name in FIXED_LIBRARIES),
+    ]
+
+
+def _find_engine(variables: Mapping[str, str]) -> tuple[EngineAnswers | None, list[Finding]]:
+    # As the consumer finds it: Compose mounts the socket, standalone goes by DOCKER_HOST.
+    address = variables.get("DOCKER_SOCKET") or environment().get("DOCKER_HOST") or "/var/run/docker.sock"
+    try:
+        engine = ask_engine(address)
+    except EngineSilentError as error:
+        advice = "start it, or run this as a user who may use it (root, or one of the group docker)"
+        return None, [problem("Docker Engine", str(error), advice)]
+    return engine, check_engine(engine)
+
+
+def show(findings: Sequence[Finding], *, as_json: bool) -> None:
+    """Print what was found, and how many problems there are."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))  # noqa: T201
+        return
+    table = Table("check", "", "found", "what to do", expand=False)
+    for finding in findings:
+        level = Text(finding.level, style=_COLOURS[finding.level])
+        table.add_row(finding.check, level, Text(finding.found), Text(finding.advice))
+    console = Console()
+    console.print(table)
+    counts = {level: sum(finding.level is level for finding in findings) for level in Level}
+    console.print(f"{counts[Level.PROBLEM]} problems, {counts[Level.WARNING]} warnings")

@@ -1,0 +1,146 @@
+"""What the private API does when a client, the database or the broker goes away in the middle of something."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from sqlalchemy import func, select
+
+from contract.broker import CPU_QUEUE
+from contract.memory_broker import InMemoryBroker
+from contract.schemas import ClaimRequest
+from private_api.database import Database
+from private_api.tables import TaskRow
+from tests.running_api import RunningApi, run_private_api
+from tests.tcp_proxy import Mode, TcpProxy
+from tests.zips import make_zip
+
+SUBMIT = "/api/tasks/?human_readable_id=echo"
+ZIP = {"Content-Type": "application/zip"}
+DEADLINE_S = 15
+
+
+def register(http: httpx.Client) -> None:
+    http.post("/api/models/?human_readable_id=echo&container_tag=echo:1").raise_for_status()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    ends_at = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < ends_at, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def count_tasks(url: str) -> int:
+    database = Database(url)
+    try:
+        with database.read() as session:
+            return session.scalar(select(func.count()).select_from(TaskRow)) or 0
+    finally:
+        database.close()
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["with a length", "chunked"])
+def test_a_client_that_disappears_in_mid_upload_leaves_nothing(private_api: RunningApi, chunked: bool) -> None:
+    data = make_zip({"a": bytes(range(256)) * 1024}, method=0)
+    parts = urlsplit(private_api.url)
+    with private_api.client() as http:
+        register(http)
+    length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(data)}"
+    head = f"Authorization: Bearer {private_api.token}\r\nContent-Type: application/zip\r\n{length}\r\n\r\n"
+    for sent in (0, 1, len(data) // 2, len(data) - 1, *([len(data)] if chunked else [])):
+        body = (f"{sent:x}\r\n".encode() + data[:sent] + b"\r\n" if sent else b"") if chunked else data[:sent]
+        with socket.create_connection((parts.hostname, parts.port)) as connection:
+            connection.sendall(f"POST {SUBMIT} HTTP/1.1\r\nHost: x\r\n{head}".encode() + body)
+            # The upload has begun on the server before the client goes.
+            wait_until(lambda: private_api.files() != [])
+        wait_until(lambda: private_api.files() == [])
+    assert count_tasks(private_api.database_url) == 0
+
+
+@pytest.fixture
+def proxy(postgres_url: str) -> Iterator[TcpProxy]:
+    with TcpProxy(postgres_url, 5432) as proxy:
+        yield proxy
+
+
+def test_while_the_database_is_away_the_answer_is_503_and_everything_is_there_afterwards(
+    proxy: TcpProxy, postgres_url: str, tmp_path: Path
+) -> None:
+    with run_private_api(proxy.url, tmp_path) as api, api.client() as http, api.consumer() as consumer:
+        register(http)
+        uid = http.post(SUBMIT, content=make_zip(), headers=ZIP).json()
+        held = consumer.claim(ClaimRequest(consumer="ada"))
+        assert held is not None
+        for mode in (Mode.REFUSE, Mode.RESET):
+            proxy.set_mode(mode)
+            key = {"Idempotency-Key": mode.value}
+            away = [
+                http.get(f"/api/tasks/{uid}"),
+                http.get(f"/api/tasks/{uid}?wait=5"),
+                http.get(f"/api/tasks/{uid}/status"),
+                http.get("/api/models/echo"),
+                http.delete(f"/api/tasks/{uid}"),
+                http.post(SUBMIT, content=make_zip(), headers={**ZIP, **key}),
+                http.post("/internal/claims", json={"consumer": "ada"}),
+                http.get("/readyz"),
+            ]
+            for answer in away:
+                assert (answer.status_code, answer.json()["error"]) == (503, "ServiceUnavailable")
+                assert int(answer.headers["retry-after"]) > 0
+                assert "psycopg2" not in answer.text
+            assert http.get("/healthz").status_code == 200
+            proxy.set_mode(Mode.PASS)
+            wait_until(lambda: http.get("/readyz").status_code == 200)
+            assert http.get(f"/api/tasks/{uid}/status").json()["status"] == "leased"
+            uids = {http.post(SUBMIT, content=make_zip(), headers={**ZIP, **key}).json() for _ in range(2)}
+            assert len(uids) == 1
+        assert consumer.show(held.uid, held.fence) == held
+        assert count_tasks(postgres_url) == 3
+
+
+def test_a_wait_that_the_database_interrupts_answers_503_and_not_that_the_task_is_gone(
+    proxy: TcpProxy, tmp_path: Path
+) -> None:
+    with run_private_api(proxy.url, tmp_path) as api, api.client() as http:
+        register(http)
+        uid = http.post(SUBMIT, content=make_zip(), headers=ZIP).json()
+        with api.client() as waiting, waiting.stream("GET", f"/api/tasks/{uid}/logs?follow=true") as followed:
+            proxy.set_mode(Mode.REFUSE)
+            assert http.get(f"/api/tasks/{uid}?wait=20").status_code == 503
+            followed.close()
+
+
+def test_a_submission_is_answered_as_ever_while_the_broker_is_away(database_url: str, tmp_path: Path) -> None:
+    with InMemoryBroker() as gone:
+        pass
+    with run_private_api(database_url, tmp_path, broker=gone) as api, api.client() as http:
+        register(http)
+        uid = http.post(SUBMIT, content=make_zip(), headers=ZIP).json()
+        ready = http.get("/readyz")
+        assert (ready.status_code, ready.json()["database"]) == (200, "ready")
+        assert ready.json()["broker"].startswith("away")
+        with api.consumer() as consumer:
+            held = consumer.claim(ClaimRequest(consumer="ada"))
+        assert held is not None
+        assert held.uid == uid
+        waiting = http.post(SUBMIT, content=make_zip(), headers=ZIP).json()
+    # A broker that is back hears of every task that still waits.
+    with run_private_api(database_url, tmp_path) as api:
+        delivery = api.broker.receive([CPU_QUEUE], DEADLINE_S)
+        assert delivery is not None
+        assert delivery.uid == waiting
+        assert api.broker.receive([CPU_QUEUE], 0) is None
+
+
+def test_a_bell_rings_as_soon_as_a_task_is_submitted(private_api: RunningApi) -> None:
+    with private_api.client() as http:
+        register(http)
+        uid = http.post(SUBMIT, content=make_zip(), headers=ZIP).json()
+    delivery = private_api.broker.receive([CPU_QUEUE], DEADLINE_S)
+    assert delivery is not None
+    assert delivery.uid == uid
