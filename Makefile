@@ -28,7 +28,8 @@ check: setup ## Format, lint, types, architecture
 	$(VENV)/ruff format --check .
 	$(VENV)/ruff check .
 	$(VENV)/mypy
-	$(VENV)/pytest -q tests/unit/test_architecture.py tests/unit/test_kubernetes.py tests/unit/test_env_example.py
+	$(VENV)/pytest -q tests/unit/test_architecture.py tests/unit/test_kubernetes.py tests/unit/test_env_example.py \
+		tests/unit/test_stack_file.py
 
 format: setup ## Format the code
 	$(VENV)/ruff format .

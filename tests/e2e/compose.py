@@ -94,15 +94,20 @@ def build_image() -> str:
     return IMAGE
 
 
-@contextmanager
-def compose_project(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[tuple[Compose, str]]:
-    """A project with everything made that `up` needs; yields it and its URL. Nothing runs yet."""
-    shutil.copy(ROOT / "docker-compose.yaml", folder)
+def make_files(folder: Path) -> None:
+    """What Compose and Swarm hand to containers as files: Traefik's configuration, a certificate, secrets."""
     shutil.copytree(ROOT / "traefik", folder / "traefik")
     for made in ("server.key", "server.crt"):
         (folder / "traefik/certs" / made).unlink(missing_ok=True)
     subprocess.run([str(folder / "traefik/certs/generate_self_signed_certs"), DOMAIN], check=True, capture_output=True)
     subprocess.run([sys.executable, "-m", "operations.secrets", "--dir", str(folder / "secrets")], cwd=ROOT, check=True)
+
+
+@contextmanager
+def compose_project(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[tuple[Compose, str]]:
+    """A project with everything made that `up` needs; yields it and its URL. Nothing runs yet."""
+    shutil.copy(ROOT / "docker-compose.yaml", folder)
+    make_files(folder)
     # The real ports where this machine has them to spare.
     https, http = (443, 80) if port_is_free(443) and port_is_free(80) else (free_port(), free_port())
     compose = Compose(

@@ -111,7 +111,7 @@ class System:
 
     def wait_ready(self) -> None:
         """Until the door answers that everything is ready."""
-        wait_for(lambda: _is_ready(self.url, self.verify), START_S, self.logs)
+        wait_for(lambda: is_ready(self.url, self.verify), START_S, self.logs)
 
     def logs(self) -> str:
         """The end of every service's output."""
@@ -278,7 +278,8 @@ def _rabbit(port: int | None) -> dict[str, str]:
     }
 
 
-def _is_ready(url: str, verify: str | bool) -> bool:
+def is_ready(url: str, verify: str | bool) -> bool:
+    """Whether the door answers that everything is ready."""
     try:
         return httpx.get(f"{url}/readyz", timeout=5, trust_env=False, verify=trust(verify)).status_code == 200
     except httpx.TransportError:

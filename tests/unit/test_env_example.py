@@ -9,12 +9,14 @@ from public_api.settings import PublicApiSettings
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = (PrivateApiSettings, PublicApiSettings, JobConsumerSettings)
-# Read by Compose alone: no service sees them.
-COMPOSE_ONLY = {
+# Read by Compose or Swarm alone: no service sees them.
+DEPLOYMENT_ONLY = {
     "COMPOSE_FILE",
     "COMPOSE_PROFILES",
     "COMPOSE_PROJECT_NAME",
+    "CONFIG_VERSION",
     "DOCKER_SOCKET",
+    "GPU_COUNT",
     "HTTPS_PORT",
     "HTTP_PORT",
     "INFERENCE_SERVER_IMAGE",
@@ -28,7 +30,7 @@ def documented() -> set[str]:
 
 def test_every_variable_of_every_service_is_documented_and_no_other() -> None:
     read = {field.upper() for settings in SETTINGS for field in settings.model_fields}
-    assert documented() == read | COMPOSE_ONLY
+    assert documented() == read | DEPLOYMENT_ONLY
 
 
 def test_compose_hands_every_variable_of_the_file_on() -> None:

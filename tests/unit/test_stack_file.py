@@ -1,0 +1,43 @@
+"""stack.yaml says what docker-compose.yaml says, in Swarm's words."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# A name of its own per host, a GPU from Swarm, and a stack's name on the command line.
+COMPOSE_ONLY = {"COMPOSE_PROJECT_NAME", "CONSUMER_NAME", "GPU_UUID"}
+STACK_ONLY = {"CONFIG_VERSION", "GPU_COUNT", "WORK_VOLUME"}
+
+
+def variables(name: str) -> set[str]:
+    return set(re.findall(r"\$\{([A-Z_]+)", (ROOT / name).read_text()))
+
+
+def images(name: str) -> set[str]:
+    return set(re.findall(r"^ +image: (\S+)", (ROOT / name).read_text(), re.MULTILINE))
+
+
+def test_swarm_hands_on_the_variables_that_compose_hands_on() -> None:
+    assert variables("docker-compose.yaml") - COMPOSE_ONLY == variables("stack.yaml") - STACK_ONLY
+
+
+def test_swarm_runs_the_images_that_compose_runs() -> None:
+    assert images("docker-compose.yaml") == images("stack.yaml")
+
+
+def test_docker_accepts_the_stack() -> None:
+    if shutil.which("docker") is None:
+        pytest.skip("there is no docker command")
+    # Docker's command before version 23 cannot say it.
+    known = subprocess.run(["docker", "stack", "--help"], capture_output=True, text=True, check=False).stdout
+    if not re.search(r"^ +config ", known, re.MULTILINE):
+        pytest.skip("this docker command does not know `stack config`")
+    command = ["docker", "stack", "config", "--compose-file", "stack.yaml"]
+    environment = {**os.environ, "PROXY_DOMAIN": "localhost"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
