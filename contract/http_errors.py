@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from contract.errors import InferenceError, InvalidRequest, RouteNotFound
+from contract.errors import InferenceError, InvalidRequest, RouteNotFound, Unauthenticated
 from contract.logging import request_id
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 def render_error(error: InferenceError) -> JSONResponse:
     """The answer for an error of the tree."""
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="InferenceServer"'
     return JSONResponse(error.to_body(), error.http_status, headers)
 
 

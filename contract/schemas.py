@@ -102,7 +102,9 @@ class ListQuery(Query):
     """The query of a list: keyset pages."""
 
     limit: Annotated[int, Field(ge=1, le=500, description="At most so many.")] = 100
-    after: Annotated[str | None, Field(max_length=128, description="The last id of the page before.")] = None
+    after: Annotated[
+        str | None, Field(max_length=128, description="The last id, of tasks the last uid, of the page before.")
+    ] = None
 
 
 class ArchiveView(Message):
@@ -133,6 +135,7 @@ class TaskView(Message):
     """A task as its owner sees it."""
 
     uid: str
+    owner: str | None = Field(None, description="Whose key submitted it; null where none was given.")
     human_readable_id: str
     model_version: int
     status: Status

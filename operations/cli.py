@@ -5,9 +5,14 @@ from typing import Annotated, Literal
 
 import typer
 
+from operations.keys import app as keys_app
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 EngineName = Literal["auto", "docker", "process"]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+app.add_typer(keys_app, name="keys")
 
 
 @app.callback()
@@ -23,6 +28,7 @@ def standalone(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8000,
     engine: Annotated[EngineName, typer.Option(help="auto: Docker where it answers, else processes.")] = "auto",
     gpu_uuid: Annotated[str | None, typer.Option(help="The GPU that tasks with use_gpu get.")] = None,
+    require_api_key: Annotated[bool, typer.Option(help="Every call needs a key; `keys create` makes them.")] = False,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
 ) -> None:
     """Run every service in this process, until Ctrl-C. Queued and running tasks survive a restart."""
@@ -33,7 +39,9 @@ def standalone(
 
     configure_logging(log_level, "text")
     stopping = stop_event()
-    options = Options(data_dir=data_dir, host=host, port=port, engine=engine, gpu_uuid=gpu_uuid)
+    options = Options(
+        data_dir=data_dir, host=host, port=port, engine=engine, gpu_uuid=gpu_uuid, require_api_key=require_api_key
+    )
     try:
         with standalone_server(options) as server:
             typer.echo(f"InferenceServer is ready at {server.url} ({server.engine}); docs at {server.url}/docs")

@@ -7,6 +7,7 @@ from fastapi import Depends, FastAPI, Request
 from contract.errors import Unauthenticated
 from contract.http_docs import install_docs
 from contract.http_errors import RequestIdMiddleware, document_errors, install_error_handlers
+from private_api.routes.access import caller_resolver
 from private_api.routes.attempts import attempt_routes
 from private_api.routes.health import health_routes
 from private_api.routes.models import model_routes
@@ -26,8 +27,11 @@ def create_app(services: Services, *, service_token: str) -> FastAPI:
         if not hmac.compare_digest(given.encode(), f"Bearer {service_token}".encode()):
             raise Unauthenticated("the private API wants the service token: Authorization: Bearer <SERVICE_TOKEN>")
 
-    guarded = [Depends(check_token)]
     app.include_router(health_routes(services))
-    for router in (model_routes(services), task_routes(services), attempt_routes(services)):
-        app.include_router(router, dependencies=guarded, responses=document_errors(Unauthenticated))
+    for_doors = [Depends(check_token), Depends(caller_resolver(services.database))]
+    for router in (model_routes(services), task_routes(services)):
+        app.include_router(router, dependencies=for_doors, responses=document_errors(Unauthenticated))
+    app.include_router(
+        attempt_routes(services), dependencies=[Depends(check_token)], responses=document_errors(Unauthenticated)
+    )
     return app

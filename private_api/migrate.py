@@ -31,8 +31,8 @@ def upgrade_when_reachable(database: Database) -> None:
             return
 
 
-def upgrade(database: Database) -> None:
-    """Migrate to the newest revision. Others that start meanwhile wait for it."""
+def upgrade(database: Database, revision: str = "head") -> None:
+    """Migrate to a revision, by default the newest. Others that start meanwhile wait for it."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with database.engine.connect() as lock, database.engine.connect() as connection:
@@ -46,7 +46,7 @@ def upgrade(database: Database) -> None:
             connection.commit()
         config.attributes["connection"] = connection.execution_options(writes=True)
         try:
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
             connection.commit()
         finally:
             connection.invalidate()

@@ -8,13 +8,13 @@ from urllib.parse import quote, unquote, urlsplit
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from contract.secret_rules import is_well_known
-from contract.settings import BrokerSettings, Duration, Secret, check_secret, is_loopback
+from contract.settings import BrokerSettings, Duration, Secret, Settings, check_secret, is_loopback
 
 GIB = 1024**3
 
 
-class PrivateApiSettings(BrokerSettings):
-    """Read once in `__main__`."""
+class DatabaseSettings(Settings):
+    """Where the database is."""
 
     database_url: SecretStr | None = Field(None, description="Takes the place of the POSTGRES variables.")
     postgres_hostname: str = "postgres"
@@ -22,15 +22,6 @@ class PrivateApiSettings(BrokerSettings):
     postgres_user: str = "inference"
     postgres_db: str = "inference"
     postgres_password: Annotated[SecretStr, Field(validate_default=True)] = SecretStr("")
-    service_token: Secret = Field(SecretStr(""), description="What the other services prove themselves with.")
-    data_dir: Path = Path("/data")
-    private_api_host: str = "0.0.0.0"  # noqa: S104 - inside its container; no port of it is published
-    private_api_port: Annotated[int, Field(ge=1, le=65535)] = 8001
-    max_upload_bytes: Annotated[int, Field(gt=0)] = 32 * GIB
-    max_unpacked_bytes: Annotated[int, Field(gt=0)] = 128 * GIB
-    max_output_bytes: Annotated[int, Field(gt=0)] = 32 * GIB
-    keep_finished_for: Duration = timedelta(days=30)
-    unschedulable_after: Duration = timedelta(hours=24)
 
     @field_validator("database_url")
     @classmethod
@@ -57,3 +48,17 @@ class PrivateApiSettings(BrokerSettings):
         return (
             f"postgresql+psycopg2://{user}:{password}@{self.postgres_hostname}:{self.postgres_port}/{self.postgres_db}"
         )
+
+
+class PrivateApiSettings(BrokerSettings, DatabaseSettings):
+    """Read once in `__main__`."""
+
+    service_token: Secret = Field(SecretStr(""), description="What the other services prove themselves with.")
+    data_dir: Path = Path("/data")
+    private_api_host: str = "0.0.0.0"  # noqa: S104 - inside its container; no port of it is published
+    private_api_port: Annotated[int, Field(ge=1, le=65535)] = 8001
+    max_upload_bytes: Annotated[int, Field(gt=0)] = 32 * GIB
+    max_unpacked_bytes: Annotated[int, Field(gt=0)] = 128 * GIB
+    max_output_bytes: Annotated[int, Field(gt=0)] = 32 * GIB
+    keep_finished_for: Duration = timedelta(days=30)
+    unschedulable_after: Duration = timedelta(hours=24)

@@ -90,7 +90,12 @@ class TaskRow(Base):
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     uid: Mapped[str] = mapped_column(String(64), unique=True)
+    owner: Mapped[str | None] = mapped_column(String(128))
+    """Whose key submitted it. NULL where none was given: such a task is open to whoever knows its uid."""
     idempotency_key: Mapped[str | None] = mapped_column(String(255), unique=True)
+    """Of a task without an owner."""
+    owner_idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    """Of a task with an owner: each owner has keys of its own."""
     model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
     use_gpu: Mapped[bool]
     """Copied from the model's version: the claim's index needs it here."""
@@ -172,6 +177,23 @@ class EventRow(Base):
     new_status: Mapped[str] = mapped_column(String(16))
     fence: Mapped[int] = mapped_column(BigInteger)
     reason: Mapped[str | None] = mapped_column(String(32))
+
+
+class ApiKeyRow(Base):
+    """A key that was made; it stays when it is revoked. Of its secret only the SHA-256 is here."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    """The public part of the key."""
+    secret_sha256: Mapped[str] = mapped_column(String(64))
+    owner: Mapped[str] = mapped_column(String(128))
+    scopes: Mapped[str] = mapped_column(String(255))
+    """Words of `contract.access.Scope`, with blanks between them."""
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    expires_at: Mapped[datetime | None] = mapped_column(Instant)
+    revoked_at: Mapped[datetime | None] = mapped_column(Instant)
+    last_used_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
 class HeartbeatRow(Base):

@@ -2,6 +2,7 @@
 
 import sys
 
+from contract.access import DoorPolicy
 from contract.http_server import serve
 from contract.logging import configure_logging
 from contract.settings import SettingsError
@@ -20,7 +21,7 @@ def main() -> int:
     app = create_app(
         private_url=settings.private_api_url,
         service_token=settings.service_token.get_secret_value(),
-        allow_post_model=settings.allow_public_post_model,
+        policy=DoorPolicy(requires_key=settings.require_api_key, opens_models=settings.allow_public_post_model),
     )
     serve(app, settings.public_api_host, settings.public_api_port)
     return 0

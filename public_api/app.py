@@ -1,29 +1,32 @@
 """The public API as an ASGI app."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse
 
-from contract.errors import InferenceError, InvalidRequest, ServiceUnavailable
+from contract.access import DoorPolicy
+from contract.errors import InferenceError, InvalidRequest, ServiceUnavailable, Unauthenticated
 from contract.http_docs import install_docs
 from contract.http_errors import RequestIdMiddleware, document_errors, install_error_handlers
 from public_api.relay import Relay
 from public_api.routes.health import health_routes
 from public_api.routes.models import model_routes
+from public_api.routes.parameters import KEY_SCHEMES
 from public_api.routes.tasks import task_routes
 
+logger = logging.getLogger(__name__)
 
-def create_app(*, private_url: str, service_token: str, allow_post_model: bool) -> FastAPI:
-    """The door before the private API at `private_url`, which is plain HTTP.
 
-    `allow_post_model` lets anybody register models.
-    """
-    relay = Relay(private_url, service_token)
+def create_app(*, private_url: str, service_token: str, policy: DoorPolicy) -> FastAPI:
+    """The door before the private API at `private_url`, which is plain HTTP."""
+    relay = Relay(private_url, service_token, policy)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        _warn_of_open_mode(policy)
         yield
         await relay.close()
 
@@ -45,6 +48,17 @@ def create_app(*, private_url: str, service_token: str, allow_post_model: bool) 
         return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
 
     app.include_router(health_routes(relay))
-    for router in (model_routes(relay, allow_post_model), task_routes(relay, allow_post_model)):
-        app.include_router(router, responses=document_errors(InvalidRequest, ServiceUnavailable, InferenceError))
+    errors = document_errors(Unauthenticated, InvalidRequest, ServiceUnavailable, InferenceError)
+    for router in (model_routes(relay), task_routes(relay)):
+        app.include_router(router, dependencies=KEY_SCHEMES, responses=errors)
     return app
+
+
+def _warn_of_open_mode(policy: DoorPolicy) -> None:
+    if policy.requires_key:
+        return
+    logger.warning(
+        "open mode: no key is asked for. Whoever reaches this port may submit tasks%s, and whoever knows the uid of a "
+        "task that was submitted without a key may read, cancel and delete it; REQUIRE_API_KEY=1 asks for keys",
+        " and register models" if policy.opens_models else "",
+    )

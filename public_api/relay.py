@@ -15,6 +15,7 @@ from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
+from contract.access import CALLER_KEY_HEADER, DOOR_POLICY_HEADER, DoorPolicy
 from contract.errors import ServiceUnavailable
 from contract.http_errors import REQUEST_ID_HEADER
 from contract.logging import request_id
@@ -36,6 +37,7 @@ ANSWER_HEADERS = frozenset(
         b"last-modified",
         b"repr-digest",
         b"retry-after",
+        b"www-authenticate",
     }
 )
 _CONNECT_S = 1
@@ -50,9 +52,13 @@ _LOOK_S = 1
 class Relay:
     """The way to the private API. It belongs to one event loop."""
 
-    def __init__(self, private_url: str, service_token: str) -> None:
+    def __init__(self, private_url: str, service_token: str, policy: DoorPolicy) -> None:
         def connect(limits: httpx.Limits) -> httpx.AsyncClient:
-            headers = {"Authorization": f"Bearer {service_token}", "Accept-Encoding": "identity"}
+            headers = {
+                "Authorization": f"Bearer {service_token}",
+                "Accept-Encoding": "identity",
+                DOOR_POLICY_HEADER: policy.to_header(),
+            }
             return httpx.AsyncClient(base_url=private_url, headers=headers, limits=limits, trust_env=False)
 
         # Connections are given up before the private API, after 5 s, closes them.
@@ -79,6 +85,8 @@ class Relay:
         # As bytes: httpx would refuse text that is not ASCII.
         headers = [(name, value) for name, value in request.headers.raw if name in passed]
         headers.append((REQUEST_ID_HEADER.encode(), (request_id.get() or "").encode()))
+        if (key := _given_key(request)) is not None:
+            headers.append((CALLER_KEY_HEADER.encode(), key))
         parameters = query.model_dump(mode="json", exclude_unset=True) if query else {}
         body = _ClientBody(request.receive, is_relayed=with_body)
         client = self._uploads if with_body else self._calls
@@ -197,6 +205,16 @@ class _ClientBody:
     def _has_answer(self) -> bool:
         # While a request is being sent nobody reads the socket, so bytes in it are an answer, or its end.
         return self._upstream is not None and bool(self._upstream.get_extra_info("is_readable"))
+
+
+def _given_key(request: Request) -> bytes | None:
+    """The client's key, as it came: what is wrong with it the private API says."""
+    given = dict(reversed(request.headers.raw))
+    if (key := given.get(b"x-api-key")) is not None:
+        return key
+    scheme, _, key = given.get(b"authorization", b"").partition(b" ")
+    # Other schemes are between the client and whatever stands in front of this server.
+    return key.strip() if scheme.lower() == b"bearer" else None
 
 
 def _unavailable(request: httpx.Request, error: httpx.TransportError) -> ServiceUnavailable:

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
+from contract.access import DoorPolicy
 from contract.http_server import serve_in_thread
 from contract.memory_broker import InMemoryBroker
 from job_consumer.container_spec import Limits
@@ -44,6 +45,7 @@ class Options:
     port: int = 8000
     engine: EngineName = "auto"
     gpu_uuid: str | None = None
+    require_api_key: bool = False
     keep_finished_for: timedelta = timedelta(days=30)
     max_upload_bytes: int = 32 * GIB
 
@@ -87,7 +89,9 @@ def standalone_server(options: Options) -> Iterator[Server]:
         )
         private_port = stack.enter_context(serve_in_thread(private_app, "127.0.0.1", 0))
         private_url = f"http://127.0.0.1:{private_port}"
-        public_app = create_app(private_url=private_url, service_token=token, allow_post_model=True)
+        # In the open mode whoever reaches the port may do everything, as on one's own machine it should be.
+        policy = DoorPolicy(requires_key=options.require_api_key, opens_models=not options.require_api_key)
+        public_app = create_app(private_url=private_url, service_token=token, policy=policy)
         port = stack.enter_context(serve_in_thread(public_app, options.host, options.port))
         stopping = threading.Event()
         consumer = threading.Thread(

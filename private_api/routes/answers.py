@@ -9,6 +9,7 @@ from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from private_api.archives import ArchiveStore
+from private_api.callers import Caller
 from private_api.services import Services
 from private_api.task_logs import TaskLogs
 from private_api.tasks.read import Output, find_log
@@ -57,13 +58,13 @@ def read_log(logs: TaskLogs, uid: str, fence: int | None) -> Iterator[bytes]:
             yield chunk
 
 
-async def follow_log(services: Services, uid: str) -> AsyncIterator[bytes]:
+async def follow_log(services: Services, uid: str, caller: Caller) -> AsyncIterator[bytes]:
     """The log as it grows, until the task ends; a new attempt goes on after the old one's lines."""
     fence: int | None = None
     position = 0
     async with services.watch.watch(uid) as watcher:
         while True:
-            newest, status = await run_in_threadpool(find_log, services.database, uid)
+            newest, status = await run_in_threadpool(find_log, services.database, uid, caller)
             if newest != fence:
                 fence, position = newest, 0
             while fence is not None and (

@@ -5,14 +5,21 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from contract.errors import InvalidArchive, ModelExists, ModelNotFound, StorageFull, TooLarge
+from contract.access import Scope
+from contract.errors import InvalidArchive, ModelExists, ModelNotFound, PermissionDenied, StorageFull, TooLarge
 from contract.http_errors import ZIP_BODY, document_errors
 from contract.schemas import ListQuery, ModelRegistration, ModelView
 from contract.zip_rules import check_archive, verify_contents
 from private_api import models
 from private_api.archives import Upload
+from private_api.routes.access import GivenCaller
 from private_api.services import Services
 from private_api.uploads import receive_optional_zip
+
+_CLOSED = (
+    "Models cannot be posted here: the operator has to set ALLOW_PUBLIC_POST_MODEL=1, or to give your key the scope "
+    "models."
+)
 
 
 def model_routes(services: Services) -> APIRouter:
@@ -27,10 +34,13 @@ def model_routes(services: Services) -> APIRouter:
     @router.post(
         "/",
         openapi_extra=dict(ZIP_BODY),
-        responses=document_errors(ModelExists, InvalidArchive, TooLarge, StorageFull),
+        responses=document_errors(PermissionDenied, ModelExists, InvalidArchive, TooLarge, StorageFull),
     )
-    async def register_model(request: Request, query: Annotated[ModelRegistration, Query()]) -> ModelView:
+    async def register_model(
+        request: Request, query: Annotated[ModelRegistration, Query()], caller: GivenCaller
+    ) -> ModelView:
         """Register a model, or with `replace=true` a new version of it."""
+        caller.require(Scope.MODELS, _CLOSED)
         await run_in_threadpool(
             models.check_registration, services.database, query, allow_process=services.allow_process_models
         )

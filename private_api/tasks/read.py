@@ -5,18 +5,27 @@ from datetime import datetime
 from statistics import median
 
 from sqlalchemy import func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
-from contract.errors import InferenceError, OutputMissing, TaskFailed, TaskNotFound, TaskPending
+from contract.errors import (
+    InferenceError,
+    InvalidRequest,
+    OutputMissing,
+    TaskFailed,
+    TaskNotFound,
+    TaskPending,
+    Unauthenticated,
+)
 from contract.schemas import TaskView
 from contract.statuses import Phase, Reason, Status
 from private_api.archives import ArchiveStore
+from private_api.callers import Caller
 from private_api.database import Database
 from private_api.models import view_archive
 from private_api.tables import AttemptRow, ConsumerRow, TaskRow
 from private_api.task_logs import TaskLogs
 from private_api.tasks.limits import LEASE
-from private_api.tasks.rows import find_task
+from private_api.tasks.rows import find_task, is_open_to
 
 _SAMPLE = 20
 """How many past runs of a model the estimate looks at."""
@@ -31,42 +40,42 @@ class Output:
     size_bytes: int
 
 
-def show_task(database: Database, logs: TaskLogs, uid: str) -> TaskView:
+def show_task(database: Database, logs: TaskLogs, uid: str, caller: Caller) -> TaskView:
     """The whole task. Raises `TaskNotFound`."""
     with database.read() as session:
-        row = find_task(session, uid)
+        row = find_task(session, uid, caller)
         now = database.now(session)
         position = _position(session, row)
-        view = TaskView(
-            uid=row.uid,
-            human_readable_id=row.model_version.model.human_readable_id,
-            model_version=row.model_version.number,
-            status=Status(row.status),
-            # A queued row may still have the phase of a holder that was cut off.
-            phase=Phase(row.phase) if row.phase and row.lease_owner else None,
-            reason=Reason(row.reason) if row.reason else None,
-            detail=row.detail,
-            exit_code=row.exit_code,
-            cancel_requested=row.cancel_at is not None,
-            position=position,
-            eta=_estimate_seconds(session, row, position, now),
-            attempt=row.attempts,
-            consumer=row.lease_owner,
-            created_at=row.created_at,
-            started_at=row.started_at,
-            ended_at=row.ended_at,
-            input=view_archive(row.input),
-            output=view_archive(row.output),
-        )
+        view = _view(row, position=position, eta=_estimate_seconds(session, row, position, now))
         fence = _last_fence(session, row)
     if view.status is not Status.FAILED or fence is None:
         return view
     return view.model_copy(update={"log_tail": logs.tail(uid, fence) or None})
 
 
-def is_ended(database: Database, uid: str) -> bool:
+def list_tasks(database: Database, caller: Caller, *, limit: int, after: str | None) -> list[TaskView]:
+    """A page of the caller's own tasks, newest first, without what costs further queries: position, eta, log_tail.
+
+    `after` is the last uid of the page before; it may have been deleted since. Raises `Unauthenticated` without a key,
+    `InvalidRequest`.
+    """
+    if caller.owner is None:
+        raise Unauthenticated("the list is that of a key's owner: X-API-Key: <key>, or Authorization: Bearer <key>")
+    own = TaskRow.owner == caller.owner
+    page = select(TaskRow).options(joinedload(TaskRow.input), joinedload(TaskRow.output)).where(own)
+    with database.read() as session:
+        if after is not None:
+            last_id = session.scalar(select(TaskRow.id).where(own, TaskRow.uid == after))
+            if last_id is None:
+                raise InvalidRequest("after: none of your tasks has this uid")
+            page = page.where(TaskRow.id < last_id)
+        page = page.where(TaskRow.deleted_at.is_(None)).order_by(TaskRow.id.desc()).limit(limit)
+        return [_view(row) for row in session.scalars(page)]
+
+
+def is_ended(database: Database, uid: str, caller: Caller) -> bool:
     """Whether the task is terminal: all that those who wait for it need to know. Raises `TaskNotFound`."""
-    statement = select(TaskRow.status).where(TaskRow.uid == uid, TaskRow.deleted_at.is_(None))
+    statement = select(TaskRow.status).where(TaskRow.uid == uid, is_open_to(caller), TaskRow.deleted_at.is_(None))
     with database.read() as session:
         status = session.scalar(statement)
     if status is None:
@@ -91,23 +100,48 @@ def poll_error(view: TaskView) -> InferenceError | None:
     return None
 
 
-def find_output(database: Database, store: ArchiveStore, logs: TaskLogs, uid: str) -> Output:
+def find_output(database: Database, store: ArchiveStore, logs: TaskLogs, uid: str, caller: Caller) -> Output:
     """The result of a finished task. Raises `TaskNotFound`, `TaskPending`, `TaskFailed`, `OutputMissing`."""
-    view = show_task(database, logs, uid)
+    view = show_task(database, logs, uid, caller)
     if error := poll_error(view):
         raise error
     with database.read() as session:
-        archive = find_task(session, uid).output
+        archive = find_task(session, uid, caller).output
         if archive is None or not store.path(archive.key).is_file():
             raise OutputMissing("the task finished, but its output's file is missing on the server", status=view.status)
         return Output(archive.key, archive.sha256, archive.size_bytes)
 
 
-def find_log(database: Database, uid: str) -> tuple[int | None, Status]:
+def find_log(database: Database, uid: str, caller: Caller) -> tuple[int | None, Status]:
     """The fence of the newest attempt, whose log is the task's, and the task's status. Raises `TaskNotFound`."""
     with database.read() as session:
-        row = find_task(session, uid)
+        row = find_task(session, uid, caller)
         return _last_fence(session, row), Status(row.status)
+
+
+def _view(row: TaskRow, *, position: int | None = None, eta: float | None = None) -> TaskView:
+    return TaskView(
+        uid=row.uid,
+        owner=row.owner,
+        human_readable_id=row.model_version.model.human_readable_id,
+        model_version=row.model_version.number,
+        status=Status(row.status),
+        # A queued row may still have the phase of a holder that was cut off.
+        phase=Phase(row.phase) if row.phase and row.lease_owner else None,
+        reason=Reason(row.reason) if row.reason else None,
+        detail=row.detail,
+        exit_code=row.exit_code,
+        cancel_requested=row.cancel_at is not None,
+        position=position,
+        eta=eta,
+        attempt=row.attempts,
+        consumer=row.lease_owner,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        input=view_archive(row.input),
+        output=view_archive(row.output),
+    )
 
 
 def _last_fence(session: Session, row: TaskRow) -> int | None:

@@ -3,21 +3,31 @@
 import logging
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, or_, select, true, update
 from sqlalchemy.orm import Session
 
+from contract.access import Scope
 from contract.broker import queue_for
 from contract.errors import StaleFence, TaskNotFound
 from contract.logging import log_task
 from contract.statuses import TRANSITIONS, Reason, Status
+from private_api.callers import Caller
 from private_api.tables import AttemptRow, OutboxRow, TaskRow
 
 logger = logging.getLogger("private_api.tasks")
 
 
-def find_task(session: Session, uid: str) -> TaskRow:
-    """The task, unless it was deleted. Raises `TaskNotFound`."""
-    row = session.scalars(select(TaskRow).where(TaskRow.uid == uid, TaskRow.deleted_at.is_(None))).one_or_none()
+def is_open_to(caller: Caller) -> ColumnElement[bool]:
+    """Which tasks exist for this caller: part of every query for one, so that another's cannot be told from none."""
+    if caller.may(Scope.OPERATE):
+        return true()
+    return or_(TaskRow.owner.is_(None), TaskRow.owner == caller.owner)
+
+
+def find_task(session: Session, uid: str, caller: Caller) -> TaskRow:
+    """The task, unless it was deleted or is somebody else's. Raises `TaskNotFound`."""
+    statement = select(TaskRow).where(TaskRow.uid == uid, is_open_to(caller), TaskRow.deleted_at.is_(None))
+    row = session.scalars(statement).one_or_none()
     if row is None:
         raise TaskNotFound
     return row
@@ -38,9 +48,13 @@ def read_held_task(session: Session, uid: str, fence: int) -> TaskRow:
     return row
 
 
-def lock_task(session: Session, uid: str) -> TaskRow:
-    """The task, deleted or not, locked until the transaction ends. Raises `TaskNotFound`."""
-    row = session.scalars(select(TaskRow).where(TaskRow.uid == uid).with_for_update(of=TaskRow)).one_or_none()
+def lock_task(session: Session, uid: str, caller: Caller | None = None) -> TaskRow:
+    """The task, deleted or not, locked until the transaction ends; for a caller, unless it is somebody else's.
+
+    Raises `TaskNotFound`.
+    """
+    statement = select(TaskRow).where(TaskRow.uid == uid, is_open_to(caller) if caller else true())
+    row = session.scalars(statement.with_for_update(of=TaskRow)).one_or_none()
     if row is None:
         raise TaskNotFound
     return row

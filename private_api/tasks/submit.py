@@ -10,6 +10,7 @@ from contract.errors import IdempotencyConflict
 from contract.logging import log_task
 from contract.statuses import Status
 from private_api.archives import ArchiveStore, Upload
+from private_api.callers import Caller
 from private_api.database import Database
 from private_api.models import find_version, keep_archive
 from private_api.tables import ArchiveRow, TaskRow
@@ -17,14 +18,20 @@ from private_api.tasks.rows import logger, ring
 
 
 def submit_task(
-    database: Database, store: ArchiveStore, upload: Upload, *, human_readable_id: str, idempotency_key: str | None
+    database: Database,
+    store: ArchiveStore,
+    upload: Upload,
+    *,
+    human_readable_id: str,
+    idempotency_key: str | None,
+    caller: Caller,
 ) -> str:
     """Store the checked upload as the input of a new task and return the task's uid once it is durable.
 
-    The same `idempotency_key` with the same content returns the first uid. Raises `ModelNotFound`,
+    The same `idempotency_key` of the same owner with the same content returns the first uid. Raises `ModelNotFound`,
     `IdempotencyConflict`.
     """
-    if known := _find_submission(database, upload, human_readable_id, idempotency_key):
+    if known := _find_submission(database, upload, human_readable_id, idempotency_key, caller.owner):
         return known
     uid = secrets.token_hex(32)
     stored = store.keep(upload, f"inputs/{uid}.zip")
@@ -35,7 +42,9 @@ def submit_task(
             archive = keep_archive(session, stored, now)
             row = TaskRow(
                 uid=uid,
-                idempotency_key=idempotency_key,
+                owner=caller.owner,
+                idempotency_key=idempotency_key if caller.owner is None else None,
+                owner_idempotency_key=None if caller.owner is None else idempotency_key,
                 model_version_id=version.id,
                 use_gpu=version.use_gpu,
                 status=Status.QUEUED,
@@ -49,18 +58,21 @@ def submit_task(
     except IntegrityError:
         # Another request with the same key was faster; its task is the answer.
         store.remove(stored.key)
-        if known := _find_submission(database, upload, human_readable_id, idempotency_key):
+        if known := _find_submission(database, upload, human_readable_id, idempotency_key, caller.owner):
             return known
         raise
     log_task(logger, uid).info("-> queued model=%s version=%s", human_readable_id, version.number)
     return uid
 
 
-def _find_submission(database: Database, upload: Upload, human_readable_id: str, key: str | None) -> str | None:
+def _find_submission(
+    database: Database, upload: Upload, human_readable_id: str, key: str | None, owner: str | None
+) -> str | None:
     if key is None:
         return None
+    column = TaskRow.idempotency_key if owner is None else TaskRow.owner_idempotency_key
     with database.read() as session:
-        row = session.scalars(select(TaskRow).where(TaskRow.idempotency_key == key)).one_or_none()
+        row = session.scalars(select(TaskRow).where(column == key, TaskRow.owner == owner)).one_or_none()
         if row is None:
             return None
         same_model = row.model_version.model.human_readable_id == human_readable_id

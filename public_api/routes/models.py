@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from contract.errors import InvalidArchive, ModelExists, ModelNotFound, PermissionDenied, StorageFull, TooLarge
 from contract.http_errors import ZIP_BODY, document_errors
@@ -13,31 +13,21 @@ from public_api.routes.parameters import ModelIdPart
 REGISTRATION_ERRORS = (PermissionDenied, ModelExists, InvalidArchive, TooLarge, StorageFull)
 
 
-def check_post_model(allowed: bool) -> None:
-    """Raises `PermissionDenied` unless models may be posted here."""
-    if not allowed:
-        raise PermissionDenied("Models cannot be posted here: the operator has to set ALLOW_PUBLIC_POST_MODEL=1.")
-
-
 def forward_registration(relay: Relay, request: Request, query: ModelRegistration) -> Response:
     """Register the model that `request` carries."""
     return relay.forward(request, "/api/models/", query=query, with_body=True, patience_s=UPLOAD_PATIENCE_S)
 
 
-def model_routes(relay: Relay, allow_post_model: bool) -> APIRouter:
+def model_routes(relay: Relay) -> APIRouter:
     """The routes over `relay`."""
     router = APIRouter(prefix="/api/models", tags=["models"])
 
-    async def check_allowed() -> None:
-        check_post_model(allow_post_model)
-
-    @router.post("", include_in_schema=False, dependencies=[Depends(check_allowed)])
+    @router.post("", include_in_schema=False)
     @router.post(
         "/",
         response_model=ModelView,
         openapi_extra=dict(ZIP_BODY),
         responses=document_errors(*REGISTRATION_ERRORS),
-        dependencies=[Depends(check_allowed)],
     )
     async def register_model(request: Request, query: Annotated[ModelRegistration, Query()]) -> Response:
         """Register a model, or with `replace=true` a new version of it. `model_available=true` needs the zip."""

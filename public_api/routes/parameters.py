@@ -3,7 +3,8 @@
 import re
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Path
+from fastapi import Depends, Header, Path, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel
 
 from contract.errors import ModelNotFound, TaskNotFound, TaskRecordNotFound
@@ -52,6 +53,14 @@ async def document_submission(
     ] = None,
 ) -> None:
     """Checks the header of a submission and puts it into OpenAPI; the relay forwards it."""
+
+
+_WHEN = "A key, as `inference-server keys create` prints it. Needed where the operator set REQUIRE_API_KEY."
+KEY_SCHEMES = [
+    Security(APIKeyHeader(name="X-API-Key", scheme_name="key", description=_WHEN, auto_error=False)),
+    Security(HTTPBearer(scheme_name="bearer", description=_WHEN, auto_error=False)),
+]
+"""Puts the two ways of sending a key into OpenAPI; the relay passes keys on and the private API judges them."""
 
 
 def describe_query(*schemas: type[BaseModel]) -> list[dict[str, Any]]:

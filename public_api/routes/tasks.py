@@ -16,9 +16,9 @@ from contract.errors import (
     TaskRecordNotFound,
 )
 from contract.http_errors import ZIP_ANSWER, ZIP_BODY, document_errors
-from contract.schemas import LogQuery, ModelRegistration, ModelView, TaskPoll, TaskSubmission, TaskView
+from contract.schemas import ListQuery, LogQuery, ModelRegistration, ModelView, TaskPoll, TaskSubmission, TaskView
 from public_api.relay import UPLOAD_PATIENCE_S, Relay
-from public_api.routes.models import REGISTRATION_ERRORS, check_post_model, forward_registration
+from public_api.routes.models import REGISTRATION_ERRORS, forward_registration
 from public_api.routes.parameters import RecordUid, Uid, describe_query, document_download, document_submission
 
 _POLL_ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -33,21 +33,20 @@ _OUTPUT_ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def task_routes(relay: Relay, allow_post_model: bool) -> APIRouter:
+def task_routes(relay: Relay) -> APIRouter:
     """The routes over `relay`."""
     router = APIRouter(prefix="/api/tasks", tags=["tasks"])
-    _add_submission(router, relay, allow_post_model)
+    _add_submission(router, relay)
     _add_downloads(router, relay)
     _add_records(router, relay)
     return router
 
 
-def _add_submission(router: APIRouter, relay: Relay, allow_post_model: bool) -> None:
+def _add_submission(router: APIRouter, relay: Relay) -> None:
     async def pick_query(request: Request) -> ModelRegistration | TaskSubmission:
         given = dict(request.query_params)
         schema: type[ModelRegistration | TaskSubmission] = TaskSubmission
         if "container_tag" in given:
-            check_post_model(allow_post_model)
             schema = ModelRegistration
         try:
             return schema.model_validate(given)
@@ -102,6 +101,15 @@ def _add_downloads(router: APIRouter, relay: Relay) -> None:
 
 def _add_records(router: APIRouter, relay: Relay) -> None:
     not_found = document_errors(TaskNotFound)
+
+    @router.get("", include_in_schema=False)
+    @router.get("/", response_model=list[TaskView])
+    async def list_own(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
+        """The tasks of the key's owner, newest first; `after` is the last uid of the page before. Needs a key.
+
+        `position`, `eta` and `log_tail` are null here; a task's `/status` has them.
+        """
+        return relay.forward(request, "/api/tasks/", query=query)
 
     @router.get("/{uid}/status", response_model=TaskView, responses=document_errors(TaskRecordNotFound))
     async def show_status(request: Request, uid: RecordUid, query: Annotated[TaskPoll, Query()]) -> Response:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from contract.access import DoorPolicy
 from contract.http_server import serve_in_thread
 from contract.private_client import PrivateClient
 from contract.schemas import ClaimRequest, Commit, Heartbeat
@@ -21,6 +23,8 @@ TOKEN = "a-service-token-of-the-tests"
 MIB = 1024**2
 UNKNOWN_UID = "0" * 64
 DEADLINE_S = 30
+# Plain HTTP: without this, each client would load every certificate authority, which takes longer than a call.
+PLAIN: dict[str, Any] = {"verify": False, "trust_env": False}
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,9 @@ class Door:
 
 
 @contextmanager
-def serve_door(private_url: str, *, allow_post_model: bool = True) -> Iterator[str]:
-    app = create_app(private_url=private_url, service_token=TOKEN, allow_post_model=allow_post_model)
+def serve_door(private_url: str, *, allow_post_model: bool = True, require_key: bool = False) -> Iterator[str]:
+    policy = DoorPolicy(requires_key=require_key, opens_models=allow_post_model)
+    app = create_app(private_url=private_url, service_token=TOKEN, policy=policy)
     with serve_in_thread(app, "127.0.0.1", 0) as port:
         yield f"http://127.0.0.1:{port}"
 

@@ -24,6 +24,7 @@ from contract.schemas import (
 )
 from contract.statuses import Phase, Reason
 from private_api.archives import ArchiveStore
+from private_api.callers import ANONYMOUS, Caller
 from private_api.database import Database
 from private_api.models import register_model
 from private_api.reaper import Reaper
@@ -50,11 +51,20 @@ class Bench:
         registration = ModelRegistration(human_readable_id=name, container_tag="echo:1", use_gpu=use_gpu, **options)
         register_model(self.database, self.store, registration, None)
 
-    def submit(self, model: str = "echo", *, key: str | None = None, files: Mapping[str, bytes] | None = None) -> str:
+    def submit(
+        self,
+        model: str = "echo",
+        *,
+        key: str | None = None,
+        files: Mapping[str, bytes] | None = None,
+        caller: Caller = ANONYMOUS,
+    ) -> str:
         upload = self.store.open_upload(None)
         try:
             upload.write(make_zip(files or {"a.txt": b"hello"}))
-            return submit_task(self.database, self.store, upload, human_readable_id=model, idempotency_key=key)
+            return submit_task(
+                self.database, self.store, upload, human_readable_id=model, idempotency_key=key, caller=caller
+            )
         finally:
             upload.discard()
 

@@ -12,6 +12,7 @@ from contract.memory_broker import InMemoryBroker
 from contract.schemas import ModelRegistration
 from contract.statuses import Reason, Status
 from private_api.archives import ArchiveStore
+from private_api.callers import ANONYMOUS
 from private_api.dispatcher import Dispatcher
 from private_api.janitor import ORPHAN_AGE_S, Janitor
 from private_api.models import register_model
@@ -89,14 +90,14 @@ def test_results_are_removed_after_retention_and_polling_says_so(bench: Bench) -
     bench.logs.append(held.uid, held.fence, 0, b"a line\n")
     bench.commit(held)
     waiting = bench.submit()
-    output = find_output(bench.database, bench.store, bench.logs, held.uid)
+    output = find_output(bench.database, bench.store, bench.logs, held.uid, ANONYMOUS)
     assert clean(bench) == 0
     assert clean(bench, timedelta(0)) == 2
     with pytest.raises(OutputMissing, match="KEEP_FINISHED_FOR"):
-        find_output(bench.database, bench.store, bench.logs, held.uid)
+        find_output(bench.database, bench.store, bench.logs, held.uid, ANONYMOUS)
     assert not bench.store.path(output.key).parent.exists()
     assert bench.logs.tail(held.uid, held.fence) == ""
-    view = show_task(bench.database, bench.logs, held.uid)
+    view = show_task(bench.database, bench.logs, held.uid, ANONYMOUS)
     assert (view.status, view.output, view.input) == (Status.FINISHED, None, None)
     assert bench.claim().uid == waiting
     assert clean(bench, timedelta(0)) == 0
@@ -119,7 +120,7 @@ def test_a_log_goes_even_if_the_files_of_another_task_cannot_be_removed(bench: B
 def test_orphans_older_than_a_day_are_removed_and_everything_else_is_kept(bench: Bench) -> None:
     held = bench.submit_and_claim()
     bench.commit(held)
-    output = find_output(bench.database, bench.store, bench.logs, held.uid)
+    output = find_output(bench.database, bench.store, bench.logs, held.uid, ANONYMOUS)
     registration = ModelRegistration(human_readable_id="m", container_tag="m:1", model_available=True)
     with_zip = bench.store.open_upload(None)
     with_zip.write(make_zip())
@@ -141,7 +142,7 @@ def test_orphans_older_than_a_day_are_removed_and_everything_else_is_kept(bench:
 def test_a_file_that_was_left_after_its_row_was_closed_is_removed_in_the_end(bench: Bench) -> None:
     held = bench.submit_and_claim()
     bench.commit(held)
-    key = find_output(bench.database, bench.store, bench.logs, held.uid).key
+    key = find_output(bench.database, bench.store, bench.logs, held.uid, ANONYMOUS).key
     clean(bench, timedelta(0))
     bench.store.path(key).parent.mkdir()
     bench.store.path(key).write_bytes(b"left by a crash")
@@ -181,7 +182,7 @@ def test_the_position_counts_the_tasks_that_are_claimed_before(bench: Bench) -> 
     uids = [bench.submit() for _ in range(3)]
 
     def positions() -> list[int | None]:
-        return [show_task(bench.database, bench.logs, uid).position for uid in uids]
+        return [show_task(bench.database, bench.logs, uid, ANONYMOUS).position for uid in uids]
 
     assert positions() == [0, 1, 2]
     bench.release(bench.claim(uid=uids[0]))
@@ -192,7 +193,7 @@ def test_the_position_counts_the_tasks_that_are_claimed_before(bench: Bench) -> 
 
 def test_the_eta_comes_from_the_median_run_of_the_model_and_the_tasks_before(bench: Bench) -> None:
     def eta(uid: str) -> float | None:
-        return show_task(bench.database, bench.logs, uid).eta
+        return show_task(bench.database, bench.logs, uid, ANONYMOUS).eta
 
     assert eta(bench.submit()) is None
     for run_s in (10, 20, 600):

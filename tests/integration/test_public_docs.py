@@ -17,18 +17,19 @@ def http() -> Iterator[httpx.Client]:
 
 
 ROUTES = {
-    ("post", "/api/models/"): {200, 403, 409, 413, 422, 500, 503, 507},
-    ("get", "/api/models/"): {200, 422, 500, 503},
-    ("get", "/api/models/{human_readable_id}"): {200, 422, 500, 503, 550},
-    ("post", "/api/tasks/"): {200, 403, 409, 413, 422, 500, 503, 507, 550},
-    ("get", "/api/tasks/{uid}"): {200, 422, 500, 503, 551, 552, 553, 554},
-    ("head", "/api/tasks/{uid}"): {200, 422, 500, 503, 551, 552, 553, 554},
-    ("get", "/api/tasks/{uid}/status"): {200, 404, 422, 500, 503},
-    ("get", "/api/tasks/{uid}/logs"): {200, 422, 500, 503, 554},
-    ("get", "/api/tasks/{uid}/output"): {200, 206, 304, 416, 422, 500, 503, 551, 552, 553, 554},
-    ("head", "/api/tasks/{uid}/output"): {200, 206, 304, 416, 422, 500, 503, 551, 552, 553, 554},
-    ("post", "/api/tasks/{uid}/cancel"): {200, 422, 500, 503, 554},
-    ("delete", "/api/tasks/{uid}"): {204, 422, 500, 503, 554},
+    ("post", "/api/models/"): {200, 401, 403, 409, 413, 422, 500, 503, 507},
+    ("get", "/api/models/"): {200, 401, 422, 500, 503},
+    ("get", "/api/models/{human_readable_id}"): {200, 401, 422, 500, 503, 550},
+    ("post", "/api/tasks/"): {200, 401, 403, 409, 413, 422, 500, 503, 507, 550},
+    ("get", "/api/tasks/"): {200, 401, 422, 500, 503},
+    ("get", "/api/tasks/{uid}"): {200, 401, 422, 500, 503, 551, 552, 553, 554},
+    ("head", "/api/tasks/{uid}"): {200, 401, 422, 500, 503, 551, 552, 553, 554},
+    ("get", "/api/tasks/{uid}/status"): {200, 401, 404, 422, 500, 503},
+    ("get", "/api/tasks/{uid}/logs"): {200, 401, 422, 500, 503, 554},
+    ("get", "/api/tasks/{uid}/output"): {200, 206, 304, 401, 416, 422, 500, 503, 551, 552, 553, 554},
+    ("head", "/api/tasks/{uid}/output"): {200, 206, 304, 401, 416, 422, 500, 503, 551, 552, 553, 554},
+    ("post", "/api/tasks/{uid}/cancel"): {200, 401, 422, 500, 503, 554},
+    ("delete", "/api/tasks/{uid}"): {204, 401, 422, 500, 503, 554},
     ("get", "/healthz"): {200},
     ("get", "/readyz"): {200, 503},
 }
@@ -48,6 +49,18 @@ def test_openapi_lists_every_call_with_its_answers(http: httpx.Client) -> None:
             for code, answer in call["responses"].items():
                 if int(code) >= 400 and code != "416":
                     assert answer["content"]["application/json"]["example"]["error"] in names
+
+
+def test_openapi_says_how_a_key_is_sent(http: httpx.Client) -> None:
+    schema = http.get("/openapi.json").json()
+    schemes = {
+        name: (scheme["type"], scheme.get("name") or scheme.get("scheme"))
+        for name, scheme in schema["components"]["securitySchemes"].items()
+    }
+    assert schemes == {"key": ("apiKey", "X-API-Key"), "bearer": ("http", "bearer")}
+    for path, calls in schema["paths"].items():
+        for call in calls.values():
+            assert call.get("security", []) == ([{"key": []}, {"bearer": []}] if path.startswith("/api/") else [])
 
 
 def test_openapi_names_the_parameters_of_both_uses_of_a_submission(http: httpx.Client) -> None:

@@ -151,6 +151,8 @@ def test_only_listed_headers_pass_in_either_direction() -> None:
         "Forwarded": "for=10.0.0.1",
         "Cookie": "a=b",
         "X-Internal": "1",
+        "X-Caller-Key": "forged",
+        "X-Door-Policy": "key=optional models=open",
         "TE": "trailers",
         "Range": "bytes=1-",
         "If-Range": "e",
@@ -159,7 +161,7 @@ def test_only_listed_headers_pass_in_either_direction() -> None:
         "Idempotency-Key": "k",
         "X-Request-ID": "id-of-the-client",
     }
-    with upstream(answer) as private, serve_door(private.url) as url:
+    with upstream(answer) as private, serve_door(private.url, require_key=True, allow_post_model=False) as url:
         received = httpx.post(
             f"{url}/api/tasks/?human_readable_id=m", content=b"body", headers=given, trust_env=False, timeout=DEADLINE_S
         )
@@ -180,6 +182,8 @@ def test_only_listed_headers_pass_in_either_direction() -> None:
         "content-type": "application/zip",
         "content-length": "4",
         "idempotency-key": "k",
+        "x-caller-key": "k",
+        "x-door-policy": "key=required models=scope",
         "x-request-id": "id-of-the-client",
     }
     assert received.status_code == 207

@@ -27,6 +27,7 @@ from contract.memory_broker import InMemoryBroker
 from contract.schemas import Assignment, Settled
 from contract.statuses import Phase, Reason, Status
 from private_api.archives import ArchiveStore
+from private_api.callers import ANONYMOUS, Caller
 from private_api.database import Database
 from private_api.dispatcher import Dispatcher
 from private_api.janitor import Janitor
@@ -169,14 +170,14 @@ class TaskRules(RuleBasedStateMachine):
             expected = self.models[claim.uid].release(blameless=blameless)
             assert self.bench.release(claim, blameless=blameless).status is expected
 
-    def end(self, uid: str, action: Callable[[Database, str], None]) -> None:
+    def end(self, uid: str, action: Callable[[Database, str, Caller], None]) -> None:
         """The owner cancels or deletes."""
         task = self.models[uid]
         if action is cancel_task and task.is_deleted:
             with pytest.raises(TaskNotFound):
-                action(self.bench.database, uid)
+                action(self.bench.database, uid, ANONYMOUS)
             return
-        action(self.bench.database, uid)
+        action(self.bench.database, uid, ANONYMOUS)
         task.cancel() if action is cancel_task else task.delete()
 
     def pass_time(self, seconds: int, away: bool) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import DatabaseError
 
 from contract.statuses import Phase
+from private_api.callers import ANONYMOUS
 from private_api.database import Database
 from private_api.migrate import upgrade
 from private_api.tables import Base
@@ -28,7 +29,7 @@ def failed(bench: Bench) -> None:
 
 
 def cancelled(bench: Bench) -> None:
-    cancel_task(bench.database, bench.submit())
+    cancel_task(bench.database, bench.submit(), ANONYMOUS)
 
 
 def execute(bench: Bench, sql: str) -> None:

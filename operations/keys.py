@@ -1,0 +1,150 @@
+"""`inference-server keys`: who may use the server. It talks to the database itself, so it needs no running service.
+
+Light to start: each command imports what it needs itself.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+
+from contract.access import Scope
+from contract.errors import InferenceError
+from contract.settings import Duration, SettingsError
+
+if TYPE_CHECKING:
+    from private_api.database import Database
+    from private_api.keys import KeyView
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="The data folder of a standalone server. Without it: the database that POSTGRES_... or DATABASE_URL name."
+    ),
+]
+
+
+def build_app() -> typer.Typer:
+    """The commands, to be hung below `keys`."""
+    app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the keys that callers show.")
+    app.command()(create)
+    app.command("list")(show)
+    app.command()(revoke)
+    return app
+
+
+def create(
+    owner: Annotated[str, typer.Option(help="Whose tasks are submitted with it. Several keys may have one owner.")],
+    scope: Annotated[list[Scope], typer.Option(help="What it is good for; may be given several times.")],
+    expires: Annotated[
+        str | None, typer.Option(help="When it ends, as in 90d or 12h from now. Without: not until it is revoked.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key and print it, this once: of its secret only a hash is kept."""
+    from private_api.keys import create_key
+
+    _check_owner(owner)
+    lifetime = None if expires is None else _parse_lifetime(expires)
+    with _database(data_dir) as database:
+        key = create_key(database, owner=owner, scopes=scope, lifetime=lifetime)
+    typer.echo("Keep it safe: it is not shown again.", err=True)
+    typer.echo(key)
+
+
+def show(data_dir: DataDir = None) -> None:
+    """List every key without its secret."""
+    from private_api.keys import list_keys
+
+    with _database(data_dir) as database:
+        keys = list_keys(database)
+    rows = [("ID", "OWNER", "SCOPES", "STATE", "CREATED", "EXPIRES", "LAST USED"), *(_row(key) for key in keys)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The part between the underscores, as `list` shows it.")],
+    data_dir: DataDir = None,
+) -> None:
+    """End a key at once and for good. Its owner's tasks stay."""
+    from private_api.keys import revoke_key
+
+    with _database(data_dir) as database:
+        if not revoke_key(database, key_id):
+            _fail(f"no key has the id {key_id!r}; `inference-server keys list` shows them", code=1)
+    typer.echo(f"revoked {key_id}", err=True)
+
+
+@contextmanager
+def _database(data_dir: Path | None) -> "Iterator[Database]":
+    """The database, migrated: what is started first, a server or this, makes no difference. Faults end the command."""
+    from private_api.database import Database
+    from private_api.migrate import upgrade
+
+    database = Database(_url(data_dir), pool_size=2)
+    try:
+        database.check()
+        upgrade(database)
+        yield database
+    except InferenceError as error:
+        _fail(error.detail)
+    finally:
+        database.close()
+
+
+def _url(data_dir: Path | None) -> str:
+    if data_dir is not None:
+        path = data_dir.absolute() / "inference.db"
+        if not path.is_file():
+            _fail(f"{data_dir} is no standalone server's data folder: it has no inference.db")
+        return f"sqlite:///{path}"
+    from private_api.settings import DatabaseSettings
+
+    try:
+        return DatabaseSettings.load().effective_database_url
+    except SettingsError as error:
+        _fail(f"{error}\nRun it where the private API runs, or name a standalone server's --data-dir.")
+
+
+def _check_owner(owner: str) -> None:
+    from private_api.keys import OWNER_PATTERN
+
+    if not re.fullmatch(OWNER_PATTERN, owner):
+        raise typer.BadParameter(
+            "an owner is 1 to 128 letters, digits, '.', '_', '@' or '-', the first a letter or digit",
+            param_hint="--owner",
+        )
+
+
+def _parse_lifetime(text: str) -> timedelta:
+    try:
+        lifetime: timedelta = TypeAdapter(Duration).validate_python(text)
+    except ValidationError as error:
+        raise typer.BadParameter(error.errors()[0]["msg"], param_hint="--expires") from error
+    if not timedelta() < lifetime <= timedelta(days=36500):
+        raise typer.BadParameter("a key must live, for a hundred years at most", param_hint="--expires")
+    return lifetime
+
+
+def _row(key: "KeyView") -> tuple[str, ...]:
+    moments = (key.created_at, key.expires_at, key.last_used_at)
+    return key.id, key.owner, " ".join(key.scopes), key.state, *(_moment(moment) for moment in moments)
+
+
+def _moment(moment: datetime | None) -> str:
+    return "-" if moment is None else moment.isoformat(timespec="seconds")
+
+
+def _fail(text: str, *, code: int = 2) -> NoReturn:
+    typer.echo(f"inference-server: {text}", err=True)
+    raise typer.Exit(code)
+
+
+app = build_app()

@@ -1,0 +1,283 @@
+"""Who may call what through the door: every route as every role, in both modes, over both kinds of database."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import update
+
+from contract.access import Scope
+from contract.errors import TaskNotFound
+from private_api.database import Database
+from private_api.keys import create_key, revoke_key
+from private_api.tables import ApiKeyRow
+from tests.integration.public_door import DEADLINE_S, PLAIN, Door, finish, make_zip, serve_door
+from tests.running_api import RunningApi
+
+ADA = "ada"
+# Role, owner of its key, scopes of its key.
+GOOD = {
+    "owner": (ADA, [Scope.SUBMIT]),
+    "the owner's other key": (ADA, [Scope.SUBMIT, Scope.MODELS]),
+    "stranger": ("bob", [Scope.SUBMIT]),
+    "registrar": ("eve", [Scope.MODELS]),
+    "operator": ("carol", [Scope.OPERATE]),
+    "admin": ("dan", [Scope.ADMIN]),
+}
+BAD = ("expired", "revoked", "wrong secret", "unknown", "malformed", "empty")
+ROLES = ("anonymous", *GOOD, *BAD)
+OF_ADA = {"owner", "the owner's other key", "operator", "admin"}
+TASK_ROUTES = {
+    ("get", "/api/tasks/{uid}"): 551,
+    ("head", "/api/tasks/{uid}"): 551,
+    ("get", "/api/tasks/{uid}/status"): 200,
+    ("get", "/api/tasks/{uid}/logs"): 200,
+    ("get", "/api/tasks/{uid}/output"): 551,
+    ("head", "/api/tasks/{uid}/output"): 551,
+    ("post", "/api/tasks/{uid}/cancel"): 200,
+    ("delete", "/api/tasks/{uid}"): 204,
+}
+"""What each answers about a queued task, to who may see it; in an order in which all of them can be asked."""
+OPEN_ROUTES = {("get", "/healthz"), ("get", "/readyz")}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One private API, a door of each mode before it, and a key for each role."""
+
+    private: RunningApi
+    open_url: str
+    closed_url: str
+    keys: dict[str, str]
+
+    @contextmanager
+    def client(self, role: str = "anonymous", *, require_key: bool = False) -> Iterator[httpx.Client]:
+        headers = {"X-API-Key": self.keys[role]} if role in self.keys else {}
+        url = self.closed_url if require_key else self.open_url
+        with httpx.Client(base_url=url, headers=headers, timeout=DEADLINE_S, **PLAIN) as client:
+            yield client
+
+    def submit(self, role: str) -> str:
+        with self.client(role) as client:
+            return submit(client)
+
+
+def submit(client: httpx.Client) -> str:
+    answer = client.post("/api/tasks/", params={"human_readable_id": "echo"}, files={"zip_file": make_zip()})
+    assert answer.status_code == 200, answer.text
+    uid: str = answer.json()
+    return uid
+
+
+@pytest.fixture
+def stage(private_api: RunningApi) -> Iterator[Stage]:
+    keys = make_keys(private_api.database_url)
+    with (
+        serve_door(private_api.url, allow_post_model=False) as open_url,
+        serve_door(private_api.url, allow_post_model=False, require_key=True) as closed_url,
+    ):
+        stage = Stage(private_api, open_url, closed_url, keys)
+        with stage.client("admin") as admin:
+            registration = {"human_readable_id": "echo", "container_tag": "echo:1"}
+            assert admin.post("/api/models/", params=registration).status_code == 200
+        yield stage
+
+
+def make_keys(database_url: str) -> dict[str, str]:
+    database = Database(database_url)
+    try:
+        keys = {
+            role: create_key(database, owner=owner, scopes=scopes, lifetime=None)
+            for role, (owner, scopes) in GOOD.items()
+        }
+        for role in ("expired", "revoked", "wrong secret"):
+            keys[role] = create_key(
+                database, owner=ADA, scopes=[Scope.SUBMIT, Scope.ADMIN], lifetime=timedelta(hours=1)
+            )
+        with database.write() as session:
+            row = session.get_one(ApiKeyRow, keys["expired"].split("_")[1])
+            session.execute(update(ApiKeyRow).where(ApiKeyRow.id == row.id).values(expires_at=row.created_at))
+        revoke_key(database, keys["revoked"].split("_")[1])
+    finally:
+        database.close()
+    keys["wrong secret"] = keys["wrong secret"][:-64] + "0" * 64
+    return {**keys, "unknown": f"is_{'0' * 16}_{'0' * 64}", "malformed": "is_key", "empty": ""}
+
+
+def expected(role: str, route: tuple[str, str], *, require_key: bool, of_ada: bool) -> int:
+    """The whole of http-api.md's chapter on access, as one function."""
+    if route in OPEN_ROUTES:
+        return 200
+    if role in BAD or (role == "anonymous" and require_key):
+        return 401
+    if route in TASK_ROUTES:
+        if not of_ada or role in OF_ADA:
+            return TASK_ROUTES[route]
+        return 404 if route[1].endswith("/status") else TaskNotFound.http_status
+    return {
+        ("get", "/api/models/"): 200,
+        ("get", "/api/models/{human_readable_id}"): 200,
+        ("get", "/api/tasks/"): 401 if role == "anonymous" else 200,
+        ("post", "/api/models/"): 200 if role in ("the owner's other key", "registrar", "admin") else 403,
+        ("post", "/api/tasks/"): 403 if role in ("registrar", "operator") else 200,
+    }[route]
+
+
+def documented_routes(url: str) -> list[tuple[str, str]]:
+    """Every call of OpenAPI, those of one task last and in the order of the table above."""
+    paths = httpx.get(f"{url}/openapi.json", **PLAIN).json()["paths"]
+    routes = [(method, path) for path, calls in paths.items() for method in calls]
+    assert {route for route in routes if "{uid}" in route[1]} == set(TASK_ROUTES), "a route of tasks is not tested"
+    return [*(route for route in routes if "{uid}" not in route[1]), *TASK_ROUTES]
+
+
+def call(client: httpx.Client, route: tuple[str, str], uid: str) -> httpx.Response:
+    method, path = route
+    options: dict[str, Any] = {}
+    if route == ("post", "/api/models/"):
+        options = {"params": {"human_readable_id": "posted", "container_tag": "echo:1", "replace": "true"}}
+    elif route == ("post", "/api/tasks/"):
+        options = {"params": {"human_readable_id": "echo"}, "files": {"zip_file": make_zip()}}
+    return client.request(method, path.format(uid=uid, human_readable_id="echo"), **options)
+
+
+@pytest.mark.parametrize("require_key", [False, True], ids=["open mode", "keys required"])
+def test_every_route_answers_every_role_as_the_rules_say(stage: Stage, require_key: bool) -> None:
+    routes = documented_routes(stage.open_url)
+    wrong = []
+    for role in ROLES:
+        # Of each role its own: some of them cancel and delete it.
+        for of_ada, uid in ((True, stage.submit("owner")), (False, stage.submit("anonymous"))):
+            with stage.client(role, require_key=require_key) as client:
+                for route in routes:
+                    answer = call(client, route, uid)
+                    should = expected(role, route, require_key=require_key, of_ada=of_ada)
+                    if answer.status_code != should:
+                        wrong.append((role, route, "ada's" if of_ada else "open", answer.status_code, should))
+                    assert ("www-authenticate" in answer.headers) == (answer.status_code == 401)
+            with stage.client("owner") as owner:
+                # What was refused changed nothing.
+                was_deleted = (
+                    expected(role, ("delete", "/api/tasks/{uid}"), require_key=require_key, of_ada=of_ada) == 204
+                )
+                status = owner.get(f"/api/tasks/{uid}/status")
+                assert status.status_code == (404 if was_deleted else 200)
+                assert was_deleted or status.json()["status"] == "queued"
+    assert wrong == []
+
+
+def test_the_documentation_needs_no_key(stage: Stage) -> None:
+    with stage.client(require_key=True) as client:
+        assert [client.get(path).status_code for path in ("/docs", "/openapi.json")] == [200, 200]
+
+
+def test_a_stranger_gets_no_byte_of_an_output_in_any_way(stage: Stage) -> None:
+    uid = stage.submit("owner")
+    output = finish(Door("", stage.private.data_dir, stage.private.url), uid)
+    headers: list[dict[str, str]] = [
+        {},
+        {"Range": "bytes=0-3"},
+        {"If-None-Match": f'"{hashlib.sha256(output).hexdigest()}"'},
+    ]
+    for role in ("stranger", "anonymous", "registrar"):
+        with stage.client(role) as client:
+            for path in (f"/api/tasks/{uid}", f"/api/tasks/{uid}/output", f"/api/tasks/{uid}?wait=60"):
+                for extra in headers:
+                    answer = client.get(path, headers=extra)
+                    assert (answer.status_code, answer.json()) == (554, TaskNotFound().to_body())
+            assert client.get(f"/api/tasks/{uid}/logs", params={"follow": "true"}).status_code == 554
+            assert client.get(f"/api/tasks/{uid}/status?wait=60").status_code == 404
+    for role in ("owner", "operator"):
+        with stage.client(role) as client:
+            assert client.get(f"/api/tasks/{uid}?wait=1").content == output
+            assert client.get(f"/api/tasks/{uid}/logs", params={"follow": "true"}).text == "a line\n"
+
+
+def test_a_key_is_also_a_bearer_token_and_a_forged_header_of_ours_is_none(stage: Stage) -> None:
+    uid, owner, admin = stage.submit("owner"), stage.keys["owner"], stage.keys["admin"]
+    cases: list[tuple[dict[str, str], int]] = [
+        ({"Authorization": f"Bearer {owner}"}, 200),
+        ({"Authorization": f"bearer  {owner}"}, 200),
+        ({"Authorization": f"Bearer {stage.private.token}"}, 401),
+        ({"Authorization": "Bearer"}, 401),
+        ({"Authorization": "Basic YTpi"}, 404),
+        ({"X-API-Key": owner, "Authorization": "Bearer nonsense"}, 200),
+        ({"X-API-Key": "nonsense", "Authorization": f"Bearer {owner}"}, 401),
+        ({"X-Caller-Key": admin}, 404),
+        ({"X-Caller-Key": admin, "X-API-Key": stage.keys["stranger"]}, 404),
+        ({"X-Door-Policy": "key=optional models=open"}, 404),
+    ]
+    with stage.client() as client, stage.client(require_key=True) as closed:
+        for headers, code in cases:
+            path = f"/api/tasks/{uid}/status"
+            assert client.get(path, headers=headers).status_code == code, headers
+            # Where a key is required, what is none is 401.
+            has_key = any(name in headers for name in ("X-API-Key", "Authorization")) and "Basic" not in str(headers)
+            assert closed.get(path, headers=headers).status_code == (code if has_key else 401), headers
+
+
+def test_the_door_may_let_every_caller_register_models_but_not_without_a_required_key(stage: Stage) -> None:
+    registration = {"human_readable_id": "posted", "container_tag": "echo:1", "replace": "true"}
+    keys = {role: {"X-API-Key": stage.keys[role]} for role in ("stranger", "operator", "malformed")}
+    with serve_door(stage.private.url, allow_post_model=True, require_key=True) as url:
+        for path in ("/api/models/", "/api/tasks/"):
+            codes = [
+                httpx.post(url + path, params=registration, headers=headers, **PLAIN).status_code
+                for headers in (*keys.values(), {})
+            ]
+            assert codes == [200, 200, 401, 401]
+
+
+def test_a_refusal_says_what_to_do(stage: Stage) -> None:
+    registration = {"human_readable_id": "posted", "container_tag": "echo:1"}
+    with stage.client("stranger") as client:
+        refused = client.post("/api/models/", params=registration).json()
+        assert "ALLOW_PUBLIC_POST_MODEL" in refused["detail"]
+        assert "scope models" in refused["detail"]
+    with stage.client(require_key=True) as client:
+        answer = client.get("/api/models/")
+        assert answer.headers["www-authenticate"] == 'Bearer realm="InferenceServer"'
+        assert "X-API-Key" in answer.json()["detail"]
+    for role in ("expired", "revoked"):
+        with stage.client(role) as client:
+            assert role in client.get("/api/models/").json()["detail"]
+
+
+def test_the_list_has_pages(stage: Stage) -> None:
+    uids = [stage.submit("owner") for _ in range(3)]
+    stage.submit("stranger")
+    with stage.client("the owner's other key", require_key=True) as client:
+        pages = [client.get("/api/tasks", params={"limit": 2}).json()]
+        pages.append(client.get("/api/tasks/", params={"limit": 2, "after": pages[0][-1]["uid"]}).json())
+        assert [[task["uid"] for task in page] for page in pages] == [[uids[2], uids[1]], [uids[0]]]
+        assert {task["owner"] for page in pages for task in page} == {ADA}
+        assert client.get("/api/tasks/", params={"after": "x"}).status_code == 422
+        assert client.get("/api/tasks/", params={"surprise": "x"}).status_code == 422
+
+
+@pytest.mark.parametrize("require_key", [False, True])
+def test_a_door_warns_at_its_start_that_it_asks_for_no_key(require_key: bool, caplog: pytest.LogCaptureFixture) -> None:
+    with serve_door("http://127.0.0.1:1", require_key=require_key):
+        warnings = [record.getMessage() for record in caplog.records if record.name.startswith("public_api")]
+    assert len(warnings) == (0 if require_key else 1)
+    assert require_key or ("REQUIRE_API_KEY" in warnings[0] and "register models" in warnings[0])
+
+
+def test_the_private_api_refuses_every_call_without_the_service_token(stage: Stage) -> None:
+    forged = {"X-Caller-Key": stage.keys["admin"], "X-Door-Policy": "key=optional models=open"}
+    with httpx.Client(base_url=stage.private.url, headers=forged, **PLAIN) as client:
+        paths = client.get("/openapi.json").json()["paths"]
+        guarded = [
+            (method, path) for path, calls in paths.items() if path.startswith(("/api/", "/inter")) for method in calls
+        ]
+        assert len(guarded) > 15
+        for method, path in guarded:
+            url = path.format(uid="0" * 64, fence=1, human_readable_id="echo")
+            for headers in ({}, {"Authorization": f"Bearer {stage.keys['admin']}"}):
+                answer = client.request(method, url, headers=headers)
+                assert (answer.status_code, "service token" in answer.json()["detail"]) == (401, True), (method, path)

@@ -1,0 +1,123 @@
+"""`inference-server keys` and `infer list`, as processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from contract.access import Scope
+from contract.errors import Unauthenticated
+from private_api.callers import Caller
+from private_api.database import Database
+from private_api.keys import check_key, list_keys
+from tests.integration.public_door import PLAIN, make_zip, serve_door
+from tests.running_api import RunningApi
+
+
+def run(*command: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    names = ("DATABASE_URL", "POSTGRES_HOSTNAME", "POSTGRES_PASSWORD", "NO_COLOR", "COLUMNS")
+    inherited = {name: value for name, value in os.environ.items() if name not in names}
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        env={**inherited, "NO_COLOR": "1", "COLUMNS": "200", **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def keys(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """As it runs in the private API's container."""
+    return run("operations", "keys", *arguments, environment={"DATABASE_URL": url})
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Database]:
+    database = Database(url)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def test_a_key_is_made_listed_and_revoked(database_url: str) -> None:
+    made = keys(database_url, "create", "--owner", "ada", "--scope", "submit", "--scope", "models", "--expires", "90d")
+    assert made.returncode == 0, made.stderr
+    key = made.stdout.strip()
+    key_id = key.split("_")[1]
+    listed = keys(database_url, "list").stdout
+    with opened(database_url) as database:
+        assert check_key(database, key) == Caller("ada", frozenset({Scope.SUBMIT, Scope.MODELS}))
+        revoked = keys(database_url, "revoke", key_id)
+        with pytest.raises(Unauthenticated, match="revoked"):
+            check_key(database, key)
+    assert "not shown again" in made.stderr
+    assert all(word in listed for word in (key_id, "ada", "models submit", "valid"))
+    assert key.split("_")[2] not in listed
+    assert (revoked.returncode, revoked.stdout) == (0, "")
+    assert "revoked" in keys(database_url, "list").stdout
+
+
+def test_a_standalone_servers_keys_are_in_its_data_folder(sqlite_template: Path, tmp_path: Path) -> None:
+    (tmp_path / "inference.db").write_bytes(sqlite_template.read_bytes())
+    at = ("--data-dir", str(tmp_path))
+    made = run("operations", "keys", "create", "--owner", "ada", "--scope", "admin", *at)
+    assert made.returncode == 0, made.stderr
+    with opened(f"sqlite:///{tmp_path / 'inference.db'}") as database:
+        assert check_key(database, made.stdout.strip()).owner == "ada"
+    assert "ada" in run("operations", "keys", "list", *at).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("revoke", "0" * 16), 1, "no key has the id"),
+        (("create", "--owner", "ada"), 2, "--scope"),
+        (("create", "--owner", "ada", "--scope", "root"), 2, "root"),
+        (("create", "--owner", "a b", "--scope", "submit"), 2, "an owner is"),
+        (("create", "--owner", "ada", "--scope", "submit", "--expires", "soon"), 2, "a duration is"),
+        (("create", "--owner", "ada", "--scope", "submit", "--expires", "0d"), 2, "must live"),
+        (("list", "--data-dir", "nowhere"), 2, "no inference.db"),
+    ],
+)
+def test_what_is_wrong_is_said_and_makes_no_key(
+    sqlite_url: str, arguments: tuple[str, ...], code: int, says: str
+) -> None:
+    answer = keys(sqlite_url, *arguments)
+    assert (answer.returncode, answer.stdout) == (code, "")
+    assert says in answer.stderr
+    assert "Traceback" not in answer.stderr
+    with opened(sqlite_url) as database:
+        assert list_keys(database) == []
+
+
+def test_an_unreachable_database_and_missing_settings_are_told() -> None:
+    away = keys("postgresql+psycopg2://nobody:hidden@127.0.0.1:1/nothing", "list")
+    unset = run("operations", "keys", "list")
+    assert (away.returncode, unset.returncode) == (2, 2)
+    assert "cannot be reached" in away.stderr
+    assert "hidden" not in away.stderr
+    assert "POSTGRES_PASSWORD" in unset.stderr
+    assert "--data-dir" in unset.stderr
+
+
+def test_infer_lists_the_tasks_of_its_key(private_api: RunningApi) -> None:
+    key = keys(private_api.database_url, "create", "--owner", "ada", "--scope", "admin").stdout.strip()
+    with serve_door(private_api.url, require_key=True) as url:
+        with httpx.Client(base_url=url, headers={"X-API-Key": key}, **PLAIN) as http:
+            http.post("/api/models/", params={"human_readable_id": "echo", "container_tag": "echo:1"})
+            zip_file = {"zip_file": make_zip()}
+            uids = [http.post("/api/tasks/?human_readable_id=echo", files=zip_file).json() for _ in range(2)]
+        listed = run("inference_client", "--server", url, "--key", key, "list", "--json")
+        without = run("inference_client", "--server", url, "list")
+    assert listed.returncode == 0, listed.stderr
+    assert [task["uid"] for task in json.loads(listed.stdout)] == uids[::-1]
+    assert without.returncode != 0
+    assert "wants a key" in without.stderr
