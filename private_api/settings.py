@@ -50,7 +50,7 @@ class DatabaseSettings(Settings):
         )
 
 
-class PrivateApiSettings(BrokerSettings, DatabaseSettings):
+class PrivateApiSettings(DatabaseSettings, BrokerSettings):
     """Read once in `__main__`."""
 
     service_token: Secret = Field(SecretStr(""), description="What the other services prove themselves with.")
