@@ -10,6 +10,10 @@ from operations.keys import app as keys_app
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 EngineName = Literal["auto", "docker", "process"]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+BackupFolder = Annotated[Path, typer.Argument(help="Where the backup lies.")]
+StandaloneData = Annotated[
+    Path | None, typer.Option("--data-dir", help="The data folder of a standalone server; else the variables say all.")
+]
 
 
 app.add_typer(keys_app, name="keys")
@@ -98,6 +102,22 @@ def doctor(
     findings = examine(folder)
     show(findings, as_json=as_json)
     raise typer.Exit(int(any(finding.level is Level.PROBLEM for finding in findings)))
+
+
+@app.command()
+def backup(folder: BackupFolder, data_dir: StandaloneData = None) -> None:
+    """Copy everything into an empty FOLDER while the server runs. Exit 1: complete, but the server had lost files."""
+    from operations.backup import report_backup
+
+    raise typer.Exit(report_backup(folder, data_dir))
+
+
+@app.command()
+def restore(folder: BackupFolder, data_dir: StandaloneData = None) -> None:
+    """Bring a backup back into an empty database and data folder, before any service is started."""
+    from operations.backup import report_restore
+
+    raise typer.Exit(report_restore(folder, data_dir))
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -62,6 +62,33 @@ class Database:
         if not self.is_sqlite:
             session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """All rows as they are at one moment, to read for as long as it takes. Raises `ServiceUnavailable`.
+
+        Writers go on meanwhile; whoever wants to change the tables themselves waits.
+        """
+        with _translated_faults(), self.engine.connect() as connection:
+            if not self.is_sqlite:
+                quote = connection.dialect.identifier_preparer.quote
+                names = ", ".join(quote(name) for name in inspect(self.engine).get_table_names())
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                _lift_time_limits(connection)
+                # Before the first query, which is what fixes the moment.
+                if names:
+                    connection.execute(text(f"LOCK TABLE {names} IN ACCESS SHARE MODE"))
+            yield connection
+
+    @contextmanager
+    def load(self) -> Iterator[Connection]:
+        """A write transaction that may take as long as it wants, and may change tables. Ends like that of `write`."""
+        with _translated_faults(), self.engine.connect() as connection:
+            connection.execution_options(writes=True)
+            with connection.begin():
+                if not self.is_sqlite:
+                    _lift_time_limits(connection)
+                yield connection
+
     def now(self, session: Session) -> datetime:
         """The database's clock: the only one that leases and deadlines are measured with."""
         if self.is_sqlite:
@@ -78,6 +105,11 @@ class Database:
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
+
+
+def _lift_time_limits(connection: Connection) -> None:
+    for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+        connection.execute(text(f"SET LOCAL {limit} = 0"))
 
 
 @contextmanager

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import text
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from private_api.database import Database
@@ -33,8 +35,6 @@ def upgrade_when_reachable(database: Database) -> None:
 
 def upgrade(database: Database, revision: str = "head") -> None:
     """Migrate to a revision, by default the newest. Others that start meanwhile wait for it."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with database.engine.connect() as lock, database.engine.connect() as connection:
         if not database.is_sqlite:
             # Held by the session `lock`, not by the transaction that migrates. Whoever waits must not time out.
@@ -44,12 +44,40 @@ def upgrade(database: Database, revision: str = "head") -> None:
             lock.commit()
             connection.execute(text("SET statement_timeout = 0"))
             connection.commit()
-        config.attributes["connection"] = connection.execution_options(writes=True)
         try:
-            command.upgrade(config, revision)
+            migrate(connection.execution_options(writes=True), revision)
             connection.commit()
         finally:
             connection.invalidate()
             if not database.is_sqlite:
                 # Closing the session frees the lock and forgets the settings above.
                 lock.invalidate()
+
+
+def migrate(connection: Connection, revision: str) -> None:
+    """Migrate to this revision, in the caller's transaction where one was begun."""
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+def hold_off_migrations(connection: Connection) -> None:
+    """Let nobody else migrate until the caller's transaction ends. On SQLite no other writer gets that far anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _ADVISORY_LOCK})
+
+
+def current_revision(connection: Connection) -> str | None:
+    """The revision that the database is at; None where it was never migrated."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def known_revisions() -> list[str]:
+    """Every revision that this release knows, the oldest first."""
+    return [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()][::-1]
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config

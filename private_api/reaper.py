@@ -12,6 +12,9 @@ from private_api.tasks.limits import AMNESTY_AFTER
 logger = logging.getLogger(__name__)
 
 INTERVAL_S = 5.0
+_BACK = "reaper.back"
+_RETURN = timedelta(minutes=10)
+"""After the server was away, consumers get so long to be seen again before a task counts as one that nobody can run."""
 
 
 class Reaper:
@@ -32,11 +35,9 @@ class Reaper:
             extended = extend_leases(self._database)
             logger.warning("the reaper was away; %s leases were extended", extended)
             return []
-        changed = [
-            *end_overdue(self._database),
-            *expire_leases(self._database),
-            *fail_unschedulable(self._database, self._patience),
-        ]
+        changed = [*end_overdue(self._database), *expire_leases(self._database)]
+        if not self._is_just_back():
+            changed += fail_unschedulable(self._database, self._patience)
         for uid in changed:
             self._on_change(uid)
         return changed
@@ -50,4 +51,11 @@ class Reaper:
                 return False
             away = now - row.at > AMNESTY_AFTER
             row.at = now
+            if away:
+                session.merge(HeartbeatRow(name=_BACK, at=now))
             return away
+
+    def _is_just_back(self) -> bool:
+        with self._database.read() as session:
+            row = session.get(HeartbeatRow, _BACK)
+            return row is not None and self._database.now(session) - row.at < _RETURN

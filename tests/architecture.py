@@ -14,8 +14,8 @@ MAX_LINES = 300
 
 # The layers of the private API from the bottom up: a module imports from its own layer and from those before it.
 LAYERS = (
-    r"private_api\.(tables|database|archives|task_logs|watch|settings|migrate|migrations\..*)",
-    r"private_api\.(tasks(\..*)?|models|keys|callers|dispatcher|reaper|janitor)",
+    r"private_api\.(tables|database|archives|task_logs|watch|settings|migrate|backup_files|migrations\..*)",
+    r"private_api\.(tasks(\..*)?|models|keys|callers|dispatcher|reaper|janitor|backup|restore)",
     r"private_api\.(services|uploads)",
     r"private_api\.routes(\..*)?",
     r"private_api\.app",

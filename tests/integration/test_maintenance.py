@@ -16,7 +16,7 @@ from private_api.callers import ANONYMOUS
 from private_api.dispatcher import Dispatcher
 from private_api.janitor import ORPHAN_AGE_S, Janitor
 from private_api.models import register_model
-from private_api.tables import ConsumerRow
+from private_api.tables import ConsumerRow, HeartbeatRow
 from private_api.tasks.read import find_output, show_task
 from tests.integration.task_bench import GPU, Bench
 from tests.zips import make_zip
@@ -163,6 +163,22 @@ def test_a_task_that_nobody_can_run_fails_and_says_what_is_missing(bench: Bench)
     assert "with a GPU" in (row.detail or "")
     assert bench.row(fresh).status == Status.QUEUED
     assert held.uid == on_cpu
+
+
+def test_consumers_get_time_to_come_back_after_the_server_was_away(bench: Bench) -> None:
+    bench.try_claim("ada")
+    uid = bench.submit()
+    bench.reap()
+    # The server is off for two days, and starts a little earlier than its consumer.
+    bench.shift(uid, created_at=-2 * DAY)
+    bench.set_reaper(2 * DAY)
+    with bench.database.write() as session:
+        session.get_one(ConsumerRow, "ada").seen_at -= 2 * DAY
+    assert [bench.reap(), bench.reap()] == [[], []]
+    assert bench.row(uid).status == Status.QUEUED
+    with bench.database.write() as session:
+        session.get_one(HeartbeatRow, "reaper.back").at -= timedelta(minutes=11)
+    assert bench.reap() == [uid]
 
 
 def test_a_task_waits_on_while_a_consumer_that_could_run_it_was_seen(bench: Bench) -> None:

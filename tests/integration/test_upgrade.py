@@ -1,0 +1,131 @@
+"""A database that an earlier release filled goes on under this one, whatever revision it was at.
+
+`schemas/<revision>.json` holds rows as the release of that revision writes them; a revision without a file of its own
+takes those of the newest one before it. A migration that only adds needs no new file: then the test also says that the
+release before can go on writing while the new schema is there already. A migration that takes something away needs
+one, and `docs/operations/upgrade.md` says when it may.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from contract.broker import CPU_QUEUE
+from contract.errors import TaskFailed
+from contract.memory_broker import InMemoryBroker
+from contract.schemas import Assignment
+from contract.statuses import Phase, Status
+from private_api.archives import ArchiveStore
+from private_api.backup import back_up
+from private_api.callers import ANONYMOUS
+from private_api.database import Database
+from private_api.dispatcher import Dispatcher
+from private_api.migrate import current_revision, known_revisions, upgrade
+from private_api.models import list_models
+from private_api.restore import restore
+from private_api.task_logs import TaskLogs
+from private_api.tasks.claim import show_assignment
+from private_api.tasks.read import find_output, show_task
+from tests.integration.task_bench import SIZES, Bench
+
+SCHEMAS = Path(__file__).parent / "schemas"
+REVISIONS = known_revisions()
+
+
+@pytest.fixture
+def old(empty_database_url: str, store: ArchiveStore, logs: TaskLogs) -> Iterator[Bench]:
+    """The rules over a database that has no tables yet."""
+    database = Database(empty_database_url)
+    yield Bench(database, store, logs)
+    database.close()
+
+
+def rows_of(revision: str) -> dict[str, list[dict[str, Any]]]:
+    """The rows that a release of this revision writes."""
+    known = REVISIONS[: REVISIONS.index(revision) + 1]
+    newest = [path for name in known if (path := SCHEMAS / f"{name}.json").exists()][-1]
+    rows: dict[str, list[dict[str, Any]]] = json.loads(newest.read_text())
+    return rows
+
+
+def fill(bench: Bench, revision: str) -> None:
+    """Insert them as they stand, without this release's code; an archive's bytes are its key."""
+    for archive in rows_of(revision)["archives"]:
+        bench.store.path(archive["key"]).write_text(archive["key"])
+    with bench.database.write() as session:
+        for table, rows in rows_of(revision).items():
+            for row in rows:
+                names = ", ".join(row)
+                values = ", ".join(f":{name}" for name in row)
+                session.execute(text(f"INSERT INTO {table} ({names}) VALUES ({values})"), row)  # noqa: S608
+        if not bench.database.is_sqlite:
+            # The rows bring their own numbers.
+            for table in ("archives", "models", "model_versions", "tasks"):
+                session.execute(text(f"SELECT setval('{table}_id_seq', 100)"))
+
+
+def check_goes_on(bench: Bench) -> None:
+    """Everything that the services do, on the old rows and on new ones."""
+    assert [model.human_readable_id for model in list_models(bench.database, limit=9, after=None)] == ["old"]
+    assert find_output(bench.database, bench.store, bench.logs, "cccc", ANONYMOUS).key == "outputs/c.zip"
+    with pytest.raises(TaskFailed, match="exit code 3"):
+        find_output(bench.database, bench.store, bench.logs, "dddd", ANONYMOUS)
+    # The consumer that holds a task asks whether it still does, as it does after its own restart, and ends it.
+    held = show_assignment(bench.database, "bbbb", 3, SIZES)
+    bench.beat(held)
+    commit_and_check(bench, held)
+    # The bell that was waiting rings, and the task runs from its claim to its end.
+    broker = InMemoryBroker()
+    assert Dispatcher(bench.database, broker).step() == 1
+    assert broker.receive([CPU_QUEUE], 0) is not None
+    claimed = bench.claim(uid="aaaa")
+    assert (claimed.uid, claimed.fence) == ("aaaa", 1)
+    bench.beat(claimed, Phase.RUNNING)
+    commit_and_check(bench, claimed)
+    commit_and_check(bench, bench.claim(uid=bench.submit("old")))
+    bench.reap()
+
+
+def commit_and_check(bench: Bench, held: Assignment) -> None:
+    bench.commit(held)
+    assert show_task(bench.database, bench.logs, held.uid, ANONYMOUS).status == Status.FINISHED
+    assert find_output(bench.database, bench.store, bench.logs, held.uid, ANONYMOUS).size_bytes == len(b"output")
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_rows_of_every_earlier_revision_go_on_after_the_upgrade(old: Bench, revision: str) -> None:
+    upgrade(old.database, revision)
+    fill(old, revision)
+    upgrade(old.database)
+    check_goes_on(old)
+
+
+@pytest.mark.parametrize("revision", REVISIONS[-2:])
+def test_this_release_and_the_one_before_can_write_under_the_newest_schema(old: Bench, revision: str) -> None:
+    upgrade(old.database)
+    fill(old, revision)
+    # A service that starts meanwhile finds nothing to do.
+    upgrade(old.database)
+    check_goes_on(old)
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_a_backup_of_every_earlier_revision_is_restored_and_upgraded(old: Bench, revision: str, tmp_path: Path) -> None:
+    upgrade(old.database, revision)
+    fill(old, revision)
+    assert back_up(old.database, old.store, old.logs, tmp_path / "backup").revision == revision
+    database = Database(f"sqlite:///{tmp_path}/new.sqlite")
+    try:
+        assert restore(database, tmp_path / "new", tmp_path / "backup").restarted == 2
+        new = Bench(database, ArchiveStore(tmp_path / "new" / "archives"), TaskLogs(tmp_path / "new" / "logs"))
+        with database.snapshot() as connection:
+            assert current_revision(connection) == REVISIONS[-1]
+        for uid in ("aaaa", "bbbb"):
+            commit_and_check(new, new.claim(uid=uid))
+        assert find_output(new.database, new.store, new.logs, "cccc", ANONYMOUS).key == "outputs/c.zip"
+    finally:
+        database.close()
