@@ -8,6 +8,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY contract contract
 COPY private_api private_api
 COPY public_api public_api
+COPY grpc_gateway grpc_gateway
 COPY job_consumer job_consumer
 COPY inference_client inference_client
 COPY standalone standalone

@@ -12,6 +12,9 @@ from typing import Protocol, Self
 
 CPU_QUEUE = "tasks.cpu"
 GPU_QUEUE = "tasks.gpu"
+CPU_REPLICA_QUEUE = "replicas.cpu"
+GPU_REPLICA_QUEUE = "replicas.gpu"
+QUEUES = (CPU_QUEUE, GPU_QUEUE, CPU_REPLICA_QUEUE, GPU_REPLICA_QUEUE)
 
 MAX_WAITING = 100_000
 """Bells one queue keeps; beyond it the oldest falls out, and its task waits for a consumer's own poll."""
@@ -24,6 +27,11 @@ class BrokerUnavailable(Exception):
 def queue_for(use_gpu: bool) -> str:
     """The queue that rings for a task."""
     return GPU_QUEUE if use_gpu else CPU_QUEUE
+
+
+def replica_queue_for(use_gpu: bool) -> str:
+    """The queue that rings for a replica."""
+    return GPU_REPLICA_QUEUE if use_gpu else CPU_REPLICA_QUEUE
 
 
 class Delivery:

@@ -2,6 +2,7 @@
 
     InferenceError
     ├── ModelNotFound
+    │   └── DeploymentNotFound
     ├── TaskPending
     ├── TaskFailed
     ├── OutputMissing
@@ -13,6 +14,7 @@
     ├── Conflict
     │   ├── ModelExists
     │   ├── IdempotencyConflict
+    │   ├── NameTaken
     │   └── StaleFence
     ├── Unauthenticated
     ├── PermissionDenied
@@ -51,6 +53,13 @@ class ModelNotFound(InferenceError):
 
     http_status = 550
     grpc_code = "NOT_FOUND"
+
+
+class DeploymentNotFound(ModelNotFound):
+    """The model is not deployed; POST /api/models/<human_readable_id>/deployment keeps it warm."""
+
+    # For a call that promises plain HTTP codes, like everything about deployments.
+    http_status = 404
 
 
 class TaskPending(InferenceError):
@@ -120,6 +129,10 @@ class ModelExists(Conflict):
 
 class IdempotencyConflict(Conflict):
     """This Idempotency-Key was used for a submission with other content."""
+
+
+class NameTaken(Conflict):
+    """Another deployment answers to this prefix, application or model name already."""
 
 
 class StaleFence(Conflict):

@@ -7,6 +7,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel
 
+from contract.deployments import ReplicaAssignment, ReplicaBeat, ReplicaBeatReply, ReplicaClaim, ReplicaEnd
 from contract.errors import InferenceError, ServiceUnavailable, error_from_body
 from contract.schemas import (
     ArchiveView,
@@ -89,6 +90,28 @@ class PrivateClient:
         )
         return ArchiveView.model_validate(answer)
 
+    def claim_replica(self, claim: ReplicaClaim) -> ReplicaAssignment | None:
+        """Ask for a replica to host."""
+        answer = self._call("POST", "/internal/replicas/claims", json=claim.model_dump())
+        return None if answer is None else ReplicaAssignment.model_validate(answer)
+
+    def show_replica(self, uid: str, fence: int) -> ReplicaAssignment:
+        """The assignment of a replica that is still ours."""
+        return ReplicaAssignment.model_validate(self._call("GET", f"/internal/replicas/{uid}/{fence}"))
+
+    def beat_replica(self, uid: str, fence: int, beat: ReplicaBeat) -> ReplicaBeatReply:
+        """Keep a replica's lease."""
+        answer = self._call("POST", f"/internal/replicas/{uid}/{fence}/heartbeat", json=beat.model_dump())
+        return ReplicaBeatReply.model_validate(answer)
+
+    def fetch_replica_model(self, uid: str, fence: int, target: Path) -> None:
+        """Write the zip of a replica's model to `target`."""
+        self._fetch(f"/internal/replicas/{uid}/{fence}/model", target)
+
+    def end_replica(self, uid: str, fence: int, end: ReplicaEnd) -> None:
+        """Say that a replica is no more."""
+        self._call("POST", f"/internal/replicas/{uid}/{fence}/end", json=end.model_dump(mode="json"))
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
@@ -106,10 +129,10 @@ class PrivateClient:
         try:
             response = self._http.request(method, path, **options)
         except httpx.TransportError as error:
-            raise _unreachable(error) from error
+            raise unreachable(error) from error
         if response.is_success:
             return response.json()
-        raise _error_of(response)
+        raise error_of(response)
 
     def _fetch(self, path: str, target: Path) -> None:
         try:
@@ -119,11 +142,11 @@ class PrivateClient:
             ):
                 if not response.is_success:
                     response.read()
-                    raise _error_of(response)
+                    raise error_of(response)
                 for piece in response.iter_raw(1024**2):
                     file.write(piece)
         except httpx.TransportError as error:
-            raise _unreachable(error) from error
+            raise unreachable(error) from error
 
 
 def _path(uid: str, fence: int, action: str | None = None) -> str:
@@ -136,11 +159,13 @@ def _bytes_only(pieces: Iterable[bytes]) -> Iterator[bytes]:
     return (piece for piece in pieces if piece)
 
 
-def _unreachable(error: httpx.TransportError) -> ServiceUnavailable:
+def unreachable(error: httpx.TransportError) -> ServiceUnavailable:
+    """What a call that got no answer raises."""
     return ServiceUnavailable(f"the private API cannot be reached: {type(error).__name__}: {error}")
 
 
-def _error_of(response: httpx.Response) -> InferenceError:
+def error_of(response: httpx.Response) -> InferenceError:
+    """The error that an answer carries."""
     try:
         body = response.json()
     except ValueError:

@@ -34,7 +34,7 @@ HOMES = {
     "python_multipart": r"private_api/uploads\.py",
     "docker": r"job_consumer/docker_\w+\.py",
     "pika": r"contract/rabbitmq_broker(\.py|/)",
-    "grpc": r"grpc_gateway/",
+    "grpc": r"grpc_gateway/|job_consumer/replica_calls\.py|inference_client/live_calls\.py",
     "uvicorn": r"contract/http_server\.py",
     "fastapi": r"contract/http_\w+\.py|(private_api|public_api|standalone)/",
     "starlette": r"contract/http_\w+\.py|(private_api|public_api|standalone)/",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from contract.broker import CPU_QUEUE, GPU_QUEUE, MAX_WAITING
+from contract.broker import MAX_WAITING, QUEUES
 
 DEAD_QUEUE = "tasks.dead"
 """Messages that name no task, kept for the operator."""
@@ -24,7 +24,7 @@ class Topology:
 
     def declare(self, channel: Any) -> None:
         """Declare every queue without waiting; one that exists with other arguments closes the channel."""
-        for queue in (CPU_QUEUE, GPU_QUEUE):
+        for queue in QUEUES:
             channel.queue_declare(self.name(queue), durable=True, arguments=self._bell_arguments())
         channel.queue_declare(self.name(DEAD_QUEUE), durable=True, arguments=self._dead_arguments())
 

@@ -1,0 +1,87 @@
+"""Signed tokens that nobody stores: who may stream to a deployment, and which replica calls the gateway.
+
+A token is `<claims>.<signature>`, both base64url without padding: claims are JSON, the signature an HMAC-SHA256 over
+them. Every purpose has a key of its own, derived from the service token, so that a container that is told one key can
+make no token for anything else. Standard library only: the runtimes of models carry a copy of the verifying half.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+
+class TokenRefused(Exception):
+    """The token is malformed, forged or expired. The text is for its holder and tells no secret."""
+
+
+def stream_key(service_token: str, deployment: str) -> bytes:
+    """The key that signs tokens for streams to one deployment; its replicas are told it."""
+    return _derive(service_token, f"stream {deployment}")
+
+
+def replica_key(service_token: str) -> bytes:
+    """The key that signs what replicas show the gateway; no container is told it."""
+    return _derive(service_token, "replica")
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a token says."""
+
+    subject: str
+    """The deployment, or the replica's uid."""
+    owner: str | None
+    """Whose key it was made for; None in the open mode."""
+    expires_at: int | None
+    """Seconds since the epoch; None never."""
+
+
+def sign_token(key: bytes, claims: Claims) -> str:
+    """The token that says `claims`."""
+    body = {"sub": claims.subject, "own": claims.owner, "exp": claims.expires_at}
+    encoded = _encode(json.dumps(body, separators=(",", ":")).encode())
+    return f"{encoded}.{_encode(_sign(key, encoded))}"
+
+
+def peek_subject(token: str) -> str:
+    """The subject a token claims, unverified: it says which key to verify with. Raises `TokenRefused`."""
+    return _read(token.partition(".")[0]).subject
+
+
+def verify_token(key: bytes, token: str, *, now: float | None = None) -> Claims:
+    """The claims of a token signed with `key` that has not expired. Raises `TokenRefused`."""
+    encoded, _, signature = token.partition(".")
+    if not hmac.compare_digest(_encode(_sign(key, encoded)).encode(), signature.encode()):
+        raise TokenRefused("the token was not issued here; authenticate again")
+    claims = _read(encoded)
+    if claims.expires_at is not None and claims.expires_at <= (time.time() if now is None else now):
+        raise TokenRefused("the token has expired; authenticate again")
+    return claims
+
+
+def _read(encoded: str) -> Claims:
+    try:
+        body: Any = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
+        subject, owner, expires_at = body["sub"], body["own"], body["exp"]
+    except (binascii.Error, ValueError, KeyError, TypeError) as error:
+        raise TokenRefused("this is not a token; authenticate first") from error
+    if not isinstance(subject, str) or not isinstance(expires_at, int | None) or not isinstance(owner, str | None):
+        raise TokenRefused("this is not a token; authenticate first")
+    return Claims(subject, owner, expires_at)
+
+
+def _derive(service_token: str, purpose: str) -> bytes:
+    return hmac.new(service_token.encode(), f"inference-server {purpose}".encode(), hashlib.sha256).digest()
+
+
+def _sign(key: bytes, encoded: str) -> bytes:
+    return hmac.new(key, encoded.encode(), hashlib.sha256).digest()
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
