@@ -41,7 +41,7 @@ def _work(settings: JobConsumerSettings) -> None:
             broker,
             engine,
             api_url=settings.private_api_url,
-            service_token=settings.service_token.get_secret_value(),
+            proof=settings.proof,
             consumer=settings.consumer_name,
             gpu_uuid=settings.gpu_uuid,
             accepts_cpu_tasks=settings.accepts_cpu_tasks,
