@@ -133,7 +133,7 @@ def test_a_run_outlives_its_consumers_key_and_is_delivered_under_the_next(
             assert status() == "running"
         with consumer(api, tmp_path, Proof("CONSUMER_KEY", keys[1])):
             wait_for(lambda: status() == "finished", "the result under the other key")
-            wait_for(lambda: is_healthy(), "the consumer to be healthy")
+            wait_for(is_healthy, "the consumer to be healthy")
         assert http.get(f"/api/tasks/{uid}/status").json()["attempt"] == 1
     database.close()
     assert [record for record in caplog.records if record.exc_info] == []
