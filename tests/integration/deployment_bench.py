@@ -67,7 +67,7 @@ class DeploymentBench:
         slots: int = 8,
     ) -> ReplicaAssignment | None:
         claim = ReplicaClaim(consumer=consumer, gpu_uuid=gpu, accepts_cpu_tasks=cpu, uid=uid, replica_slots=slots)
-        return claim_replica(self.tasks.database, claim, HOSTING)
+        return claim_replica(self.tasks.database, claim, HOSTING, owner=None)
 
     def claim(self, consumer: str = "ada", **options: Any) -> ReplicaAssignment:
         assignment = self.try_claim(consumer, **options)
