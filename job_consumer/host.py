@@ -2,12 +2,13 @@
 
 import contextlib
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from contract.private_client import PrivateClient
 from job_consumer.container_spec import Limits
 from job_consumer.engine import Engine
+from job_consumer.hosted import HostedReplicas
 from job_consumer.workspace import WorkDir
 
 
@@ -31,6 +32,10 @@ class Host:
     engine: Engine
     work: WorkDir
     stopping: threading.Event
+    replica_network: str | None = None
+    """The Engine's network that gateways reach replicas on; None where this consumer hosts none."""
+    replica_slots: int = 0
+    replicas: HostedReplicas = field(default_factory=HostedReplicas)
     alive_file: Path | None = None
     """Touched as long as the consumer gets on: container health checks look at its age."""
 

@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Callable
 from enum import Enum, auto
-from pathlib import Path
 from typing import TypeVar
 
 from contract.errors import InferenceError, InvalidArchive, StaleFence, TaskNotFound, TooLarge
@@ -13,12 +12,13 @@ from contract.logging import log_task
 from contract.schemas import Assignment, Failure, Release
 from contract.statuses import Phase, Reason
 from job_consumer.collect import measure_folder
-from job_consumer.container_spec import decide_container
+from job_consumer.container_spec import decide_container, memory_limit
 from job_consumer.engine import ContainerSpec, EngineUnavailable, ExitState, ImageNotFound, RunKey, RunVanished
 from job_consumer.failures import ModelFailed
-from job_consumer.heart import Heart
+from job_consumer.heart import TaskHeart
 from job_consumer.host import AttemptLost, ConsumerStopping, Host
 from job_consumer.log_follower import LogFollower
+from job_consumer.model_files import open_model
 from job_consumer.transfer import fetch_archive, persist, upload_output
 from job_consumer.unpack import unpack_archive
 from job_consumer.workspace import ModelFolder
@@ -59,12 +59,12 @@ class Job:
         self._log.info("adopting the run of fence %s", self._key.fence)
         self._conclude(Phase.RUNNING, self._run_found)
 
-    def _conclude(self, phase: Phase, work: Callable[[Heart], None]) -> None:
-        with Heart(self._host, self._assignment, phase) as heart:
+    def _conclude(self, phase: Phase, work: Callable[[TaskHeart], None]) -> None:
+        with TaskHeart(self._host, self._assignment, phase) as heart:
             if self._settle(heart, work) is Ending.SETTLED:
                 self._clean_up()
 
-    def _settle(self, heart: Heart, work: Callable[[Heart], None]) -> Ending:
+    def _settle(self, heart: TaskHeart, work: Callable[[TaskHeart], None]) -> Ending:
         try:
             try:
                 work(heart)
@@ -93,22 +93,23 @@ class Job:
             self._release(heart, f"{self._host.consumer}: {type(error).__name__}", blameless=False, once=True)
         return Ending.SETTLED
 
-    def _run_fresh(self, heart: Heart) -> None:
+    def _run_fresh(self, heart: TaskHeart) -> None:
         self._prepare(heart)
         self._start(heart)
         self._see_through(heart)
 
-    def _run_found(self, heart: Heart) -> None:
+    def _run_found(self, heart: TaskHeart) -> None:
         self._recall_verdict()
         # Starts a run that was created only, and leaves one alone that runs or ended.
         self._start(heart)
         self._see_through(heart)
 
-    def _prepare(self, heart: Heart) -> None:
+    def _prepare(self, heart: TaskHeart) -> None:
         self._host.work.open_workspace(self._key)
         archive, limit = self._workspace.input_zip, self._assignment.max_unpacked_bytes
         try:
-            self._fetch(heart, self._host.api.fetch_input, archive, self._assignment.input.sha256)
+            fetch, sha256 = self._host.api.fetch_input, self._assignment.input.sha256
+            self._persist(heart, lambda: fetch_archive(fetch, self._key, archive, sha256))
             unpack_archive(archive, self._workspace.input_dir, max_unpacked_bytes=limit)
         except InvalidArchive as error:
             raise ModelFailed(Reason.INPUT_REJECTED, f"the input zip was rejected: {error}") from error
@@ -119,27 +120,13 @@ class Job:
         except ImageNotFound as error:
             raise ModelFailed(Reason.IMAGE_NOT_FOUND, str(error)) from error
 
-    def _fetch(self, heart: Heart, fetch: Callable[[str, int, Path], None], target: Path, sha256: str) -> None:
-        self._persist(heart, lambda: fetch_archive(fetch, self._key, target, sha256))
+    def _open_model(self, heart: TaskHeart) -> ModelFolder | None:
+        try:
+            return open_model(self._host, heart, self._key, self._assignment, self._host.api.fetch_model)
+        except InvalidArchive as error:
+            raise ModelFailed(Reason.INPUT_REJECTED, f"the model's zip was rejected: {error}") from error
 
-    def _open_model(self, heart: Heart) -> ModelFolder | None:
-        archive = self._assignment.model_archive
-        if archive is None:
-            return None
-
-        def fill(folder: Path) -> None:
-            zipped = folder.with_suffix(".zip")
-            try:
-                self._fetch(heart, self._host.api.fetch_model, zipped, archive.sha256)
-                unpack_archive(zipped, folder, max_unpacked_bytes=self._assignment.max_unpacked_bytes)
-            except InvalidArchive as error:
-                raise ModelFailed(Reason.INPUT_REJECTED, f"the model's zip was rejected: {error}") from error
-            finally:
-                zipped.unlink(missing_ok=True)
-
-        return self._host.work.open_model(archive.sha256, fill)
-
-    def _start(self, heart: Heart) -> None:
+    def _start(self, heart: TaskHeart) -> None:
         spec = self._decide(self._open_model(heart))
         self._check(heart)
         try:
@@ -159,7 +146,7 @@ class Job:
             own_user=self._host.own_user,
         )
 
-    def _see_through(self, heart: Heart) -> None:
+    def _see_through(self, heart: TaskHeart) -> None:
         follower = LogFollower(self._host.api, self._host.engine, self._key)
         follower.start()
         try:
@@ -171,7 +158,7 @@ class Job:
         self._judge(state)
         self._deliver(heart)
 
-    def _watch(self, heart: Heart) -> ExitState:
+    def _watch(self, heart: TaskHeart) -> ExitState:
         # Kept here as well as by the server, which may be out of reach.
         own_deadline = time.monotonic() + self._assignment.time_limit_s
         measured_at = time.monotonic()
@@ -193,7 +180,7 @@ class Job:
                 self._check_output_size()
                 measured_at = time.monotonic()
 
-    def _check(self, heart: Heart) -> None:
+    def _check(self, heart: TaskHeart) -> None:
         """Raises when the attempt must not go on."""
         if heart.is_lost:
             raise AttemptLost
@@ -220,7 +207,7 @@ class Job:
 
     def _judge(self, state: ExitState) -> None:
         if state.out_of_memory:
-            limit = self._decide(None).memory_limit_bytes
+            limit = memory_limit(self._assignment, self._host.limits)
             detail = f"the run needed more than its {limit} bytes of memory"
             raise ModelFailed(Reason.OUT_OF_MEMORY, detail, state.exit_code)
         if state.exit_code == 0:
@@ -229,7 +216,7 @@ class Job:
             raise EngineUnavailable(f"the engine failed during the run, which ended with {state.exit_code}")
         raise ModelFailed(Reason.EXIT_CODE, f"the container ended with exit code {state.exit_code}", state.exit_code)
 
-    def _deliver(self, heart: Heart) -> None:
+    def _deliver(self, heart: TaskHeart) -> None:
         api, folder, limit = self._host.api, self._workspace.output_dir, self._assignment.max_output_bytes
         try:
             commit = self._persist(heart, lambda: upload_output(api, self._host.consumer, self._key, folder, limit))
@@ -237,10 +224,10 @@ class Job:
             raise ModelFailed(Reason.OUTPUT_TOO_LARGE, str(error), 0) from error
         self._persist(heart, lambda: api.commit(self._key.uid, self._key.fence, commit))
 
-    def _persist(self, heart: Heart, call: Callable[[], _Answer]) -> _Answer:
+    def _persist(self, heart: TaskHeart, call: Callable[[], _Answer]) -> _Answer:
         return persist(self._host, heart, call)
 
-    def _release(self, heart: Heart, detail: str, *, blameless: bool, once: bool = False) -> None:
+    def _release(self, heart: TaskHeart, detail: str, *, blameless: bool, once: bool = False) -> None:
         release = Release(consumer=self._host.consumer, detail=detail[:4096], blameless=blameless)
         try:
             if once:
