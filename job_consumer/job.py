@@ -106,6 +106,13 @@ class Job:
 
     def _prepare(self, heart: TaskHeart) -> None:
         self._host.work.open_workspace(self._key)
+        self._fetch_input(heart)
+        try:
+            self._host.engine.ensure_image(self._assignment.container_tag, self._assignment.pull_policy)
+        except ImageNotFound as error:
+            raise ModelFailed(Reason.IMAGE_NOT_FOUND, str(error)) from error
+
+    def _fetch_input(self, heart: TaskHeart) -> None:
         archive, limit = self._workspace.input_zip, self._assignment.max_unpacked_bytes
         try:
             fetch, sha256 = self._host.api.fetch_input, self._assignment.input.sha256
@@ -115,10 +122,6 @@ class Job:
             raise ModelFailed(Reason.INPUT_REJECTED, f"the input zip was rejected: {error}") from error
         archive.unlink()
         self._check(heart)
-        try:
-            self._host.engine.ensure_image(self._assignment.container_tag, self._assignment.pull_policy)
-        except ImageNotFound as error:
-            raise ModelFailed(Reason.IMAGE_NOT_FOUND, str(error)) from error
 
     def _open_model(self, heart: TaskHeart) -> ModelFolder | None:
         try:
@@ -159,9 +162,7 @@ class Job:
         self._deliver(heart)
 
     def _watch(self, heart: TaskHeart) -> ExitState:
-        # Kept here as well as by the server, which may be out of reach.
-        own_deadline = time.monotonic() + self._assignment.time_limit_s
-        measured_at = time.monotonic()
+        clock = RunClock(self._assignment.time_limit_s)
         while True:
             try:
                 state = self._host.engine.wait(self._key, _WATCH_S)
@@ -172,13 +173,7 @@ class Job:
                 state = None
             if state is not None:
                 return state
-            self._check(heart)
-            if time.monotonic() > min(own_deadline, heart.deadline or own_deadline):
-                limit = self._assignment.time_limit_s
-                self._end_run(ModelFailed(Reason.TIME_LIMIT, f"the run took longer than its limit of {limit} s"))
-            if time.monotonic() - measured_at > _MEASURE_S:
-                self._check_output_size()
-                measured_at = time.monotonic()
+            self._check_limits(heart, clock)
 
     def _check(self, heart: TaskHeart) -> None:
         """Raises when the attempt must not go on."""
@@ -188,6 +183,18 @@ class Job:
             self._end_run(ModelFailed(Reason.CANCELLED, "cancelled by its owner"))
         if self._host.stopping.is_set():
             raise ConsumerStopping
+
+    def _check_limits(self, heart: TaskHeart, clock: "RunClock") -> None:
+        """Raises when the run must not go on."""
+        self._check(heart)
+        if time.monotonic() > min(clock.deadline, heart.deadline or clock.deadline):
+            self._end_run(self._time_limit_reached())
+        if clock.is_time_to_measure():
+            self._check_output_size()
+
+    def _time_limit_reached(self) -> ModelFailed:
+        limit = self._assignment.time_limit_s
+        return ModelFailed(Reason.TIME_LIMIT, f"the run took longer than its limit of {limit} s")
 
     def _check_output_size(self) -> None:
         size, limit = measure_folder(self._workspace.output_dir), self._assignment.max_output_bytes
@@ -250,3 +257,18 @@ class Job:
             self._host.work.remove_workspace(self._key)
         except (EngineUnavailable, OSError):
             self._log.exception("something of the attempt is left; the next start of this consumer removes it")
+
+
+class RunClock:
+    """When a run must end, kept here as well as by the server, which may be out of reach; when to measure /output."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.deadline = time.monotonic() + limit_s
+        self._measured_at = time.monotonic()
+
+    def is_time_to_measure(self) -> bool:
+        """True every few seconds."""
+        due = time.monotonic() - self._measured_at > _MEASURE_S
+        if due:
+            self._measured_at = time.monotonic()
+        return due

@@ -12,6 +12,7 @@ from job_consumer.host import Host
 from job_consumer.job import Job
 from job_consumer.replica_host import ReplicaHost
 from job_consumer.slots import SlotTaken
+from job_consumer.warm_job import WarmJob
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Worker:
     def work_off(self, assignment: Assignment | None) -> None:
         """Run a task, and every further one that can be claimed at once."""
         while assignment is not None:
-            Job(self._host, assignment).run()
+            self._job(assignment).run()
             if self._host.replica_network is not None:
                 # A replica may wait for the GPU.
                 self._broker.wake()
@@ -103,6 +104,11 @@ class Worker:
                 return
         for key in set(self._host.work.workspaces()) - set(runs):
             self._give_back(key)
+
+    def _job(self, assignment: Assignment) -> Job:
+        if assignment.replica_uid is None:
+            return Job(self._host, assignment)
+        return WarmJob(self._host, assignment, assignment.replica_uid)
 
     def _claim(self, uid: str | None) -> Assignment | None:
         return self._host.api.claim(ClaimRequest(**self._registration.model_dump(), uid=uid))
