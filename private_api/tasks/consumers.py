@@ -39,6 +39,7 @@ def note_consumer(session: Session, request: ConsumerRegistration, now: datetime
         session.add(row)
     row.gpu_uuid = request.gpu_uuid
     row.accepts_cpu_tasks = request.accepts_cpu_tasks
+    row.replica_slots = request.replica_slots
     row.seen_at = now
 
 
