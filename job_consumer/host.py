@@ -8,6 +8,7 @@ from pathlib import Path
 from contract.private_client import PrivateClient
 from job_consumer.container_spec import Limits
 from job_consumer.engine import Engine
+from job_consumer.gpu_gate import GpuGate
 from job_consumer.hosted import HostedReplicas
 from job_consumer.workspace import WorkDir
 
@@ -36,6 +37,7 @@ class Host:
     """The Engine's network that gateways reach replicas on; None where this consumer hosts none."""
     replica_slots: int = 0
     replicas: HostedReplicas = field(default_factory=HostedReplicas)
+    gpu: GpuGate = field(default_factory=GpuGate)
     alive_file: Path | None = None
     """Touched as long as the consumer gets on: container health checks look at its age."""
 

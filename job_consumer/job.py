@@ -132,6 +132,9 @@ class Job:
     def _start(self, heart: TaskHeart) -> None:
         spec = self._decide(self._open_model(heart))
         self._check(heart)
+        if spec.gpu_uuid is not None:
+            # Beside a replica only if that one shares its GPU.
+            self._host.gpu.enter(self._key, shares=True, check=lambda: self._check(heart))
         try:
             self._host.engine.start(spec)
         except ImageNotFound as error:
@@ -257,6 +260,8 @@ class Job:
             self._host.work.remove_workspace(self._key)
         except (EngineUnavailable, OSError):
             self._log.exception("something of the attempt is left; the next start of this consumer removes it")
+        finally:
+            self._host.gpu.leave(self._key)
 
 
 class RunClock:

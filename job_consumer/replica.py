@@ -69,7 +69,8 @@ class Replica:
                 end = self._live(heart, prepare)
                 self._host.replicas.drop(self._key.uid)
                 # Told only once the container is gone: its GPU is given to others then.
-                self._remove_container(heart, grace_s=STOP_GRACE_S)
+                self._remove_container(heart)
+                self._host.gpu.leave(self._key)
                 if end is not None:
                     self._report(heart, end)
             except ConsumerStopping:
@@ -79,6 +80,7 @@ class Replica:
                 self._log.warning("it is no longer ours: its container is removed")
                 self._host.replicas.drop(self._key.uid)
                 self._remove_at_once()
+                self._host.gpu.leave(self._key)
         self._remove_files()
 
     def _live(self, heart: ReplicaHeart, prepare: Callable[[ReplicaHeart], object]) -> ReplicaEnd | None:
@@ -125,6 +127,9 @@ class Replica:
             gpu_uuid=self._host.gpu_uuid,
             own_user=self._host.own_user,
         )
+        if spec.gpu_uuid is not None:
+            shares = self._assignment.serving.share_gpu
+            self._host.gpu.enter(self._key, shares=shares, check=lambda: self._check(heart))
         try:
             self._host.engine.start(spec)
         except ImageNotFound as error:
@@ -210,11 +215,11 @@ class Replica:
         except InferenceError:
             self._log.exception("its end was not taken; its lease ends soon")
 
-    def _remove_container(self, heart: ReplicaHeart, *, grace_s: float) -> None:
+    def _remove_container(self, heart: ReplicaHeart) -> None:
         """Repeated until the engine did it. Raises `ConsumerStopping`, `AttemptLost`."""
         while True:
             try:
-                self._host.engine.stop(self._key, grace_s)
+                self._host.engine.stop(self._key, STOP_GRACE_S)
                 self._host.engine.remove(self._key)
             except EngineUnavailable as error:
                 self._log.warning("its container cannot be removed yet: %s", error)

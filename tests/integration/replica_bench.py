@@ -1,4 +1,4 @@
-"""A private API, a Docker network and a consumer in a thread, for tests of replicas. Containers and networks are real."""
+"""A private API, a Docker network and a consumer in a thread, for tests of replicas: real ones."""
 
 import json
 import secrets

@@ -1,16 +1,12 @@
 """Replicas on a real Engine under a real private API: hosted, probed, watched, adopted, ended."""
 
 import json
-import os
-import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from contract.deployments import ReplicaReason, ReplicaStatus
-from tests.integration.engine_bench import MIB, until
+from tests.integration.engine_bench import until
 from tests.integration.replica_bench import PORT, ReplicaBench, replica_bench
 from tests.running_api import RunningApi
 from tests.services import require_docker
