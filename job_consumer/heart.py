@@ -16,8 +16,8 @@ from job_consumer.host import Host
 logger = logging.getLogger(__name__)
 
 BEATS_PER_LEASE = 6
-STARTING_BEAT_S = 2.0
-"""Between two beats of a replica that is not ready: people wait for it."""
+REPLICA_BEAT_S = 2.0
+"""Between two beats of a replica: people wait for it to be ready, or for its GPU."""
 
 LOST = (StaleFence, TaskNotFound, DeploymentNotFound)
 """What the private API answers about something that this consumer no longer holds."""
@@ -36,6 +36,7 @@ class Heart(ABC):
         self._stopped = threading.Event()
         self._log = log
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+        self._is_unanswered = False
         self.is_lost = False
         """It is no longer ours: stop and drop everything."""
 
@@ -64,7 +65,11 @@ class Heart(ABC):
             self._log.warning("it was lost: %s", error)
             self.is_lost = True
         except InferenceError as error:
-            self._log.warning("a heartbeat was not answered, the run goes on: %s", error)
+            if not self._is_unanswered:
+                self._log.warning("heartbeats are not answered, the run goes on: %s", error)
+            self._is_unanswered = True
+        else:
+            self._is_unanswered = False
 
     @abstractmethod
     def _send(self) -> None:
@@ -103,8 +108,7 @@ class ReplicaHeart(Heart):
     """Of a hosted replica."""
 
     def __init__(self, host: Host, assignment: ReplicaAssignment) -> None:
-        interval_s = min(STARTING_BEAT_S, assignment.lease_s / BEATS_PER_LEASE)
-        super().__init__(host, log_replica(logger, assignment.uid), interval_s)
+        super().__init__(host, log_replica(logger, assignment.uid), REPLICA_BEAT_S)
         self._assignment = assignment
         self._address: str | None = None
         self.is_stopped = False
@@ -113,7 +117,6 @@ class ReplicaHeart(Heart):
     def note_ready(self, address: str) -> None:
         """Report it ready, at once."""
         self._address = address
-        self._interval_s = self._assignment.lease_s / BEATS_PER_LEASE
         self._wake.set()
 
     def _send(self) -> None:

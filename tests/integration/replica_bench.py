@@ -89,8 +89,7 @@ class ReplicaBench:
         """A model of the test image that behaves as its zip says."""
         query = {"human_readable_id": model, "container_tag": image or self.image, "use_gpu": use_gpu}
         query |= {"model_available": True, "pull_policy": "never", "replace": True}
-        if "memory_limit_bytes" in behaviour:
-            query["memory_limit_bytes"] = behaviour.pop("memory_limit_bytes")
+        query |= {name: behaviour.pop(name) for name in ("memory_limit_bytes", "time_limit_s") if name in behaviour}
         body = make_zip({"behaviour.json": json.dumps(behaviour).encode()})
         self.http.post("/api/models/", params=query, content=body, headers=ZIP).raise_for_status()
 

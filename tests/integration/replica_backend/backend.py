@@ -7,10 +7,11 @@
     eat_memory       it takes memory without end
     ignore_term      it does not end on TERM
 
-It serves `tests.Echo/Say`, which answers with what it got; `tests.Echo/Environment`, the container's, as JSON;
-`tests.Echo/Exit`, which ends the container with the exit code in the request; and `inferenceserver.Tasks/Run`, which
-does what `/input/do.json` of the task says: `{"sleep_s": 1, "exit_code": 3, "detail": "...", "raise": "..."}`, and
-copies the other files of the input to the output, beside `where.json`.
+Without PORT it is a task's own container and does what `do.json` of its input says. Else it serves `tests.Echo/Say`,
+which answers with what it got; `tests.Echo/Environment`, the container's, as JSON; `tests.Echo/Exit`, which ends the
+container with the exit code in the request; and `inferenceserver.Tasks/Run`, which does what the task's `do.json` says:
+`{"sleep_s": 1, "exit_code": 3, "detail": "...", "raise": "..."}`. Either way it copies the other files of the input to
+the output, beside `where.json`.
 """
 
 import json
@@ -69,7 +70,12 @@ def run_task(request, context):
         length = request[at + 1]
         texts.append(request[at + 2 : at + 2 + length].decode())
         at += 2 + length
-    uid, inputs, outputs = texts[0], Path(texts[1]), Path(texts[2])
+    do = work(texts[0], Path(texts[1]), Path(texts[2]), context.is_active)
+    detail = do.get("detail", "").encode()
+    return b"\x08" + bytes([do.get("exit_code", 0)]) + b"\x12" + bytes([len(detail)]) + detail
+
+
+def work(uid, inputs, outputs, is_active):
     do = json.loads((inputs / "do.json").read_text())
     for path in inputs.iterdir():
         if path.name != "do.json":
@@ -78,14 +84,13 @@ def run_task(request, context):
     print("task", uid, flush=True)
     deadline = time.monotonic() + do.get("sleep_s", 0)
     while time.monotonic() < deadline:
-        if not context.is_active():
+        if not is_active():
             print("cancelled", uid, flush=True)
-            return b""
+            return do
         time.sleep(0.02)
     if "raise" in do:
         raise RuntimeError(do["raise"])
-    detail = do.get("detail", "").encode()
-    return b"\x08" + bytes([do.get("exit_code", 0)]) + b"\x12" + bytes([len(detail)]) + detail
+    return do
 
 
 METHODS = {
@@ -106,6 +111,9 @@ class Handlers(grpc.GenericRpcHandler):
 
 
 def main():
+    if "PORT" not in os.environ:
+        folders = Path(os.environ["INPUT_DIR"]), Path(os.environ["OUTPUT_DIR"])
+        return work(os.environ["TASK_UID"], *folders, lambda: True).get("exit_code", 0)
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: None if BEHAVIOUR.get("ignore_term") else stopped.set())
     print("starting on", os.environ["PORT"], flush=True)
