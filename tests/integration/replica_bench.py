@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import docker
 import grpc
@@ -22,6 +23,7 @@ from job_consumer.engine import LABEL
 from job_consumer.service import run_consumer
 from tests.integration.engine_bench import MIB, until
 from tests.running_api import RunningApi
+from tests.services import require_rabbitmq
 from tests.zips import make_zip
 
 BACKEND = Path(__file__).parent / "replica_backend"
@@ -142,6 +144,23 @@ class ReplicaBench:
         with grpc.insecure_channel(replica.address) as channel:
             answer: bytes = channel.unary_unary(f"/tests.Echo/{method}")(request, timeout=10)
             return answer
+
+    def consumer_environment(self) -> dict[str, str]:
+        """For a consumer as a process of its own. It hears no bell: those of this API do not pass RabbitMQ."""
+        broker = urlsplit(require_rabbitmq())
+        return {
+            "SERVICE_TOKEN": self.api.token,
+            "PRIVATE_API_URL": self.api.url,
+            "RABBIT_HOSTNAME": broker.hostname or "127.0.0.1",
+            "RABBIT_PORT": str(broker.port or 5672),
+            "RABBIT_USER": unquote(broker.username or ""),
+            "RABBIT_PASSWORD": unquote(broker.password or ""),
+            "RABBIT_VHOST": unquote(broker.path[1:]) or "/",
+            "CONSUMER_NAME": self.name,
+            "WORK_DIR": str(self.work_dir),
+            "MEMORY_LIMIT_BYTES": str(256 * MIB),
+            "REPLICA_NETWORK": self.network,
+        }
 
     @contextmanager
     def consumer(self, *, gpu_uuid: str | None = None, slots: int = 8, **changes: Any) -> Iterator[ConsumerThread]:

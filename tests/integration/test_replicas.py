@@ -2,9 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import grpc
 import pytest
@@ -15,7 +14,7 @@ from tests.e2e.systems import Process, wait_for
 from tests.integration.engine_bench import MIB, until
 from tests.integration.replica_bench import PORT, ReplicaBench, replica_bench
 from tests.running_api import run_private_api
-from tests.services import require_docker, require_rabbitmq
+from tests.services import require_docker
 from tests.tcp_proxy import Mode, TcpProxy
 
 
@@ -188,27 +187,10 @@ def test_a_consumer_without_the_network_says_so_runs_tasks_and_gives_its_replica
     assert "docker network create --internal is-test-nowhere" in caplog.text
 
 
-def consumer_process(bench: ReplicaBench, log: Path) -> Process:
-    broker = urlsplit(require_rabbitmq())
-    environment: Mapping[str, str] = {
-        "SERVICE_TOKEN": bench.api.token,
-        "PRIVATE_API_URL": bench.api.url,
-        "RABBIT_HOSTNAME": broker.hostname or "127.0.0.1",
-        "RABBIT_PORT": str(broker.port or 5672),
-        "RABBIT_USER": unquote(broker.username or ""),
-        "RABBIT_PASSWORD": unquote(broker.password or ""),
-        "RABBIT_VHOST": unquote(broker.path[1:]) or "/",
-        "CONSUMER_NAME": bench.name,
-        "WORK_DIR": str(bench.work_dir),
-        "MEMORY_LIMIT_BYTES": str(256 * MIB),
-        "REPLICA_NETWORK": bench.network,
-    }
-    return Process("consumer", [sys.executable, "-m", "job_consumer"], environment, log)
-
-
 def test_a_killed_consumer_adopts_the_same_container_under_the_same_fence(bench: ReplicaBench, tmp_path: Path) -> None:
     bench.register()
-    consumer = consumer_process(bench, tmp_path / "consumer.log")
+    command = [sys.executable, "-m", "job_consumer"]
+    consumer = Process("consumer", command, bench.consumer_environment(), tmp_path / "consumer.log")
     consumer.start()
     try:
         bench.deploy()
