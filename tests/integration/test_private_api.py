@@ -198,7 +198,7 @@ def test_parameters_nobody_knows_are_refused_by_name(http: httpx.Client) -> None
     ]
     for answer in answers:
         assert error_of(answer) == (422, "InvalidRequest")
-        assert "unknown parameter 'priority'" in answer.json()["detail"]
+        assert "unknown parameter 'urgency'" in answer.json()["detail"]
 
 
 def test_parameters_that_make_no_sense_are_refused_with_their_name(http: httpx.Client) -> None:
