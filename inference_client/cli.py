@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from contract.errors import InferenceError
+from inference_client.cli_deployments import add_deployment_commands
 from inference_client.cli_models import build_models_app
 from inference_client.cli_tasks import add_task_commands
 from inference_client.config import DEFAULT_SERVER, VARIABLES
@@ -61,6 +62,7 @@ def build_app() -> typer.Typer:
     app.callback()(_callback)
     app.add_typer(build_models_app(), name="models")
     add_task_commands(app)
+    add_deployment_commands(app)
     return app
 
 

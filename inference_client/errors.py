@@ -4,6 +4,7 @@ ClientError
 ├── UnusableInput
 ├── DamagedDownload
 ├── WaitTimeout
+├── DeploymentFailing
 └── Interrupted
 """
 
@@ -32,7 +33,11 @@ class DamagedDownload(ClientError):
 
 
 class WaitTimeout(ClientError):
-    """The task has not ended in the time the caller gave; it goes on."""
+    """The task has not ended, or the deployment is not ready, in the time the caller gave; it goes on."""
+
+
+class DeploymentFailing(ClientError):
+    """The deployment's replicas end by themselves; the server goes on trying."""
 
 
 class Interrupted(ClientError):

@@ -12,7 +12,7 @@ from contract.errors import (
     TaskPending,
 )
 from contract.statuses import Reason, Status
-from inference_client.errors import ClientError, DamagedDownload, Interrupted, WaitTimeout
+from inference_client.errors import ClientError, DamagedDownload, DeploymentFailing, Interrupted, WaitTimeout
 
 
 class ExitCode(IntEnum):
@@ -32,13 +32,13 @@ class ExitCode(IntEnum):
 
 MEANINGS = {
     ExitCode.OK: "done",
-    ExitCode.TASK_FAILED: "the task failed",
+    ExitCode.TASK_FAILED: "the task failed, or the deployment does",
     ExitCode.USAGE: "wrong usage, or a local file that cannot be used",
-    ExitCode.NOT_FOUND: "no such task, model or route",
+    ExitCode.NOT_FOUND: "no such task, model, deployment or route",
     ExitCode.REFUSED: "the server refused the request",
     ExitCode.SERVER: "the server is unreachable, failed, or sent damaged data",
     ExitCode.OUTPUT_MISSING: "the task finished, but its output is no longer stored",
-    ExitCode.NOT_ENDED: "the task has not ended (in time)",
+    ExitCode.NOT_ENDED: "the task has not ended, or the deployment is not ready (in time)",
     ExitCode.CANCELLED: "the task was cancelled",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
 }
@@ -46,6 +46,7 @@ MEANINGS = {
 
 _CODES: dict[type[Exception], ExitCode] = {
     TaskFailed: ExitCode.TASK_FAILED,
+    DeploymentFailing: ExitCode.TASK_FAILED,
     ModelNotFound: ExitCode.NOT_FOUND,
     TaskNotFound: ExitCode.NOT_FOUND,
     RouteNotFound: ExitCode.NOT_FOUND,

@@ -22,6 +22,7 @@ from private_api.deployments.rows import (
     lock_deployment,
     lock_live_replicas,
     logger,
+    named,
     serving_of,
     want_replica,
 )
@@ -53,6 +54,14 @@ class Scaler:
         if changed:
             self._on_change()
         return changed
+
+
+def scale_model(database: Database, human_readable_id: str) -> bool:
+    """Decide about one deployment now: whoever deployed is shown what comes of it."""
+    with database.read() as session:
+        row = session.scalars(named(human_readable_id)).one_or_none()
+        load = read_load(session, database.now(session))
+    return row is not None and scale_deployment(database, row.id, load)
 
 
 def scale_deployment(database: Database, deployment_id: int, load: Load) -> bool:

@@ -11,6 +11,7 @@ from contract.http_errors import document_errors
 from contract.serving import Serving
 from private_api.deployments.deploy import deploy_model, undeploy_model
 from private_api.deployments.read import list_deployments, show_deployment
+from private_api.deployments.scale import scale_model
 from private_api.routes.access import GivenCaller
 from private_api.services import Services
 
@@ -31,6 +32,8 @@ def deployment_routes(services: Services) -> APIRouter:
         """Keep the model's newest version warm. Again: replaces the description, and replicas that it concerns."""
         caller.require(Scope.MODELS, _CLOSED)
         deploy_model(database, human_readable_id, serving, owner=caller.owner)
+        if scale_model(database, human_readable_id):
+            services.ring()
         services.note_deployments()
         return show_deployment(database, human_readable_id, caller)
 

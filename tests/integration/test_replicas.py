@@ -15,6 +15,7 @@ from contract.tokens import Claims, replica_key, verify_token
 from private_api.deployments.gateways import forget_gateway
 from private_api.deployments.hosting import replica_archive, show_replica
 from private_api.dispatcher import Dispatcher
+from private_api.janitor import Janitor
 from tests.integration.deployment_bench import HOSTING, DeploymentBench
 from tests.integration.task_bench import GPU
 
@@ -357,3 +358,12 @@ def test_a_replica_that_contradicts_itself_is_refused(plane: DeploymentBench, ch
     plane.beat(plane.claim())
     with pytest.raises(DBAPIError), plane.tasks.database.write() as session:
         session.execute(text(f"UPDATE replicas SET {change}"))  # noqa: S608 - one of the list above
+
+
+def test_replicas_that_ended_long_ago_are_forgotten(plane: DeploymentBench) -> None:
+    want(plane)
+    plane.end(plane.claim())
+    tasks = plane.tasks
+    for kept_for, count in ((timedelta(days=1), 1), (timedelta(0), 0)):
+        Janitor(tasks.database, tasks.store, tasks.logs, keep_finished_for=kept_for).step()
+        assert len(plane.show().replicas) == count
