@@ -20,7 +20,9 @@ from contract.schemas import TaskView
 from job_consumer.container_spec import Limits
 from job_consumer.docker_engine import DockerEngine
 from job_consumer.engine import LABEL
+from job_consumer.host import Host
 from job_consumer.service import run_consumer
+from job_consumer.workspace import WorkDir
 from tests.integration.engine_bench import MIB, until
 from tests.running_api import RunningApi
 from tests.services import require_rabbitmq
@@ -29,6 +31,7 @@ from tests.zips import make_zip
 BACKEND = Path(__file__).parent / "replica_backend"
 PORT = 9100
 GPU = "GPU-00000000-0000-0000-0000-00000000000a"
+LIMITS = Limits(256 * MIB, None, 128, 16 * MIB, 16 * MIB, MIB)
 ZIP = {"Content-Type": "application/zip"}
 
 
@@ -163,6 +166,25 @@ class ReplicaBench:
         }
 
     @contextmanager
+    def host(self) -> Iterator[Host]:
+        """What a consumer's jobs and replicas share, without its loops."""
+        engine = DockerEngine(work_dir=self.work_dir, work_volume=None)
+        with self.api.consumer() as api:
+            yield Host(
+                consumer=self.name,
+                gpu_uuid=GPU,
+                own_user=None,
+                limits=LIMITS,
+                api=api,
+                engine=engine,
+                work=WorkDir(self.work_dir, self.name),
+                stopping=threading.Event(),
+                replica_network=self.network,
+                replica_slots=8,
+            )
+        engine.close()
+
+    @contextmanager
     def consumer(self, *, gpu_uuid: str | None = None, slots: int = 8, **changes: Any) -> Iterator[ConsumerThread]:
         """A consumer in a thread, stopped at the end of the block."""
         engine = DockerEngine(work_dir=self.work_dir, work_volume=None)
@@ -174,7 +196,7 @@ class ReplicaBench:
             "gpu_uuid": gpu_uuid,
             "accepts_cpu_tasks": True,
             "work_dir": self.work_dir,
-            "limits": Limits(256 * MIB, None, 128, 16 * MIB, 16 * MIB, MIB),
+            "limits": LIMITS,
             "stopping": stopping,
             "replica_network": self.network,
             "replica_slots": slots,

@@ -3,6 +3,8 @@
 import json
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from os import kill
@@ -10,8 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from contract.deployments import ReplicaReason, ReplicaStatus
+from contract.deployments import ReplicaClaim, ReplicaReason, ReplicaStatus
+from contract.schemas import ClaimRequest
 from contract.statuses import Status
+from job_consumer.engine import RunKey, RunKind
+from job_consumer.job import Job
+from job_consumer.replica import Replica
 from private_api.database import Database
 from private_api.deployment_tables import ReplicaRow
 from tests.e2e.systems import Process, wait_for
@@ -104,6 +110,37 @@ def test_a_gpu_task_of_the_replicas_model_runs_inside_it(bench: ReplicaBench) ->
         bench.replica()
         finish(bench, bench.submit())
         assert watch.history == [("start", "replica")]
+
+
+@pytest.mark.parametrize("kind", ["task", "replica"])
+def test_a_container_starts_only_once_the_one_before_it_is_gone(bench: ReplicaBench, kind: str) -> None:
+    before = RunKey("0" * 64, 1, RunKind.REPLICA)
+    with watch_containers(bench.name) as watch, bench.host() as host:
+        host.gpu.enter(before, shares=False, check=lambda: None)
+        claim = {"consumer": host.consumer, "gpu_uuid": GPU}
+        if kind == "task":
+            bench.submit("batch")
+            task = host.api.claim(ClaimRequest.model_validate(claim))
+            assert task is not None
+            thread = threading.Thread(target=Job(host, task).run)
+        else:
+            bench.deploy()
+            bench.replica(ReplicaStatus.WANTED)
+            replica = host.api.claim_replica(ReplicaClaim.model_validate(claim))
+            assert replica is not None
+            thread = threading.Thread(target=Replica(host, bench.network, replica).run)
+        thread.start()
+        # Its folders are ready: without the one before it, it would start now.
+        until(lambda: any((bench.work_dir / "models").glob("*/behaviour.json")))
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            assert watch.history == []
+            time.sleep(0.05)
+        host.gpu.leave(before)
+        until(lambda: watch.count("start", kind) == 1)
+        host.stopping.set()
+        thread.join(30)
+        assert not thread.is_alive()
 
 
 def test_a_frozen_consumer_ends_the_replica_it_lost_before_it_starts_a_task(

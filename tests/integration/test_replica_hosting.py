@@ -126,13 +126,16 @@ def test_a_replica_that_was_given_to_others_is_removed(bench: ReplicaBench) -> N
         running.stop()
 
 
-def test_a_replica_serves_on_while_the_private_api_is_away(bench: ReplicaBench) -> None:
+def test_a_replica_serves_on_while_the_private_api_is_away(
+    bench: ReplicaBench, caplog: pytest.LogCaptureFixture
+) -> None:
     bench.register()
     with TcpProxy(bench.api.url, 80) as proxy, bench.consumer(api_url=proxy.url):
         bench.deploy()
         replica = bench.replica()
         (container,) = bench.containers()
         proxy.set_mode(Mode.REFUSE)
+        until(lambda: "heartbeats are not answered" in caplog.text)
         # A container that ends meanwhile is told once the private API is back.
         assert bench.call(replica, "Say", b"away") == b"away"
         with pytest.raises(grpc.RpcError):

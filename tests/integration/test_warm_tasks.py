@@ -138,7 +138,8 @@ def test_a_replica_that_is_to_end_lets_its_task_finish(bench: ReplicaBench) -> N
     with bench.consumer():
         bench.deploy(serves_tasks=True, drain_timeout_s=0)
         replica = bench.replica()
-        uid = bench.submit(sleep_s=6)
+        # Longer than what the container, once it is told to end, still gives its calls.
+        uid = bench.submit(sleep_s=12)
         until(lambda: f"task {uid}" in log_of(bench))
         bench.undeploy()
         assert end_of(bench, uid).status is Status.FINISHED
