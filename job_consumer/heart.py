@@ -9,6 +9,7 @@ from typing import Self
 from contract.deployments import ReplicaAssignment, ReplicaBeat
 from contract.errors import DeploymentNotFound, InferenceError, StaleFence, TaskNotFound
 from contract.logging import SubjectLogger, log_replica, log_task
+from contract.private_client import REFUSALS
 from contract.schemas import Assignment, Heartbeat
 from contract.statuses import Phase
 from job_consumer.host import Host
@@ -58,12 +59,13 @@ class Heart(ABC):
                 self._beat()
 
     def _beat(self) -> None:
-        self._host.note_alive()
         try:
             self._send()
         except LOST as error:
             self._log.warning("it was lost: %s", error)
             self.is_lost = True
+        except REFUSALS as error:
+            self._host.note_refused(error)
         except InferenceError as error:
             if not self._is_unanswered:
                 self._log.warning("heartbeats are not answered, the run goes on: %s", error)
@@ -96,6 +98,8 @@ class TaskHeart(Heart):
             self._wake.set()
 
     def _send(self) -> None:
+        # Not for a replica: the consumer may be stuck while one is served.
+        self._host.note_alive()
         phase = self._phase
         beat = Heartbeat(consumer=self._host.consumer, phase=phase)
         reply = self._host.api.beat(self._assignment.uid, self._assignment.fence, beat)

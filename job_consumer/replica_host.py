@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contract.broker import CPU_REPLICA_QUEUE, GPU_REPLICA_QUEUE, Broker
 from contract.deployments import ReplicaAssignment, ReplicaClaim, ReplicaEnd, ReplicaReason
 from contract.errors import InferenceError, ServiceUnavailable
+from contract.private_client import REFUSALS
 from contract.schemas import ConsumerRegistration
 from job_consumer.engine import EngineUnavailable, RunKey, RunKind
 from job_consumer.heart import LOST
@@ -101,6 +102,8 @@ class ReplicaHost:
         while not self._host.stopping.is_set():
             try:
                 self.step()
+            except REFUSALS as error:
+                self._host.note_refused(error)
             except (ServiceUnavailable, EngineUnavailable) as error:
                 logger.warning("consumer=%s cannot host replicas right now: %s", self._host.consumer, error)
             except Exception:

@@ -163,6 +163,8 @@ class ConsumerRow(Base):
     __tablename__ = "consumers"
 
     name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    owner: Mapped[str | None] = mapped_column(String(128))
+    """Whose key it was first seen with; for good. NULL while it proves itself with the service token."""
     gpu_uuid: Mapped[str | None] = mapped_column(String(200))
     accepts_cpu_tasks: Mapped[bool]
     replica_slots: Mapped[int] = mapped_column(Integer, default=0)

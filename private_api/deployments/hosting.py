@@ -48,14 +48,17 @@ class Hosting:
     max_unpacked_bytes: int
 
 
-def claim_replica(database: Database, claim: ReplicaClaim, hosting: Hosting) -> ReplicaAssignment | None:
+def claim_replica(
+    database: Database, claim: ReplicaClaim, hosting: Hosting, *, owner: str | None
+) -> ReplicaAssignment | None:
     """Give the consumer a replica under a new fence: of those that may be on it the one of the highest priority.
 
     Among equals the one its bell named goes first, then the oldest. None where nothing waits that it may host.
+    Raises `PermissionDenied` where the consumer is not its `owner`'s.
     """
     with database.write() as session:
         now = database.now(session)
-        note_consumer(session, claim, now)
+        note_consumer(session, claim, now, owner)
         # From here on the consumer's row is locked: its claims come one after the other.
         session.flush()
         hosted = hosted_by(session, claim.consumer)

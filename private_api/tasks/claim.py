@@ -27,15 +27,15 @@ class SizeLimits:
     max_output_bytes: int
 
 
-def claim_task(database: Database, request: ClaimRequest, sizes: SizeLimits) -> Assignment | None:
+def claim_task(database: Database, request: ClaimRequest, sizes: SizeLimits, *, owner: str | None) -> Assignment | None:
     """Give the consumer a task under a new fence: of the highest priority the one its bell named, else the oldest.
 
     None where nothing waits that it can run now: a GPU that a replica has is not free, unless the replica shares it or
-    runs the task itself.
+    runs the task itself. Raises `PermissionDenied` where the consumer is not its `owner`'s.
     """
     with database.write() as session:
         now = database.now(session)
-        note_consumer(session, request, now)
+        note_consumer(session, request, now, owner)
         # From here on the consumer's row is locked: its claims, also those of replicas, come one after the other.
         session.flush()
         hosted = hosted_by(session, request.consumer)

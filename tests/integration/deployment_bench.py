@@ -26,7 +26,7 @@ from private_api.deployments.gateways import note_demand, note_report
 from private_api.deployments.hosting import Hosting, beat_replica, claim_replica, end_replica
 from private_api.deployments.read import show_deployment
 from private_api.deployments.scale import Scaler
-from private_api.tables import Base, ConsumerRow
+from private_api.tables import Base, ConsumerRow, TaskRow
 from tests.integration.task_bench import GPU, Bench
 
 HOSTING = Hosting("a-service-token-of-the-tests", "grpc-gateway:9000", 1024**3)
@@ -67,7 +67,7 @@ class DeploymentBench:
         slots: int = 8,
     ) -> ReplicaAssignment | None:
         claim = ReplicaClaim(consumer=consumer, gpu_uuid=gpu, accepts_cpu_tasks=cpu, uid=uid, replica_slots=slots)
-        return claim_replica(self.tasks.database, claim, HOSTING)
+        return claim_replica(self.tasks.database, claim, HOSTING, owner=None)
 
     def claim(self, consumer: str = "ada", **options: Any) -> ReplicaAssignment:
         assignment = self.try_claim(consumer, **options)
@@ -145,9 +145,9 @@ class DeploymentBench:
         self._shift(DeploymentRow, DeploymentRow.id.is_not(None), moments)
 
     def age(self, by: timedelta) -> None:
-        """Let time pass, as deployments, replicas, gateways and consumers see it."""
+        """Let time pass, as deployments, replicas, gateways, consumers and tasks see it; what has ended stays."""
         with self.tasks.database.write() as session:
-            for table in (DeploymentRow, ReplicaRow, GatewayRow, ConsumerRow):
+            for table in (DeploymentRow, ReplicaRow, GatewayRow, ConsumerRow, TaskRow):
                 for row in session.scalars(select(table)):
                     names = [column.name for column in Base.metadata.tables[table.__tablename__].columns]
                     live = getattr(row, "ended_at", None) is None

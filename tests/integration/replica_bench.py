@@ -22,6 +22,7 @@ from job_consumer.docker_engine import DockerEngine
 from job_consumer.engine import LABEL
 from job_consumer.host import Host
 from job_consumer.service import run_consumer
+from job_consumer.settings import Proof
 from job_consumer.workspace import WorkDir
 from tests.integration.engine_bench import MIB, until
 from tests.running_api import RunningApi
@@ -172,6 +173,7 @@ class ReplicaBench:
         with self.api.consumer() as api:
             yield Host(
                 consumer=self.name,
+                proof=Proof("SERVICE_TOKEN", self.api.token),
                 gpu_uuid=GPU,
                 own_user=None,
                 limits=LIMITS,
@@ -191,7 +193,7 @@ class ReplicaBench:
         stopping = threading.Event()
         options = {
             "api_url": self.api.url,
-            "service_token": self.api.token,
+            "proof": Proof("SERVICE_TOKEN", self.api.token),
             "consumer": self.name,
             "gpu_uuid": gpu_uuid,
             "accepts_cpu_tasks": True,

@@ -79,7 +79,7 @@ class Bench:
         self, consumer: str = "ada", *, gpu: str | None = None, cpu: bool = True, uid: str | None = None, slots: int = 8
     ) -> Assignment | None:
         request = ClaimRequest(consumer=consumer, gpu_uuid=gpu, accepts_cpu_tasks=cpu, uid=uid, replica_slots=slots)
-        return claim_task(self.database, request, SIZES)
+        return claim_task(self.database, request, SIZES, owner=None)
 
     def claim(self, consumer: str = "ada", **options: Any) -> Assignment:
         assignment = self.try_claim(consumer, **options)

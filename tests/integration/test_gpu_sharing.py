@@ -280,13 +280,15 @@ def test_without_a_minimum_it_comes_back_with_the_next_call(plane: DeploymentBen
         "the replica shares its GPU",
         "another GPU is free",
         "another replica leaves already",
+        "its consumer is busy with another task",
     ],
 )
 def test_no_replica_leaves_where(plane: DeploymentBench, why: str) -> None:
     shares = why == "the replica shares its GPU"
+    is_busy = shares or why == "its consumer is busy with another task"
     uid = idle(plane, priority=0 if why == "the task has no higher priority" else -1, share_gpu=shares)
     waited, priority = (1, 0) if why == "the task has not waited long" else (10, 0)
-    if shares:
+    if is_busy:
         # Somebody else's task keeps its consumer from taking this one.
         plane.register("light")
         plane.tasks.claim(gpu=GPU, uid=plane.tasks.submit("light"))
