@@ -12,6 +12,7 @@ from enum import Enum, auto
 import grpc
 
 from contract.serving import Serving, WireProtocol
+from contract.wire import MalformedMessage, bytes_field, fields, text_field
 
 RUN_TASK = "/inferenceserver.Tasks/Run"
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
@@ -27,7 +28,6 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", 4 * 1024**2),
 )
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def why_not_ready(address: str, serving: Serving, models: list[str], timeout_s: float) -> str | None:
@@ -41,7 +41,7 @@ def why_not_ready(address: str, serving: Serving, models: list[str], timeout_s: 
         with _channel(address) as channel:
             match serving.protocol:
                 case WireProtocol.KSERVE:
-                    ready = _varint(_call(channel, SERVER_READY, b"", timeout_s), 1)
+                    ready = _number(_call(channel, SERVER_READY, b"", timeout_s), 1)
                     return None if ready == 1 else "ServerReady answers false"
                 case WireProtocol.TENSORFLOW:
                     return _why_not_available(channel, models, timeout_s)
@@ -49,7 +49,7 @@ def why_not_ready(address: str, serving: Serving, models: list[str], timeout_s: 
                     return _why_not_serving(channel, timeout_s)
     except grpc.RpcError as error:
         return f"{error.code().name}: {error.details()}"
-    except ValueError as error:
+    except MalformedMessage as error:
         return f"its answer cannot be read: {error}"
 
 
@@ -84,7 +84,9 @@ class TaskCall:
 
     def __init__(self, address: str, uid: str, input_dir: str, output_dir: str, *, time_limit_s: float) -> None:
         self._channel = grpc.insecure_channel(address, _OPTIONS)
-        request = b"".join(_text(number, value) for number, value in enumerate((uid, input_dir, output_dir), start=1))
+        request = b"".join(
+            text_field(number, value) for number, value in enumerate((uid, input_dir, output_dir), start=1)
+        )
         run: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(RUN_TASK)
         self._call = run.future(request, timeout=time_limit_s)
 
@@ -99,8 +101,8 @@ class TaskCall:
         except grpc.RpcError as error:
             raise CallFailed(_fault(error.code()), f"{error.code().name}: {error.details()}") from error
         try:
-            return TaskReply(_signed(_varint(reply, 1)), _string(reply, 2))
-        except ValueError as error:
+            return TaskReply(_signed(_number(reply, 1)), _text(reply, 2))
+        except MalformedMessage as error:
             raise CallFailed(CallFault.REFUSED, f"the reply cannot be read: {error}") from error
 
     def __enter__(self) -> "TaskCall":
@@ -128,8 +130,9 @@ def _why_no_connection(address: str, timeout_s: float) -> str | None:
 
 def _why_not_available(channel: grpc.Channel, models: list[str], timeout_s: float) -> str | None:
     for model in models:
-        reply = _call(channel, MODEL_STATUS, _message(1, _text(1, model)), timeout_s)
-        states = [_varint(_as_bytes(status), 2) for number, status in _fields(reply) if number == 1]
+        reply = _call(channel, MODEL_STATUS, bytes_field(1, text_field(1, model)), timeout_s)
+        versions = [version for number, version in fields(reply) if number == 1]
+        states = [_number(version, 2) for version in versions if isinstance(version, bytes)]
         if AVAILABLE not in states:
             return f"no version of the model {model} is available; GetModelStatus answers with the states {states}"
     return None
@@ -137,7 +140,7 @@ def _why_not_available(channel: grpc.Channel, models: list[str], timeout_s: floa
 
 def _why_not_serving(channel: grpc.Channel, timeout_s: float) -> str | None:
     try:
-        status = _varint(_call(channel, HEALTH_CHECK, b"", timeout_s), 1)
+        status = _number(_call(channel, HEALTH_CHECK, b"", timeout_s), 1)
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
             # It answers, and has no word for its health.
@@ -160,75 +163,24 @@ def _call(channel: grpc.Channel, method: str, request: bytes, timeout_s: float) 
     return call(request, timeout=timeout_s)
 
 
-def _message(number: int, body: bytes) -> bytes:
-    return _written_varint(number << 3 | _BYTES) + _written_varint(len(body)) + body
+def _number(message: bytes, number: int) -> int:
+    """A number field; 0 where it is left out, as the protocol means it. Raises `MalformedMessage`."""
+    value = _last(message, number)
+    return value if isinstance(value, int) else 0
 
 
-def _text(number: int, value: str) -> bytes:
-    return _message(number, value.encode())
+def _text(message: bytes, number: int) -> str:
+    value = _last(message, number)
+    return value.decode(errors="replace") if isinstance(value, bytes) else ""
 
 
-def _written_varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _varint(message: bytes, number: int) -> int:
-    """The last value of a number field; 0 where it is left out, as the protocol means it."""
-    values = [value for field, value in _fields(message) if field == number]
-    return values[-1] if values and isinstance(values[-1], int) else 0
-
-
-def _string(message: bytes, number: int) -> str:
-    values = [value for field, value in _fields(message) if field == number]
-    return _as_bytes(values[-1]).decode(errors="replace") if values else ""
-
-
-def _as_bytes(value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        raise ValueError("a number stands where a message is expected")
-    return value
+def _last(message: bytes, number: int) -> int | bytes | None:
+    """Of a field that stands there several times the last counts."""
+    values = [value for field, value in fields(message) if field == number]
+    return values[-1] if values else None
 
 
 def _signed(value: int) -> int:
     """An int32 as it was meant: negative ones are written as 64 bits."""
     value &= 0xFFFF_FFFF
     return value - (1 << 32) if value >= 1 << 31 else value
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of each field. Raises `ValueError` where the bytes are no message."""
-    at = 0
-    while at < len(message):
-        tag, at = _read_varint(message, at)
-        kind = tag & 7
-        if kind == _VARINT:
-            value, at = _read_varint(message, at)
-            yield tag >> 3, value
-            continue
-        if kind == _BYTES:
-            length, at = _read_varint(message, at)
-        elif kind in (_FIXED64, _FIXED32):
-            length = 8 if kind == _FIXED64 else 4
-        else:
-            raise ValueError(f"a field of the unknown kind {kind}")
-        if at + length > len(message):
-            raise ValueError("a field is cut off")
-        yield tag >> 3, message[at : at + length]
-        at += length
-
-
-def _read_varint(message: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if at >= len(message) or shift > 63:
-            raise ValueError("a number is cut off")
-        value |= (message[at] & 0x7F) << shift
-        at += 1
-        if message[at - 1] < 0x80:
-            return value, at
-        shift += 7
