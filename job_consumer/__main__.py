@@ -56,6 +56,8 @@ def _work(settings: JobConsumerSettings) -> None:
             ),
             stopping=stopping,
             alive_file=settings.alive_file,
+            replica_network=settings.replica_network,
+            replica_slots=settings.replica_slots,
         )
     engine.close()
 

@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 MIB = 1024**2
 GIB = 1024**3
 EngineName = Literal["auto", "docker", "process"]
+REPLICA_NETWORK = "inference-server-replicas"
+"""Made where it is missing, and left: another standalone server of this host may use it."""
+REPLICA_SLOTS = 8
 _STOP_S = 20
 
 
@@ -107,6 +110,8 @@ def standalone_server(options: Options) -> Iterator[Server]:
                 "work_dir": work_dir,
                 "limits": _host_limits(),
                 "stopping": stopping,
+                "replica_network": _replica_network(engine),
+                "replica_slots": REPLICA_SLOTS,
             },
             name="consumer",
             daemon=True,
@@ -134,6 +139,18 @@ def _pick_engine(name: EngineName, work_dir: Path) -> tuple[DockerEngine | Proce
             logger.warning("no Docker Engine answers, models run as processes (process:<path>): %s", error)
     process = ProcessEngine(work_dir=work_dir)
     return process, process.check()
+
+
+def _replica_network(engine: DockerEngine | ProcessEngine) -> str | None:
+    """Where models that are kept warm are reached; None where they cannot be."""
+    if isinstance(engine, ProcessEngine):
+        return None
+    try:
+        engine.make_network(REPLICA_NETWORK)
+    except EngineUnavailable as error:
+        logger.warning("no model is kept warm here, the network %s cannot be made: %s", REPLICA_NETWORK, error)
+        return None
+    return REPLICA_NETWORK
 
 
 @contextmanager
