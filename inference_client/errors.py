@@ -4,6 +4,7 @@ ClientError
 ├── UnusableInput
 ├── DamagedDownload
 ├── WaitTimeout
+├── CallFailed
 └── Interrupted
 """
 
@@ -33,6 +34,14 @@ class DamagedDownload(ClientError):
 
 class WaitTimeout(ClientError):
     """The task has not ended in the time the caller gave; it goes on."""
+
+
+class CallFailed(ClientError):
+    """A live call ended with another gRPC status than OK; `code` is its name, such as NOT_FOUND."""
+
+    def __init__(self, code: str, details: str, **fields: Any) -> None:
+        super().__init__(details, code=code, **fields)
+        self.code = code
 
 
 class Interrupted(ClientError):
