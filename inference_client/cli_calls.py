@@ -16,6 +16,7 @@ from inference_client.errors import UnusableInput
 from inference_client.session import session_of
 from inference_client.units import parse_duration
 
+_STDIN = 0
 _CHUNK_BYTES = 65536
 _METADATA_KEY = r"[a-z0-9_.-]+"
 
@@ -79,7 +80,7 @@ def _read_requests(text: str, *, lines: bool) -> Iterator[str]:
         yield from _split([text.encode()], lines=lines)
         return
     path = None if text == "-" else Path(text[1:])
-    descriptor = sys.stdin.fileno() if path is None else os.open(path, os.O_RDONLY)
+    descriptor = _STDIN if path is None else os.open(path, os.O_RDONLY)
     try:
         # Not through `sys.stdin`: gRPC reads on a thread of its own, which may wait here when the interpreter ends.
         yield from _split(iter(lambda: os.read(descriptor, _CHUNK_BYTES), b""), lines=lines)

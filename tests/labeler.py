@@ -1,4 +1,4 @@
-"""A replica with a service of its user's own: real grpc.aio, on a thread, described by reflection unless told not to."""
+"""A replica with a service of its user's own: real grpc.aio, on a thread, and described by reflection."""
 
 import asyncio
 import threading
