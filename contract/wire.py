@@ -1,7 +1,7 @@
-"""Protobuf messages read and written without generated code: what a door peeks at, and the few messages it makes itself.
+"""Protobuf messages read and written without generated code: what a door peeks at, and the few it makes itself.
 
-The wire format is a sequence of fields: a tag (number << 3 | wire type), then a varint, 4 or 8 bytes, or a length and so
-many bytes. Groups, which nothing since proto2 writes, are refused.
+The wire format is a sequence of fields: a tag (number << 3 | wire type), then a varint, 4 or 8 bytes, or a length and
+so many bytes. Groups, which nothing since proto2 writes, are refused.
 """
 
 from collections.abc import Iterator, Sequence

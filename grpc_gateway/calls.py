@@ -63,7 +63,7 @@ class Call:
             yield message
 
     async def write(self, message: bytes) -> None:
-        """Send one message to the caller. Waits while the caller does not read: await it before the next one is made."""
+        """Send one message to the caller. Waits while the caller does not read: await it before making the next."""
         await self._context.write(message)
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:

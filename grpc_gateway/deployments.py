@@ -50,6 +50,7 @@ class Deployment:
         self.id = route.human_readable_id
         serving = route.serving
         self.call_timeout_s = serving.call_timeout_s
+        self.restrictions = {category: key for key in serving.restricted_keys for category in key.categories}
         self._most = {
             Lane.INFER: self._limits.share(serving.max_in_flight),
             Lane.STREAM: self._limits.share(serving.max_streams),
@@ -60,7 +61,7 @@ class Deployment:
             self._leaving[uid] = self._all.pop(uid)
         for uid, backend in named.items():
             if uid not in self._all:
-                self._all[uid] = self._leaving.pop(uid, None) or Replica(backend)
+                self._all[uid] = self._leaving.pop(uid) if uid in self._leaving else Replica(backend)
         self.replicas = list(self._all.values())
         self._close_idle()
         self._serve_waiting()
@@ -116,7 +117,7 @@ class Deployment:
         """Whether this replica is ready, or leaves while it still answers calls of this process."""
         return uid in self._all or uid in self._leaving
 
-    async def close(self) -> None:
+    def remove(self) -> None:
         """The deployment is no more: who waits is told, channels are closed once their calls are over."""
         for waiter in list(self._waiting):
             if not waiter.got.done():

@@ -26,7 +26,7 @@ _OPTIONS = (
     # Long details and trailers of a replica arrive, and are shortened here.
     ("grpc.max_metadata_size", 1024**2),
     ("grpc.absolute_max_metadata_size", 1024**2),
-    # A host that vanishes closes no connection. Servers with grpc's defaults tolerate no ping more often than every 300 s.
+    # A host that vanishes closes no connection. Servers with grpc's defaults tolerate a ping every 300 s.
     ("grpc.keepalive_time_ms", 310_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.enable_http_proxy", 0),
