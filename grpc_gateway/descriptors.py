@@ -1,0 +1,65 @@
+"""The descriptions of the services that the gateway knows without asking anybody."""
+
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from grpc_gateway.generated import kserve_pb2, ray_serve_pb2, stream_pb2
+
+FILES: tuple[bytes, ...] = (
+    stream_pb2.DESCRIPTOR.serialized_pb,
+    ray_serve_pb2.DESCRIPTOR.serialized_pb,
+    kserve_pb2.DESCRIPTOR.serialized_pb,
+    health_pb2.DESCRIPTOR.serialized_pb,
+    reflection_pb2.DESCRIPTOR.serialized_pb,
+)
+_ALPHA, _STABLE = "grpc.reflection.v1alpha", "grpc.reflection.v1"
+
+
+class OwnDescriptors:
+    """A pool of its own: what else this process has loaded is nobody's business."""
+
+    def __init__(self) -> None:
+        self._pool = descriptor_pool.DescriptorPool()
+        protos = [FileDescriptorProto.FromString(file) for file in FILES]
+        # The package brings v1alpha alone; v1 is the same under another name.
+        protos.append(_rename(FileDescriptorProto.FromString(reflection_pb2.DESCRIPTOR.serialized_pb)))
+        for proto in protos:
+            self._pool.AddSerializedFile(proto.SerializeToString())  # type: ignore[no-untyped-call]
+        self.services = sorted(f"{proto.package}.{service.name}" for proto in protos for service in proto.service)
+
+    def file_named(self, name: str) -> bytes | None:
+        """A FileDescriptorProto; None of these files imports another."""
+        try:
+            return bytes(self._pool.FindFileByName(name).serialized_pb)  # type: ignore[no-untyped-call]
+        except KeyError:
+            return None
+
+    def file_with(self, symbol: str) -> bytes | None:
+        """The FileDescriptorProto that defines a service, method, message, field or enum."""
+        try:
+            return bytes(self._pool.FindFileContainingSymbol(symbol).serialized_pb)  # type: ignore[no-untyped-call]
+        except KeyError:
+            return None
+
+    def has_message(self, name: str) -> bool:
+        """Whether there is a message of this name."""
+        try:
+            self._pool.FindMessageTypeByName(name)  # type: ignore[no-untyped-call]
+        except KeyError:
+            return False
+        return True
+
+
+def _rename(proto: FileDescriptorProto) -> FileDescriptorProto:
+    proto.name = "grpc/reflection/v1/reflection.proto"
+    proto.package = _STABLE
+    for message in proto.message_type:
+        for field in message.field:
+            field.type_name = field.type_name.replace(f".{_ALPHA}.", f".{_STABLE}.")
+    for service in proto.service:
+        for method in service.method:
+            method.input_type = method.input_type.replace(f".{_ALPHA}.", f".{_STABLE}.")
+            method.output_type = method.output_type.replace(f".{_ALPHA}.", f".{_STABLE}.")
+    return proto
