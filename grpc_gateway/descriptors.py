@@ -1,7 +1,7 @@
 """The descriptions of the services that the gateway knows without asking anybody."""
 
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -56,10 +56,15 @@ def _rename(proto: FileDescriptorProto) -> FileDescriptorProto:
     proto.name = "grpc/reflection/v1/reflection.proto"
     proto.package = _STABLE
     for message in proto.message_type:
-        for field in message.field:
+        for field in filter(_has_type_name, message.field):
             field.type_name = field.type_name.replace(f".{_ALPHA}.", f".{_STABLE}.")
     for service in proto.service:
         for method in service.method:
             method.input_type = method.input_type.replace(f".{_ALPHA}.", f".{_STABLE}.")
             method.output_type = method.output_type.replace(f".{_ALPHA}.", f".{_STABLE}.")
     return proto
+
+
+def _has_type_name(field: FieldDescriptorProto) -> bool:
+    # One that is set to nothing is not the same as one that is not set.
+    return field.HasField("type_name")

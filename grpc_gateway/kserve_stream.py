@@ -31,7 +31,7 @@ class KserveStreams:
         self._router = router
         self._relay = relay
 
-    def add_to(self, handlers: LocalHandlers) -> None:
+    def install(self, handlers: LocalHandlers) -> None:
         """Answer the method."""
         handlers.add_stream(MODEL_STREAM_INFER, self.serve)
 

@@ -49,7 +49,7 @@ class Redhare:
         self._url = url
         self._lifetime_s = token_lifetime.total_seconds()
 
-    def add_to(self, handlers: LocalHandlers) -> None:
+    def install(self, handlers: LocalHandlers) -> None:
         """Answer both methods. Keys and tokens stand inside their messages, so that the calls need none beside."""
         handlers.add_unary(AUTH, self.auth, is_open=True)
         handlers.add_stream(STREAM_INFER, self.stream_infer, is_open=True)

@@ -53,7 +53,7 @@ class Reflection:
         self._cache = Cache(_CACHED_ANSWERS, _CACHED_BYTES)
         self._asking = asyncio.Semaphore(_ASKED_AT_ONCE)
 
-    def add_to(self, handlers: LocalHandlers) -> None:
+    def install(self, handlers: LocalHandlers) -> None:
         """Answer both methods."""
         for path in PATHS:
             handlers.add_stream(path, self.serve)
