@@ -53,7 +53,7 @@ class _Handler(grpc.GenericRpcHandler):
             return None
 
         async def handle(_requests: object, context: Any) -> None:
-            metadata = {name: value for name, value in context.invocation_metadata()}
+            metadata = dict(context.invocation_metadata())
             self._backend.seen.append((path, metadata, context.time_remaining()))
             try:
                 await method(context, metadata)
