@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import grpc
 
 from contract.deployments import DeploymentLoad, DeploymentStatus, Route
+from grpc_gateway.kinds import KnownKinds
 from grpc_gateway.lanes import Lane, Limits
 from grpc_gateway.replicas import Replica, choose
 from grpc_gateway.statuses import Refusal
 
-FAILING_PATIENCE_S = 2.0
+FAILING_PATIENCE_S = 10.0
 """How long a call waits for a deployment whose replicas end by themselves: the next one may be about to be ready."""
 _REVIEW_S = 0.5
 _ANSWER_MARGIN_S = 0.25
@@ -42,6 +43,7 @@ class Deployment:
         self._last_call: float | None = None
         self.replicas: list[Replica] = []
         """Those that get calls."""
+        self.kinds = KnownKinds()
         self.update(route)
 
     def update(self, route: Route) -> None:
@@ -63,6 +65,7 @@ class Deployment:
             if uid not in self._all:
                 self._all[uid] = self._leaving.pop(uid) if uid in self._leaving else Replica(backend)
         self.replicas = list(self._all.values())
+        self.kinds.follow(self.replicas)
         self._close_idle()
         self._serve_waiting()
 

@@ -15,8 +15,9 @@ StreamHandler = Callable[[Call], Awaitable[None]]
 class LocalMethod:
     """One of them."""
 
-    unary: UnaryHandler | None
-    stream: StreamHandler | None
+    handler: Callable[..., Awaitable[bytes | None]]
+    """A `UnaryHandler` or a `StreamHandler`."""
+    is_unary: bool
     is_open: bool
     """Whether it is answered without a key even where keys are required."""
 
@@ -29,11 +30,11 @@ class LocalHandlers:
 
     def add_unary(self, path: str, handler: UnaryHandler, *, is_open: bool = False) -> None:
         """Answer `/package.Service/Method` with `handler`."""
-        self._methods[path] = LocalMethod(handler, None, is_open)
+        self._methods[path] = LocalMethod(handler, True, is_open)
 
     def add_stream(self, path: str, handler: StreamHandler, *, is_open: bool = False) -> None:
         """Answer `/package.Service/Method` with `handler`, whichever side of it streams."""
-        self._methods[path] = LocalMethod(None, handler, is_open)
+        self._methods[path] = LocalMethod(handler, False, is_open)
 
     def find(self, path: str) -> LocalMethod | None:
         """What answers `path`, or None: then it goes to a deployment."""

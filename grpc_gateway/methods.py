@@ -36,7 +36,7 @@ def _kserve(category: Category, name: int | None = 1, *, is_admin: bool = False,
     return Method(is_unary, (name,) if name else None, version, category=category, is_admin=is_admin)
 
 
-METHODS: dict[str, Method] = {
+_METHODS: dict[str, Method] = {
     **{
         f"{TENSORFLOW}PredictionService/{name}": _spec(1)
         for name in ("Predict", "GetModelMetadata", "Classify", "Regress")
@@ -67,3 +67,12 @@ METHODS: dict[str, Method] = {
         for action in ("Status", "Register", "Unregister")
     },
 }
+_UNKNOWN = Method(is_unary=False, is_admin=True)
+
+
+def method_of(path: str) -> Method | None:
+    """What is known of `/package.Service/Method`; None for the services of users."""
+    method = _METHODS.get(path)
+    if method is None and path.startswith((KSERVE, TENSORFLOW)):
+        return _UNKNOWN
+    return method

@@ -19,11 +19,14 @@ class Table:
         self._demand = demand
         self._change = asyncio.Event()
         self._owners: dict[str, str | None] = {}
+        self._removed: list[Deployment] = []
         self._left: dict[str, tuple[str | None, float]] = {}
         self.etag: str | None = None
         """None before the first table."""
         self.is_draining = False
         """Whether this gateway is about to stop."""
+        self.is_closed = False
+        """Whether it stops right now."""
         self.deployments: dict[str, Deployment] = {}
         """By id, sorted."""
         self.by_prefix: dict[str, Deployment] = {}
@@ -51,6 +54,7 @@ class Table:
             self.deployments[route.human_readable_id] = deployment
         for deployment in known.values():
             deployment.remove()
+        self._removed = [deployment for deployment in (*self._removed, *known.values()) if deployment.open_calls()]
         everyone = list(self.deployments.values())
         self.by_prefix = {d.route.serving.prefix: d for d in everyone if d.route.serving.prefix}
         self.by_application = {d.route.application: d for d in everyone}
@@ -61,14 +65,33 @@ class Table:
         self.etag = table.etag
         self._tell()
 
+    def open_calls(self) -> dict[str, int]:
+        """Calls open per replica, of deployments that were removed too as long as they have any."""
+        self._removed = [deployment for deployment in self._removed if deployment.open_calls()]
+        return {
+            uid: count
+            for deployment in (*self.deployments.values(), *self._removed)
+            for uid, count in deployment.open_calls().items()
+        }
+
     def drain(self) -> None:
         """Let health checks say that this gateway is about to stop. Calls are served all the same."""
         self.is_draining = True
         self._tell()
 
-    async def changed(self) -> None:
-        """Wait for the next change of anything in here."""
-        await self._change.wait()
+    def close(self) -> None:
+        """End what waits for changes."""
+        self.is_closed = True
+        self._tell()
+
+    async def abandon(self) -> None:
+        """Close the connections to all replicas."""
+        everyone = (*self.deployments.values(), *self._removed)
+        await asyncio.gather(*(deployment.abandon() for deployment in everyone))
+
+    def next_change(self) -> asyncio.Event:
+        """Set at the next change of anything in here. Take it before looking, so that no change falls in between."""
+        return self._change
 
     def owner_of_replica(self, uid: str) -> tuple[bool, str | None]:
         """Whether this replica lives, and whose deployment it belongs to."""

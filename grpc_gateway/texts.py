@@ -6,7 +6,6 @@ from grpc_gateway.statuses import Refusal
 
 NOT_POPULATED = "Route table is not populated yet."
 DRAINING = "This node is being drained."
-SHUTTING_DOWN = "GRPC server is shutting down and has stopped accepting new requests."
 
 KEY_WANTED = "this server wants a key: X-API-Key: <key>, or Authorization: Bearer <key>"
 SCOPE_WANTED = "This key may not submit tasks: it lacks the scope submit."
@@ -23,6 +22,11 @@ def not_populated() -> Refusal:
 def draining() -> Refusal:
     """Ray's own calls while the gateway is about to stop."""
     return Refusal(grpc.StatusCode.UNAVAILABLE, DRAINING)
+
+
+def shutting_down() -> Refusal:
+    """A call that is still open when the time for draining is over."""
+    return Refusal(grpc.StatusCode.UNAVAILABLE, "The gateway stops now. Call again: another one answers.")
 
 
 def unknown_application(application: str) -> Refusal:
@@ -55,12 +59,9 @@ def restricted(header: str) -> Refusal:
 
 
 def admin_only(path: str) -> Refusal:
-    """A call that changes a server, to a deployment that does not allow it."""
-    return Refusal(
-        grpc.StatusCode.UNIMPLEMENTED,
-        f"{path.rpartition('/')[2]} is not served here: it would change the model's server. "
-        "allow_admin in the deployment's description passes it on.",
-    )
+    """A call that changes a server, or one that nobody knows, to a deployment that does not allow it."""
+    method = path.rpartition("/")[2]
+    return Refusal(grpc.StatusCode.UNIMPLEMENTED, f"{method} is passed on only where a deployment sets allow_admin.")
 
 
 def unknown_servable(name: str, version: int | None) -> Refusal:
