@@ -24,7 +24,7 @@ _MOST_UNANSWERED = 4096
 """So many ids are remembered per deployment, to say which requests a replica took with it when it died."""
 
 
-class KserveStreams:
+class KServeStreams:
     """Answers `ModelStreamInfer`."""
 
     def __init__(self, router: Router, relay: Relay) -> None:
@@ -89,8 +89,6 @@ class _Stream:
             finally:
                 is_first = False
             await branch.send(message)
-        # A cancelled call ends its side, too: let the cancel overtake, or replicas take it for a proper end.
-        await asyncio.sleep(0)
         self._is_draining = True
         for branch in list(self._branches.values()):
             await branch.end()

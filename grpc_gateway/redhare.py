@@ -9,7 +9,6 @@ import base64
 import binascii
 import time
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from typing import TypeVar
 
 import grpc
@@ -39,15 +38,15 @@ class Redhare:
     """Answers `auth` and checks what a stream shows before its messages go to a replica."""
 
     def __init__(
-        self, table: Table, relay: Relay, keys: Keys, service_token: str, *, url: str, token_lifetime: timedelta
+        self, table: Table, relay: Relay, keys: Keys, service_token: str, *, url: str | None, token_lifetime_s: float
     ) -> None:
-        """`url` is the `host:port` that clients stream to."""
+        """`url` is the `host:port` that clients stream to; without one there is no `auth`."""
         self._table = table
         self._relay = relay
         self._keys = keys
         self._service_token = service_token
         self._url = url
-        self._lifetime_s = token_lifetime.total_seconds()
+        self._lifetime_s = token_lifetime_s
 
     def install(self, handlers: LocalHandlers) -> None:
         """Answer both methods. Keys and tokens stand inside their messages, so that the calls need none beside."""
@@ -56,6 +55,9 @@ class Redhare:
 
     async def auth(self, call: Call, request: bytes) -> bytes:
         """Where and with which token to stream to a model."""
+        if self._url is None:
+            text = "Streams have no address here: the operator has to set GRPC_STREAM_URL."
+            raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, text)
         attributes = _parse(AuthRequest, request).attributes
         model = attributes.get("model_name", "")
         if not model:
@@ -64,7 +66,8 @@ class Redhare:
             caller = await self._keys.caller_of(_parse_userpasswd(userpasswd))
         elif token := attributes.get("token", ""):
             if "." in token:
-                return self._renew(model, token)
+                self._check_renewal(model, token)
+                return AuthResponse(url=self._url, token=token).SerializeToString()
             caller = await self._keys.caller_of(token)
         else:
             # The key may also stand in the metadata, as in every other call; in the open mode there may be none.
@@ -119,14 +122,13 @@ class Redhare:
         claims = Claims(deployment.id, caller.owner, int(time.time() + self._lifetime_s))
         return sign_token(stream_key(self._service_token, deployment.id), claims)
 
-    def _renew(self, model: str, token: str) -> bytes:
-        """The same token again: one that could be exchanged for a later one would never end."""
+    def _check_renewal(self, model: str, token: str) -> None:
+        """The same token is given again: one that could be exchanged for a later one would never end."""
         claims = self._verify(token)
         if self._find_model(model).id != claims.subject:
             raise Refusal(
                 grpc.StatusCode.PERMISSION_DENIED, f"This token is for the model {claims.subject!r}, not for {model!r}."
             )
-        return AuthResponse(url=self._url, token=token).SerializeToString()
 
     def _verify(self, token: str | None) -> Claims:
         if token is None:

@@ -60,8 +60,7 @@ class Reflection:
 
     async def serve(self, call: Call) -> None:
         """Answer one question after the other."""
-        is_narrowed = call.deployment is not None or bool(call.headers.application)
-        narrowed = self._router.of_server(call) if is_narrowed else None
+        narrowed = self._router.named(call)
         last: Deployment | None = None
         async for message in call.requests():
             try:

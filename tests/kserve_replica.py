@@ -1,7 +1,8 @@
 """A replica that speaks KServe v2, as far as streams need it: real grpc.aio, also as a program of its own.
 
 What a request's id says is what happens: `bad` is answered with an error inside the stream, `end` ends the stream with
-OK, `fail` with a status, `quiet` is not answered, and `three` is answered three times. All others are given back.
+OK, `fail` with a status, `quiet` is not answered, `three` is answered three times, and `busy` after a minute. All others
+are given back.
 """
 
 import asyncio
@@ -27,7 +28,6 @@ def kserve_servicer() -> Any:
         def __init__(self) -> None:
             self.streams: list[dict[str, Any]] = []
             self.cancelled = threading.Event()
-            self.drained = threading.Event()
 
         async def ModelStreamInfer(  # noqa: N802
             self, requests: AsyncIterator[Any], context: Any
@@ -41,14 +41,15 @@ def kserve_servicer() -> Any:
                         return
                     if request.id == "fail":
                         await context.abort(grpc.StatusCode.ABORTED, "the server gave up")
+                    if request.id == "busy":
+                        await asyncio.sleep(60)
                     for number in range({"quiet": 0, "three": 3}.get(request.id, 1)):
                         yield answer(request, number)
+                # Answers that are still to come when the client has ended its side.
+                yield messages.ModelStreamInferResponse(infer_response=messages.ModelInferResponse(id="last"))
             except asyncio.CancelledError:
                 self.cancelled.set()
                 raise
-            # Answers that are still to come when the client has ended its side.
-            yield messages.ModelStreamInferResponse(infer_response=messages.ModelInferResponse(id="last"))
-            self.drained.set()
 
     def answer(request: Any, number: int) -> Any:
         made = messages.ModelInferResponse(

@@ -5,23 +5,14 @@ import queue
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
-from datetime import timedelta
 from typing import Any
 
 import grpc
 import pytest
 
 from contract.tokens import Claims, sign_token, stream_key, verify_token
-from tests.gateway_bench import (
-    KEY,
-    KEY_ID,
-    KEY_SECRET,
-    SERVICE_TOKEN,
-    URL,
-    Gateway,
-    route,
-    running_gateway,
-)
+from tests.integration.contract_bench import KEY, KEY_ID, KEY_SECRET, OWNER, STREAM_URL, run_contract_gateway
+from tests.integration.grpc_bench import TOKEN, RunningGateway, route
 from tests.labeler import Replica, running_replica
 from tests.stubs import OWN, load_stubs
 
@@ -41,7 +32,7 @@ class Kernel(STUBS.services.InferenceServicer):  # type: ignore[misc]
     async def stream_infer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         async for request in requests:
             if request.WhichOneof("request_oneof") == "token":
-                verify_token(stream_key(SERVICE_TOKEN, self.model), request.token)
+                verify_token(stream_key(TOKEN, self.model), request.token)
                 self.tokens.append(request.token)
             elif request.data == b"stop":
                 await context.abort(grpc.StatusCode.OUT_OF_RANGE, "the kernel ended")
@@ -61,26 +52,26 @@ def replica(kernel: Kernel) -> Iterator[Replica]:
 
 
 @pytest.fixture
-def gateway(replica: Replica) -> Iterator[Gateway]:
+def gateway(replica: Replica) -> Iterator[RunningGateway]:
     other = route("other", replica.address, protocol="redhare")
-    with running_gateway(route("darkflow", replica.address, protocol="redhare", prefix="dark"), other) as gateway:
+    with run_contract_gateway(route("darkflow", replica.address, protocol="redhare", prefix="dark"), other) as gateway:
         yield gateway
 
 
 @pytest.fixture
-def strict_gateway(replica: Replica) -> Iterator[Gateway]:
-    with running_gateway(route("darkflow", replica.address, protocol="redhare"), requires_key=True) as gateway:
+def strict_gateway(replica: Replica) -> Iterator[RunningGateway]:
+    with run_contract_gateway(route("darkflow", replica.address, protocol="redhare"), requires_key=True) as gateway:
         yield gateway
 
 
-def authenticate(gateway: Gateway, metadata: Any = (), **attributes: str) -> Any:
+def authenticate(gateway: RunningGateway, metadata: Any = (), **attributes: str) -> Any:
     request = STUBS.messages.AuthRequest()
     request.attributes.update({"model_name": "darkflow", **attributes})
     return STUBS.services.InferenceStub(gateway.channel).auth(request, timeout=SOON_S, metadata=metadata)
 
 
 def token_for(model: str, *, expires_in_s: float = 60, key: bytes | None = None) -> str:
-    return sign_token(key or stream_key(SERVICE_TOKEN, model), Claims(model, None, int(time.time() + expires_in_s)))
+    return sign_token(key or stream_key(TOKEN, model), Claims(model, None, int(time.time() + expires_in_s)))
 
 
 def shown(token: str) -> Any:
@@ -94,7 +85,7 @@ def data(content: bytes) -> Any:
 class OpenStream:
     """A stream whose sending side stays open until `end`."""
 
-    def __init__(self, gateway: Gateway, *requests: Any, prefix: str = "") -> None:
+    def __init__(self, gateway: RunningGateway, *requests: Any, prefix: str = "") -> None:
         self._requests: queue.Queue[Any] = queue.Queue()
         for request in requests:
             self._requests.put(request)
@@ -127,7 +118,7 @@ def refusal_of(error: pytest.ExceptionInfo[grpc.RpcError]) -> tuple[grpc.StatusC
 
 def test_the_public_clients_steps_work_one_after_the_other(gateway, kernel):
     answer = authenticate(gateway, userpasswd=USERPASSWD)
-    assert answer.url == URL
+    assert answer.url == STREAM_URL
     stream = OpenStream(gateway, shown(answer.token))
     for content in (b"a", b"b", b""):
         stream.send(data(content))
@@ -150,8 +141,8 @@ def test_userpasswd_as_a_shell_writes_it_is_accepted(strict_gateway):
 
 def test_a_token_says_whose_key_it_was_made_with_and_ends(strict_gateway):
     token = authenticate(strict_gateway, userpasswd=USERPASSWD).token
-    claims = verify_token(stream_key(SERVICE_TOKEN, "darkflow"), token)
-    assert (claims.subject, claims.owner) == ("darkflow", "alice")
+    claims = verify_token(stream_key(TOKEN, "darkflow"), token)
+    assert (claims.subject, claims.owner) == ("darkflow", OWNER)
     assert claims.expires_at is not None
     assert 3500 < claims.expires_at - time.time() <= 3600
 
@@ -207,7 +198,7 @@ def test_what_auth_refuses_is_refused_with_its_reason(strict_gateway, attributes
 
 def test_a_key_that_may_not_submit_gets_no_token(replica):
     with (
-        running_gateway(route("darkflow", replica.address), requires_key=True, scopes=["models"]) as gateway,
+        run_contract_gateway(route("darkflow", replica.address), requires_key=True, scopes=["models"]) as gateway,
         pytest.raises(grpc.RpcError) as error,
     ):
         authenticate(gateway, userpasswd=USERPASSWD)
@@ -223,7 +214,7 @@ def test_a_key_that_may_not_submit_gets_no_token(replica):
         (shown("nonsense"), "UNAUTHENTICATED", "The token is refused"),
         (shown("\u00e9.\u00e9"), "UNAUTHENTICATED", "The token is refused"),
         (shown(token_for("darkflow", key=b"forged")), "UNAUTHENTICATED", "was not issued here"),
-        (shown(token_for("darkflow", key=stream_key(SERVICE_TOKEN, "other"))), "UNAUTHENTICATED", "not issued here"),
+        (shown(token_for("darkflow", key=stream_key(TOKEN, "other"))), "UNAUTHENTICATED", "not issued here"),
         (shown(token_for("darkflow", expires_in_s=-1)), "UNAUTHENTICATED", "has expired"),
         (shown(token_for("gone")), "NOT_FOUND", "'gone' is not deployed any more"),
         (b"\xff\xff", "INVALID_ARGUMENT", "no redhare.Request"),
@@ -280,13 +271,23 @@ def test_the_replicas_own_end_of_the_stream_arrives_while_the_client_goes_on_sen
 
 
 def test_auth_works_without_a_replica_and_the_stream_says_that_there_is_none():
-    with running_gateway(route("darkflow", protocol="redhare")) as gateway:
+    with run_contract_gateway(route("darkflow", protocol="redhare", start_timeout_s=1)) as gateway:
         token = authenticate(gateway).token
         assert OpenStream(gateway, shown(token)).refusal()[0] is grpc.StatusCode.UNAVAILABLE
 
 
 def test_a_token_lives_as_long_as_the_operator_says(replica):
-    with running_gateway(route("darkflow", replica.address), token_lifetime=timedelta(minutes=5)) as gateway:
-        claims = verify_token(stream_key(SERVICE_TOKEN, "darkflow"), authenticate(gateway).token)
+    with run_contract_gateway(route("darkflow", replica.address), token_lifetime_s=300.0) as gateway:
+        claims = verify_token(stream_key(TOKEN, "darkflow"), authenticate(gateway).token)
     assert claims.expires_at is not None
     assert claims.expires_at - time.time() <= 300
+
+
+def test_without_an_address_for_streams_auth_says_what_to_set(replica):
+    with (
+        run_contract_gateway(route("darkflow", replica.address), stream_url=None) as gateway,
+        pytest.raises(grpc.RpcError) as error,
+    ):
+        authenticate(gateway)
+    assert refusal_of(error)[0] is grpc.StatusCode.FAILED_PRECONDITION
+    assert "GRPC_STREAM_URL" in refusal_of(error)[1]
