@@ -1,8 +1,8 @@
 """A replica that speaks KServe v2, as far as streams need it: real grpc.aio, also as a program of its own.
 
 What a request's id says is what happens: `bad` is answered with an error inside the stream, `end` ends the stream with
-OK, `fail` with a status, `quiet` is not answered, `three` is answered three times, and `busy` after a minute. All others
-are given back.
+OK, `fail` with a status, `quiet` is not answered, `three` is answered three times, and `busy` after a minute. All
+others are given back.
 """
 
 import asyncio
