@@ -50,9 +50,9 @@ class _Handler(grpc.GenericRpcHandler):
     def service(self, details: Any) -> Any:
         path = details.method
         what = path.rpartition("/")[2]
-        method = getattr(self, f"_{what.lower()}", None) if not path.startswith("/grpc.") else None
-        if method is None:
+        if path.startswith("/grpc."):
             return None
+        method = getattr(self, f"_{what.lower()}", self._echo)
 
         async def handle(_requests: object, context: Any) -> None:
             metadata = dict(context.invocation_metadata())
