@@ -70,6 +70,8 @@ class _Handler(grpc.GenericRpcHandler):
         """Every message back, with the backend's name in the trailers."""
         if "pause" in metadata:
             await asyncio.sleep(float(metadata["pause"]))
+        while "held" in metadata and not self._backend.may_go_on.is_set():
+            await asyncio.sleep(0.01)
         context.set_trailing_metadata((("served-by", self._backend.name),))
         while (message := await context.read()) is not grpc.aio.EOF:
             self._backend.received.append(message)
