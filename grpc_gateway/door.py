@@ -17,6 +17,7 @@ from grpc_gateway.methods import method_of
 from grpc_gateway.relay import Relay
 from grpc_gateway.routing import Router
 from grpc_gateway.statuses import Refusal, shorten
+from grpc_gateway.texts import failed
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +38,18 @@ class Door(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
         """The handler of one call. grpc looks at the kind of function: it must be a coroutine function."""
         headers = Headers(handler_call_details.invocation_metadata)
+        path = handler_call_details.method
         try:
-            call = self._router.begin(handler_call_details.method, headers)
+            call = self._router.begin(path, headers)
+            method = self._local.find(call.path)
+            if method is not None:
+                return self._handle_locally(call, method)
+            return self._relay_unary(call) if self._is_unary(call) else self._relay_stream(call)
         except Refusal as refusal:
-            return self._refused(Call(handler_call_details.method, headers), refusal)
-        method = self._local.find(call.path)
-        if method is not None:
-            return self._handle_locally(call, method)
-        if self._is_unary(call):
-            return self._relay_unary(call)
-        return self._relay_stream(call)
+            return _refused(Call(path, headers), refusal)
+        except Exception:
+            logger.exception("%s failed", path)
+            return _refused(Call(path, headers), failed())
 
     @property
     def open_calls(self) -> int:
@@ -62,15 +65,9 @@ class Door(grpc.GenericRpcHandler):
     def _is_unary(self, call: Call) -> bool:
         method = method_of(call.path)
         if method is not None:
-            return method.is_unary
+            return method.is_unary is True
         deployment = self._router.known_target(call)
         return deployment is not None and deployment.kinds.is_unary(call.path)
-
-    def _refused(self, call: Call, refusal: Refusal) -> "grpc.RpcMethodHandler[Any, Any]":
-        async def refuse(_requests: object, context: Context) -> None:
-            await _abort(call, context, refusal)
-
-        return grpc.stream_stream_rpc_method_handler(refuse)
 
     def _handle_locally(self, call: Call, method: LocalMethod) -> "grpc.RpcMethodHandler[Any, Any]":
         async def handle_unary(request: bytes, context: Context) -> bytes | None:
@@ -108,7 +105,7 @@ class Door(grpc.GenericRpcHandler):
         target = self._router.find(call, message)
         method = method_of(call.path)
         # A method that nobody knows may well be a unary one: it counts as such.
-        is_stream = target.deployment.kinds.is_stream(call.path) if method is None else not method.is_unary
+        is_stream = target.deployment.kinds.is_stream(call.path) if method is None else method.is_unary is False
         await self._relay.stream(call, target, lane=Lane.STREAM if is_stream else Lane.INFER)
 
     async def _run(
@@ -136,18 +133,31 @@ class Door(grpc.GenericRpcHandler):
             if call.ended_with is None:
                 raise
             await _abort(call, context, call.ended_with)
+        except grpc.aio.InternalError as error:
+            # What cannot be sent any more: the caller is gone, and its cancel is on its way here.
+            raise asyncio.CancelledError from error
         except Exception:
             logger.exception("%s failed", call.path)
-            text = "The gateway failed and does not know why; the operator finds the request id in the log."
-            await _abort(call, context, Refusal(grpc.StatusCode.INTERNAL, text))
+            await _abort(call, context, failed())
         finally:
             del self._open[call]
         context.set_trailing_metadata(_trailers(call, call.trailers))
         return answer
 
 
+def _refused(call: Call, refusal: Refusal) -> "grpc.RpcMethodHandler[Any, Any]":
+    async def refuse(_requests: object, context: Context) -> None:
+        await _abort(call, context, refusal)
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
+
+
 async def _abort(call: Call, context: Context, refusal: Refusal) -> None:
-    await context.abort(refusal.code, shorten(refusal.details), _trailers(call, (*call.trailers, *refusal.trailers)))
+    trailers = _trailers(call, (*call.trailers, *refusal.trailers))
+    try:
+        await context.abort(refusal.code, shorten(refusal.details), trailers)
+    except grpc.aio.InternalError as error:
+        raise asyncio.CancelledError from error
 
 
 def _trailers(call: Call, trailers: Any) -> tuple[tuple[str, str | bytes], ...]:

@@ -13,7 +13,8 @@ KSERVE = f"/{KSERVE_SERVICE}/"
 class Method:
     """One method of a public service."""
 
-    is_unary: bool = True
+    is_unary: bool | None = True
+    """None where nobody knows."""
     name: tuple[int, ...] | None = None
     """The path of fields to the model's name in the request; None where no field says one."""
     version: tuple[int, ...] | None = None
@@ -67,7 +68,7 @@ _METHODS: dict[str, Method] = {
         for action in ("Status", "Register", "Unregister")
     },
 }
-_UNKNOWN = Method(is_unary=False, is_admin=True)
+_UNKNOWN = Method(is_unary=None, is_admin=True)
 
 
 def method_of(path: str) -> Method | None:

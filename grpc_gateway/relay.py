@@ -5,8 +5,8 @@ that does not read makes the other one wait.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -26,6 +26,9 @@ class BackendStream:
 
     def __init__(self, stream: Any, replica: Replica, lanes: Lanes) -> None:
         self._stream = stream
+        # Not `stream.write`: where a replica ends the stream early, that makes INTERNAL of the status the replica gave
+        # (grpc/grpc#36066). Below it is the same call without that.
+        self._send: Callable[[bytes], Awaitable[None]] = stream._cython_call.send_serialized_message
         self._lanes = lanes
         self.replica = replica
         self.trailers: Metadata = ()
@@ -39,8 +42,11 @@ class BackendStream:
         """Send one message; waits while the replica does not read. False once the stream is over: `read` says how."""
         self._lanes.hold(len(message))
         try:
-            await self._stream.write(message)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await self._stream.wait_for_connection()
+            if self._stream.done():
+                return False
+            await self._send(message)
+        except (grpc.aio.AioRpcError, grpc.aio.InternalError):
             return False
         finally:
             self._lanes.drop(len(message))
@@ -49,7 +55,7 @@ class BackendStream:
     async def end(self) -> None:
         """Say that no more messages come."""
         # Where the stream is over already, `read` says how.
-        if not self._stream.done():
+        with suppress(grpc.aio.InternalError):
             await self._stream.done_writing()
 
     async def read(self) -> bytes | None:
@@ -198,8 +204,6 @@ class _Upstream:
                 count += 1
                 if not await self._backend.write(message):
                     return
-            # A cancelled call ends its side, too: let the cancel overtake, or the replica takes it for a proper end.
-            await asyncio.sleep(0)
             await self._backend.end()
             if count == 1 and self._limit_s is not None and not self._has_answer:
                 self._start_clock(self._limit_s)

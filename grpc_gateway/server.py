@@ -56,13 +56,13 @@ class GatewayServer:
         self._options = options
         self._client = client
         self.table = table
-        self._door = door
+        self.door = door
         self._feed = feed
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> int:
         """Serve; returns the port. Raises `PortTaken`."""
-        self._server = grpc.aio.server(handlers=[self._door], options=_server_options(self._options.shares_port))
+        self._server = grpc.aio.server(handlers=[self.door], options=_server_options(self._options.shares_port))
         address = f"{self._options.host}:{self._options.port}"
         try:
             port = self._server.add_insecure_port(address)
@@ -80,11 +80,11 @@ class GatewayServer:
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + drain_s
         self.table.drain()
-        logger.info("draining for at most %.0f s, %d calls open", drain_s, self._door.open_calls)
+        logger.info("draining for at most %.0f s, %d calls open", drain_s, self.door.open_calls)
         await asyncio.sleep(min(_NOTICE_S, drain_s / 5))
         self.table.close()
         left_s = max(0.0, ends_at - loop.time())
-        cut = loop.call_later(max(0.0, left_s - _CUT_S), self._door.end_all, shutting_down())
+        cut = loop.call_later(max(0.0, left_s - _CUT_S), self.door.end_all, shutting_down())
         await server.stop(left_s)
         cut.cancel()
         await self._feed.stop()

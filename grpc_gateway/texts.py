@@ -24,6 +24,12 @@ def draining() -> Refusal:
     return Refusal(grpc.StatusCode.UNAVAILABLE, DRAINING)
 
 
+def failed() -> Refusal:
+    """A fault of the gateway itself: its log says more."""
+    text = "The gateway failed and does not know why; the operator finds the request id in the log."
+    return Refusal(grpc.StatusCode.INTERNAL, text)
+
+
 def shutting_down() -> Refusal:
     """A call that is still open when the time for draining is over."""
     return Refusal(grpc.StatusCode.UNAVAILABLE, "The gateway stops now. Call again: another one answers.")

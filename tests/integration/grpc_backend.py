@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 from grpc_reflection.v1alpha import reflection
 
-Metadata = dict[str, str]
+Metadata = dict[str, Any]
 
 
 @dataclass
@@ -30,6 +30,8 @@ class Backend:
     cancelled: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     received: list[bytes] = field(default_factory=list)
+    works_after_end: float = 0
+    """How long Echo takes after the caller's last message. A cancel looks like an end first, with grpc.aio."""
     may_go_on: threading.Event = field(default_factory=threading.Event)
     """What the methods called Held wait for."""
 
@@ -48,9 +50,9 @@ class _Handler(grpc.GenericRpcHandler):
     def service(self, details: Any) -> Any:
         path = details.method
         what = path.rpartition("/")[2]
-        method = getattr(self, f"_{what.lower()}", None) if not path.startswith("/grpc.") else None
-        if method is None:
+        if path.startswith("/grpc."):
             return None
+        method = getattr(self, f"_{what.lower()}", self._echo)
 
         async def handle(_requests: object, context: Any) -> None:
             metadata = dict(context.invocation_metadata())
@@ -68,10 +70,14 @@ class _Handler(grpc.GenericRpcHandler):
         """Every message back, with the backend's name in the trailers."""
         if "pause" in metadata:
             await asyncio.sleep(float(metadata["pause"]))
+        while "held" in metadata and not self._backend.may_go_on.is_set():
+            await asyncio.sleep(0.01)
         context.set_trailing_metadata((("served-by", self._backend.name),))
         while (message := await context.read()) is not grpc.aio.EOF:
             self._backend.received.append(message)
             await context.write(message)
+        if self._backend.works_after_end:
+            await asyncio.sleep(self._backend.works_after_end)
 
     async def _metadata(self, context: Any, metadata: Metadata) -> None:
         """What it was told, as JSON; metadata of its own both ways."""
@@ -84,7 +90,7 @@ class _Handler(grpc.GenericRpcHandler):
     async def _fail(self, context: Any, metadata: Metadata) -> None:
         """The status that the metadata asks for."""
         code = grpc.StatusCode[metadata.get("code", "INTERNAL")]
-        details = metadata.get("details", "") * int(metadata.get("times", "1"))
+        details = bytes(metadata.get("details-bin", b"")).decode() * int(metadata.get("times", "1"))
         await context.abort(code, details, (("why", "asked"),))
 
     async def _held(self, context: Any, _metadata: Metadata) -> None:
@@ -119,6 +125,8 @@ class _Handler(grpc.GenericRpcHandler):
         for _ in range(int(metadata["count"])):
             await context.write(bytes(int(metadata["size"])))
             self._backend.received.append(b"")
+        if "code" in metadata:
+            await context.abort(grpc.StatusCode[metadata["code"]], "that was all")
 
     async def _join(self, context: Any, _metadata: Metadata) -> None:
         """One answer to many messages."""
