@@ -1,5 +1,7 @@
 """The descriptions of the services that the gateway knows without asking anybody."""
 
+from contextlib import suppress
+
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from grpc_health.v1 import health_pb2
@@ -38,10 +40,9 @@ class OwnDescriptors:
 
     def file_with(self, symbol: str) -> bytes | None:
         """The FileDescriptorProto that defines a service, method, message, field or enum."""
-        try:
-            return bytes(self._pool.FindFileContainingSymbol(symbol).serialized_pb)  # type: ignore[no-untyped-call]
-        except KeyError:
-            return None
+        owner, _, member = symbol.rpartition(".")
+        # The pool knows methods and fields only by what they are in.
+        return self._file_with(owner if self._has_member(owner, member) else symbol)
 
     def has_message(self, name: str) -> bool:
         """Whether there is a message of this name."""
@@ -50,6 +51,19 @@ class OwnDescriptors:
         except KeyError:
             return False
         return True
+
+    def _file_with(self, symbol: str) -> bytes | None:
+        try:
+            return bytes(self._pool.FindFileContainingSymbol(symbol).serialized_pb)  # type: ignore[no-untyped-call]
+        except KeyError:
+            return None
+
+    def _has_member(self, owner: str, member: str) -> bool:
+        with suppress(KeyError):
+            return member in self._pool.FindServiceByName(owner).methods_by_name  # type: ignore[no-untyped-call]
+        with suppress(KeyError):
+            return member in self._pool.FindMessageTypeByName(owner).fields_by_name  # type: ignore[no-untyped-call]
+        return False
 
 
 def _rename(proto: FileDescriptorProto) -> FileDescriptorProto:

@@ -6,7 +6,6 @@ differently the first one by id counts; who sends the metadata `application`, or
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -31,8 +30,8 @@ from grpc_gateway.routing import Router
 from grpc_gateway.statuses import Metadata, Refusal
 from grpc_gateway.table import Table
 
-PATHS = tuple(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha"))
-"""On the wire both are the same."""
+PATHS = tuple(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1alpha", "v1"))
+"""On the wire both are the same; nearly everybody serves the older one."""
 ASK_S = 2.0
 """How long a replica may think about what it serves."""
 _ASKED_AT_ONCE = 16
@@ -156,7 +155,7 @@ class Reflection:
         answer = self._cache.get((replica.uid, encoded)) or self._cache.get((replica.uid, _SILENT))
         if answer is None:
             async with self._asking:
-                answer = await _ask_replica(replica, encoded, call.headers.forward)
+                answer = await _ask_replica(replica, encoded, tuple(call.headers.forward))
             if answer is None:
                 return ServerReflectionResponse()
             self._cache.put((replica.uid, encoded if answer else _SILENT), answer)
@@ -166,30 +165,27 @@ class Reflection:
             return ServerReflectionResponse()
 
 
-async def _ask_replica(replica: Replica, question: bytes, metadata: Sequence[tuple[str, str | bytes]]) -> bytes | None:
+async def _ask_replica(replica: Replica, question: bytes, metadata: Metadata) -> bytes | None:
     """A replica's answer: empty where it serves no reflection, None where it could not be asked."""
     for path in PATHS:
-        ask: Any = replica.channel.stream_stream(path)
-        stream = ask(timeout=ASK_S, metadata=Metadata(metadata))
+        # One question and no more, so on the wire it is the stream that the method takes.
+        ask: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = replica.channel.unary_stream(path)
+        stream = ask(question, timeout=ASK_S, metadata=metadata)
         try:
-            await stream.write(question)
-            await stream.done_writing()
             answer = await stream.read()
-            if isinstance(answer, bytes):
-                return answer
-            code = await stream.code()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            code = await stream.code()
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                return None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             # The replica has left, and its channel took the question with it.
             return None
+        else:
+            return answer if isinstance(answer, bytes) else None
         finally:
             stream.cancel()
-        if code is not grpc.StatusCode.UNIMPLEMENTED:
-            return None
     return b""
 
 

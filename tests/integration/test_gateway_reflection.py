@@ -26,7 +26,7 @@ OWN = [
 ]
 SOON_S = 10
 Request = reflection_pb2.ServerReflectionRequest
-PATHS = [f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")]
+PATHS = [f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1alpha", "v1")]
 
 
 def add_described(file: FileDescriptorProto, service: str) -> Callable[[Any], None]:
@@ -63,7 +63,7 @@ def gateway() -> Iterator[RunningGateway]:
         yield gateway
 
 
-def ask(gateway: RunningGateway, *requests: Any, path: str = PATHS[1], **metadata: str) -> list[Any]:
+def ask(gateway: RunningGateway, *requests: Any, path: str = PATHS[0], **metadata: str) -> list[Any]:
     """The answers to questions on one stream."""
     method = gateway.channel.stream_stream(
         path,
@@ -159,6 +159,8 @@ def test_of_two_definitions_of_a_name_the_first_deployment_by_id_counts(gateway,
 def test_a_files_name_means_the_deployment_that_answered_before(gateway, labeler, start):
     other = descriptor_of("labeler.proto")
     other.package = "other"
+    for method in other.service[0].method:
+        method.output_type = ".other.Answer"
     second = start(add_described(other, "other.Labeler"))
     gateway.give(route("a", labeler.address), route("b", second.address))
     by_name = Request(file_by_filename="labeler.proto")
