@@ -4,7 +4,6 @@ import base64
 import binascii
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -57,7 +56,6 @@ def call(
         one = "line" if found.takes_stream else "the request"
         for line in calls.call(found, _read_requests(request, lines=found.takes_stream), timeout_s=timeout_s, one=one):
             typer.echo(line)
-            sys.stdout.flush()
 
 
 def _parse_metadata(text: str) -> tuple[str, str | bytes]:

@@ -152,6 +152,12 @@ def test_a_key_serves_as_token_and_in_the_metadata_too(strict_gateway):
     assert authenticate(strict_gateway, metadata=(("x-api-key", KEY),)).token
 
 
+def test_where_keys_are_required_the_token_alone_opens_the_stream(strict_gateway):
+    stream = OpenStream(strict_gateway, shown(authenticate(strict_gateway, token=KEY).token), data(b"a"))
+    assert stream.receive() == b"A"
+    stream.end()
+
+
 def test_a_stream_token_is_given_back_as_it_is_and_not_for_longer(gateway):
     token = token_for("darkflow", expires_in_s=5)
     assert authenticate(gateway, token=token).token == token
@@ -175,7 +181,7 @@ def encoded(text: str) -> str:
         ({"userpasswd": encoded(f"{KEY_ID}:{'6' * 64}")}, "UNAUTHENTICATED", "not known"),
         ({"userpasswd": encoded(f"alice:{KEY_SECRET}")}, "UNAUTHENTICATED", "not known"),
         ({"userpasswd": encoded(KEY_ID)}, "UNAUTHENTICATED", "no colon"),
-        ({"userpasswd": "n/t base64!"}, "UNAUTHENTICATED", "is not base64"),
+        ({"userpasswd": f"@{USERPASSWD}"}, "UNAUTHENTICATED", "is not base64"),
         ({"userpasswd": base64.b64encode(b"\xff\xfe:x").decode()}, "UNAUTHENTICATED", "is not base64"),
         ({"userpasswd": USERPASSWD[:-2]}, "UNAUTHENTICATED", "is not base64"),
         ({"token": "is_nonsense"}, "UNAUTHENTICATED", "not known"),
@@ -212,6 +218,7 @@ def test_a_key_that_may_not_submit_gets_no_token(replica):
         (STUBS.messages.Request(), "UNAUTHENTICATED", "is its token, not data"),
         (shown(""), "UNAUTHENTICATED", "The token is refused"),
         (shown("nonsense"), "UNAUTHENTICATED", "The token is refused"),
+        (shown(base64.b64encode(b"[" * 300_000).decode()), "UNAUTHENTICATED", "The token is refused"),
         (shown("\u00e9.\u00e9"), "UNAUTHENTICATED", "The token is refused"),
         (shown(token_for("darkflow", key=b"forged")), "UNAUTHENTICATED", "was not issued here"),
         (shown(token_for("darkflow", key=stream_key(TOKEN, "other"))), "UNAUTHENTICATED", "not issued here"),

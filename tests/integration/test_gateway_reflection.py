@@ -106,6 +106,8 @@ def test_without_deployments_the_gateway_describes_itself(gateway):
         file = file_with(gateway, service)
         assert file is not None
         assert service in [f"{file.package}.{each.name}" for each in file.service]
+        # Each file stands alone.
+        DescriptorPool().AddSerializedFile(file.SerializeToString())  # type: ignore[no-untyped-call]
         (answer,) = ask(gateway, Request(file_by_filename=file.name))
         assert answer.file_descriptor_response.file_descriptor_proto[0] == file.SerializeToString()
     for symbol in ("redhare.Inference.auth", "inference.ModelInferRequest.InferInputTensor", "redhare.Request.token"):
