@@ -1,5 +1,6 @@
 """Who may do what: the scopes of keys, and how a door tells the private API who calls and what it lets everybody do."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
@@ -16,8 +17,12 @@ class Scope(StrEnum):
     """See, cancel and delete everybody's tasks."""
     ADMIN = "admin"
     """All of the above."""
+    CONSUME = "consume"
+    """Run tasks, and nothing else: for the consumers of one host. No other scope includes it."""
 
 
+KEY_PATTERN = re.compile(r"is_([0-9a-f]{16})_([0-9a-f]{64})")
+"""What every key looks like: its id, which is no secret, and its secret."""
 CALLER_KEY_HEADER = "x-caller-key"
 """The key that a door was given. Doors make this header; one of a client's is never passed on."""
 DOOR_POLICY_HEADER = "x-door-policy"

@@ -35,7 +35,7 @@ def _check_file(path: Path) -> int:
     try:
         age = time.time() - path.stat().st_mtime
     except FileNotFoundError:
-        print(f"{path} is not there yet")  # noqa: T201
+        print(f"{path} is not there: the consumer has not begun, or the private API refuses it; its log says which")  # noqa: T201
         return 1
     if age > MAX_AGE_S:
         print(f"{path} was last touched {age:.0f} s ago")  # noqa: T201

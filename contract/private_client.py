@@ -8,7 +8,7 @@ import httpx
 from pydantic import BaseModel
 
 from contract.deployments import ReplicaAssignment, ReplicaBeat, ReplicaBeatReply, ReplicaClaim, ReplicaEnd
-from contract.errors import InferenceError, ServiceUnavailable, error_from_body
+from contract.errors import InferenceError, PermissionDenied, ServiceUnavailable, Unauthenticated, error_from_body
 from contract.schemas import (
     ArchiveView,
     Assignment,
@@ -26,16 +26,22 @@ TIMEOUT = httpx.Timeout(30, connect=3)
 _TRANSFER_TIMEOUT = httpx.Timeout(300, connect=3)
 """Between two pieces of a transfer: the other side may be syncing a large file."""
 
+REFUSALS = (Unauthenticated, PermissionDenied)
+"""What every call raises while the private API does not accept whom this consumer says it is."""
+
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
 
 class PrivateClient:
-    """One consumer's way to the private API. Calls raise `ServiceUnavailable`, and what their route documents."""
+    """One consumer's way to the private API. Each call raises `ServiceUnavailable`, `REFUSALS`, and what it says."""
 
-    def __init__(self, url: str, service_token: str) -> None:
+    def __init__(self, url: str, secret: str) -> None:
+        """`secret` is the service token, or a key with the scope `consume`."""
         self._http = httpx.Client(
-            base_url=url, headers={"Authorization": f"Bearer {service_token}"}, timeout=TIMEOUT, trust_env=False
+            base_url=url, headers={"Authorization": f"Bearer {secret}"}, timeout=TIMEOUT, trust_env=False
         )
+        self.is_refused = False
+        """Whether the newest answer was one of `REFUSALS`."""
 
     def register(self, registration: ConsumerRegistration) -> None:
         """Say that this consumer starts. Raises `Conflict` where another one has its GPU."""
@@ -130,9 +136,8 @@ class PrivateClient:
             response = self._http.request(method, path, **options)
         except httpx.TransportError as error:
             raise unreachable(error) from error
-        if response.is_success:
-            return response.json()
-        raise error_of(response)
+        self._check_answer(response)
+        return response.json()
 
     def _fetch(self, path: str, target: Path) -> None:
         try:
@@ -140,13 +145,21 @@ class PrivateClient:
                 self._http.stream("GET", path, timeout=_TRANSFER_TIMEOUT) as response,
                 target.open("wb") as file,
             ):
-                if not response.is_success:
-                    response.read()
-                    raise error_of(response)
+                self._check_answer(response)
                 for piece in response.iter_raw(1024**2):
                     file.write(piece)
         except httpx.TransportError as error:
             raise unreachable(error) from error
+
+    def _check_answer(self, response: httpx.Response) -> None:
+        """Raises the error that the answer is, if it is one."""
+        if response.is_success:
+            self.is_refused = False
+            return
+        response.read()
+        error = error_of(response)
+        self.is_refused = isinstance(error, REFUSALS)
+        raise error
 
 
 def _path(uid: str, fence: int, action: str | None = None) -> str:

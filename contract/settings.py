@@ -105,6 +105,8 @@ class Settings(BaseModel):
                     values[field] = path.read_text().strip()
                 except OSError as error:
                     faults[variable] = f"{variable}_FILE={path}: cannot be read: {error.strerror}"
+                    # Given, if unreadable: no rule shall ask for another variable in its place.
+                    values[field] = ""
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:

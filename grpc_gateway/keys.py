@@ -10,13 +10,17 @@ from contract.tokens import TokenRefused, replica_key, verify_token
 from grpc_gateway.callers import ANONYMOUS, Caller
 from grpc_gateway.statuses import refusal_of
 from grpc_gateway.table import Table
-from grpc_gateway.texts import KEY_WANTED, NOT_A_LIVE_REPLICA, SCOPE_WANTED
+from grpc_gateway.texts import KEY_WANTED, NOT_A_KEY, NOT_A_LIVE_REPLICA, SCOPE_WANTED, SILENT
 
 GOOD_FOR_S = 30.0
 BAD_FOR_S = 5.0
 STALE_FOR_S = 600.0
 """How long a key that was good is taken for good while the private API cannot be asked: models are warm then, too."""
 _MOST = 10_000
+_LONGEST = 512
+"""Characters of a key: a real one has less than 100."""
+_PATIENCE_S = 5.0
+"""For the private API's answer."""
 _MOST_QUESTIONS = 32
 
 
@@ -67,6 +71,8 @@ class Keys:
         return Caller(owner, ANONYMOUS.scopes)
 
     async def _ask(self, key: str) -> Caller:
+        if len(key) > _LONGEST or not (key.isascii() and key.isprintable()):
+            raise refusal_of(Unauthenticated(NOT_A_KEY))
         known = self._known.get(key)
         now = asyncio.get_running_loop().time()
         if known is None or now - known.asked_at > (GOOD_FOR_S if known.caller else BAD_FOR_S):
@@ -87,14 +93,14 @@ class Keys:
         """Ask the private API and remember what it says."""
         now = asyncio.get_running_loop().time()
         try:
-            async with self._questions:
+            async with asyncio.timeout(_PATIENCE_S), self._questions:
                 view = await self._client.check_key(key)
             known = _Known(Caller(view.owner, frozenset(view.scopes)), None, now)
-        except ServiceUnavailable as error:
+        except (ServiceUnavailable, TimeoutError) as error:
             old = self._known.get(key)
             if old is not None and old.caller is not None and now - old.asked_at < STALE_FOR_S:
                 return old
-            return _Known(None, error, now)
+            return _Known(None, error if isinstance(error, ServiceUnavailable) else ServiceUnavailable(SILENT), now)
         except InferenceError as error:
             known = _Known(None, error, now)
         self._known[key] = known

@@ -63,7 +63,8 @@ class GatewayServer:
     async def start(self) -> int:
         """Serve; returns the port. Raises `PortTaken`."""
         self._server = grpc.aio.server(handlers=[self.door], options=_server_options(self._options.shares_port))
-        address = f"{self._options.host}:{self._options.port}"
+        host = self._options.host
+        address = f"[{host}]:{self._options.port}" if ":" in host else f"{host}:{self._options.port}"
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:

@@ -5,6 +5,7 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -102,7 +103,9 @@ def supervise(
             for child in children:
                 child.look(now)
             if alive_file is not None and all(_is_alive(child, now) for child in children):
-                alive_file.touch()
+                # A full disk is somebody else's alarm; it must not end the gateway.
+                with suppress(OSError):
+                    alive_file.touch()
             # An end of a process wakes it; signals set the event.
             wait([waitable for child in children for waitable in child.waitables()], _LOOK_S)
     finally:

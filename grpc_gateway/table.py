@@ -44,18 +44,20 @@ class Table:
 
     def apply(self, table: RoutingTable) -> None:
         """Make `table` the one that calls are routed by. Calls under way are not touched."""
-        known, self.deployments = self.deployments, {}
+        current: dict[str, Deployment] = {}
         for route in table.routes:
-            deployment = known.pop(route.human_readable_id, None)
+            deployment = self.deployments.get(route.human_readable_id)
             if deployment is None:
                 deployment = Deployment(route, self._limits, self._demand)
             else:
                 deployment.update(route)
-            self.deployments[route.human_readable_id] = deployment
-        for deployment in known.values():
+            current[route.human_readable_id] = deployment
+        gone = [deployment for name, deployment in self.deployments.items() if name not in current]
+        for deployment in gone:
             deployment.remove()
-        self._removed = [deployment for deployment in (*self._removed, *known.values()) if deployment.open_calls()]
-        everyone = list(self.deployments.values())
+        self._removed = [deployment for deployment in (*self._removed, *gone) if deployment.open_calls()]
+        self.deployments = current
+        everyone = list(current.values())
         self.by_prefix = {d.route.serving.prefix: d for d in everyone if d.route.serving.prefix}
         self.by_application = {d.route.application: d for d in everyone}
         self.by_model = {name: d for d in everyone for name in d.route.model_names}

@@ -9,6 +9,8 @@ DRAINING = "This node is being drained."
 
 KEY_WANTED = "this server wants a key: X-API-Key: <key>, or Authorization: Bearer <key>"
 SCOPE_WANTED = "This key may not submit tasks: it lacks the scope submit."
+NOT_A_KEY = "what was given is not a key: keys look like is_<16 hex digits>_<64 hex digits>"
+SILENT = "The private API did not answer. Nothing was lost; repeat the request."
 NOT_A_LIVE_REPLICA = "the replica that this token was made for is no more"
 
 _LISTING = "Ping /ray.serve.RayServeAPIService/ListApplications for available applications."

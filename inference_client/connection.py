@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import httpx
 
@@ -21,6 +22,17 @@ LONGEST_PAUSE_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
 UNAVAILABLE = frozenset({429, 502, 503, 504})
 """Answers, of the server or of a proxy, that say nothing about the request itself: it may come again."""
+
+
+class RequestOptions(TypedDict, total=False):
+    """What a request may have beside its method and path."""
+
+    params: Mapping[str, str] | None
+    headers: Mapping[str, str]
+    body: Callable[[], Iterable[bytes]]
+    """Asked for the bytes at each try."""
+    hold_s: float | None
+    """How long the server was asked to hold its answer: 0 unless told, None for ever."""
 
 
 class Connection:
@@ -55,25 +67,12 @@ class Connection:
         """Close every socket."""
         self._http.close()
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: Callable[[], Iterable[bytes]] | None = None,
-        repeatable: bool,
-        hold_s: float = 0,
-    ) -> bytes:
-        """The answer's body. A `repeatable` call is tried `TRIES` times; `body` is asked for its bytes each time.
-
-        `hold_s` is how long the server was asked to hold its answer.
-        """
+    def call(self, method: str, path: str, *, repeatable: bool, **options: Unpack[RequestOptions]) -> bytes:
+        """The answer's body. A `repeatable` call is tried `TRIES` times."""
         failures = 0
         while True:
             try:
-                with self.open(method, path, params=params, headers=headers, body=body, hold_s=hold_s) as response:
+                with self.open(method, path, **options) as response:
                     return response.read()
             except ServiceUnavailable as error:
                 failures += 1
@@ -92,21 +91,18 @@ class Connection:
         self.sleep(min(LONGEST_PAUSE_S, pause_s) * random.uniform(1, 1.25))  # noqa: S311
 
     @contextmanager
-    def open(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: Callable[[], Iterable[bytes]] | None = None,
-        hold_s: float | None = 0,
-    ) -> Iterator[httpx.Response]:
-        """One try, one streamed answer of success. `hold_s=None` lets the server be silent for ever."""
+    def open(self, method: str, path: str, **options: Unpack[RequestOptions]) -> Iterator[httpx.Response]:
+        """One try, one streamed answer of success."""
+        hold_s, body = options.get("hold_s", 0), options.get("body")
         timeout = self._http.timeout.as_dict() | {"read": None if hold_s is None else self._timeout_s + hold_s}
         try:
             with self._http.stream(
-                method, path, params=params, headers=headers, content=body and body(), timeout=httpx.Timeout(**timeout)
+                method,
+                path,
+                params=options.get("params"),
+                headers=options.get("headers"),
+                content=body and body(),
+                timeout=httpx.Timeout(**timeout),
             ) as response:
                 if not response.is_success:
                     raise self._error_of(response)

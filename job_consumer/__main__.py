@@ -5,9 +5,8 @@ import sys
 import threading
 
 from contract.broker import Broker
-from contract.logging import configure_logging
 from contract.rabbitmq_broker import RabbitMQBroker
-from contract.settings import SettingsError
+from contract.service_start import start_service
 from contract.signals import stop_event
 from job_consumer.container_spec import Limits
 from job_consumer.docker_engine import DockerEngine
@@ -20,22 +19,20 @@ logger = logging.getLogger(__name__)
 
 def main() -> int:
     """Run until a signal. Returns the exit code: 2 for faulty settings, 3 where another consumer has our place."""
-    try:
-        settings = JobConsumerSettings.load()
-    except SettingsError as error:
-        print(f"job-consumer cannot start:\n{error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
-        return 2
-    configure_logging(settings.log_level, settings.log_format)
+    return start_service("job-consumer", JobConsumerSettings, _run)
+
+
+def _run(settings: JobConsumerSettings) -> int:
     try:
         with hold_slots(settings.work_dir, settings.consumer_name, settings.gpu_uuid):
-            _run(settings)
+            _work(settings)
     except SlotTaken as error:
         logger.error("consumer=%s does not start: %s", settings.consumer_name, error)
         return 3
     return 0
 
 
-def _run(settings: JobConsumerSettings) -> None:
+def _work(settings: JobConsumerSettings) -> None:
     stopping = stop_event()
     engine = DockerEngine(work_dir=settings.work_dir, work_volume=settings.work_volume)
     with RabbitMQBroker(settings.broker_url, queue_type=settings.rabbit_queue_type) as broker:
@@ -44,7 +41,7 @@ def _run(settings: JobConsumerSettings) -> None:
             broker,
             engine,
             api_url=settings.private_api_url,
-            service_token=settings.service_token.get_secret_value(),
+            proof=settings.proof,
             consumer=settings.consumer_name,
             gpu_uuid=settings.gpu_uuid,
             accepts_cpu_tasks=settings.accepts_cpu_tasks,

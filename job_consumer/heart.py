@@ -7,6 +7,7 @@ from typing import Self
 
 from contract.errors import InferenceError, StaleFence, TaskNotFound
 from contract.logging import log_task
+from contract.private_client import REFUSALS
 from contract.schemas import Assignment, Heartbeat
 from contract.statuses import Phase
 from job_consumer.host import Host
@@ -70,6 +71,8 @@ class Heart:
         except (StaleFence, TaskNotFound) as error:
             self._log.warning("the attempt was lost: %s", error)
             self.is_lost = True
+        except REFUSALS as error:
+            self._host.note_refused(error)
         except InferenceError as error:
             self._log.warning("a heartbeat was not answered, the run goes on: %s", error)
         else:

@@ -9,6 +9,7 @@ from contract.private_client import PrivateClient
 from job_consumer.container_spec import Limits
 from job_consumer.engine import Engine
 from job_consumer.host import Host
+from job_consumer.settings import Proof
 from job_consumer.worker import Worker
 from job_consumer.workspace import WorkDir
 
@@ -18,7 +19,7 @@ def run_consumer(
     engine: Engine,
     *,
     api_url: str,
-    service_token: str,
+    proof: Proof,
     consumer: str,
     gpu_uuid: str | None,
     accepts_cpu_tasks: bool,
@@ -28,9 +29,10 @@ def run_consumer(
     alive_file: Path | None = None,
 ) -> None:
     """Work until `stopping` is set; whoever sets it wakes the broker too."""
-    with PrivateClient(api_url, service_token) as api:
+    with PrivateClient(api_url, proof.secret) as api:
         host = Host(
             consumer=consumer,
+            proof=proof,
             gpu_uuid=gpu_uuid,
             own_user=None if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}",
             limits=limits,

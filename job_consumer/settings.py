@@ -1,21 +1,35 @@
 """The variables of a job consumer."""
 
 import socket
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from contract.settings import BrokerSettings, Secret
+from contract.access import KEY_PATTERN
+from contract.settings import BrokerSettings, check_secret
 
 MIB = 1024**2
 GIB = 1024**3
 
 
+@dataclass(frozen=True)
+class Proof:
+    """By what the private API knows a consumer."""
+
+    variable: str
+    """Which setting it came from."""
+    secret: str = field(repr=False)
+
+
 class JobConsumerSettings(BrokerSettings):
     """Read once in `__main__`."""
 
-    service_token: Secret = Field(SecretStr(""), description="What the other services prove themselves with.")
+    consumer_key: SecretStr | None = Field(None, description="This host's key, with the scope consume.")
+    service_token: Annotated[SecretStr | None, Field(validate_default=True)] = Field(
+        None, description="In place of the key, where the consumer shares a host with the platform."
+    )
     private_api_url: str = "http://private-api:8001"
     consumer_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = Field(
         default_factory=socket.gethostname, description="Stable across restarts: by it runs are adopted."
@@ -31,3 +45,32 @@ class JobConsumerSettings(BrokerSettings):
     shared_memory_bytes: Annotated[int, Field(ge=MIB)] = 1 * GIB
     temporary_bytes: Annotated[int, Field(ge=MIB)] = 1 * GIB
     container_log_bytes: Annotated[int, Field(ge=MIB)] = 32 * MIB
+
+    @field_validator("consumer_key")
+    @classmethod
+    def _check_consumer_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not KEY_PATTERN.fullmatch(value.get_secret_value()):
+            raise ValueError("is not a key; `inference-server keys create --scope consume` makes one")
+        return value
+
+    @field_validator("service_token")
+    @classmethod
+    def _check_service_token(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        # A refused key is missing here, and is the one fault to tell.
+        if "consumer_key" not in info.data:
+            return value
+        is_beside = info.data["consumer_key"] is not None
+        if is_beside and value is not None:
+            raise ValueError(
+                "is set beside CONSUMER_KEY; a consumer proves itself with one of the two: unset the other"
+            )
+        if not is_beside and value is None:
+            raise ValueError("is empty; use a random one, such as `make secrets` writes, or set CONSUMER_KEY instead")
+        return value if value is None else check_secret(value)
+
+    @property
+    def proof(self) -> Proof:
+        """What the consumer shows to the private API."""
+        if self.consumer_key is not None:
+            return Proof("CONSUMER_KEY", self.consumer_key.get_secret_value())
+        return Proof("SERVICE_TOKEN", self.service_token.get_secret_value() if self.service_token else "")

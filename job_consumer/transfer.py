@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from contract.errors import ServiceUnavailable, StorageFull
-from contract.private_client import PrivateClient
+from contract.private_client import REFUSALS, PrivateClient
 from contract.schemas import Commit
 from job_consumer.collect import stream_zip
 from job_consumer.engine import EngineUnavailable, RunKey
@@ -22,7 +22,7 @@ _Answer = TypeVar("_Answer")
 
 
 def persist(host: Host, heart: Heart, call: Callable[[], _Answer]) -> _Answer:
-    """Repeat a call until the private API answers it: what it cannot take now it takes later.
+    """Repeat a call until the private API answers it: what it cannot take now, or not from us, it takes later.
 
     Raises `ConsumerStopping`, `AttemptLost`, and every answer of the call that is not "try again".
     """
@@ -32,6 +32,8 @@ def persist(host: Host, heart: Heart, call: Callable[[], _Answer]) -> _Answer:
             return call()
         except (ServiceUnavailable, StorageFull) as error:
             logger.warning("the private API did not take a call, it is repeated: %s", error)
+        except REFUSALS as error:
+            host.note_refused(error)
         pause = _PAUSES_S[min(tries, len(_PAUSES_S) - 1)]
         tries += 1
         if host.stopping.wait(pause):

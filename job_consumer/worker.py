@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from contract.broker import CPU_QUEUE, GPU_QUEUE, Broker
 from contract.errors import Conflict, InferenceError, ServiceUnavailable, StaleFence, TaskNotFound
+from contract.private_client import REFUSALS
 from contract.schemas import Assignment, ClaimRequest, ConsumerRegistration, Release
 from job_consumer.engine import EngineUnavailable, RunKey
 from job_consumer.host import Host
@@ -122,6 +123,8 @@ class Worker:
                 step()
             except SlotTaken:
                 raise
+            except REFUSALS as error:
+                self._host.note_refused(error)
             except (ServiceUnavailable, EngineUnavailable) as error:
                 logger.warning("consumer=%s cannot work right now: %s", self._host.consumer, error)
             except Exception:

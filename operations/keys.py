@@ -31,7 +31,7 @@ DataDir = Annotated[
 
 def build_app() -> typer.Typer:
     """The commands, to be hung below `keys`."""
-    app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the keys that callers show.")
+    app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the keys that callers and consumers show.")
     app.command()(create)
     app.command("list")(show)
     app.command()(revoke)
@@ -50,6 +50,8 @@ def create(
     from private_api.keys import create_key
 
     _check_owner(owner)
+    if Scope.CONSUME in scope and len(set(scope)) > 1:
+        raise typer.BadParameter("consume stands alone: the key of a consumer's host is good for nothing else")
     lifetime = None if expires is None else _parse_lifetime(expires)
     with _database(data_dir) as database:
         key = create_key(database, owner=owner, scopes=scope, lifetime=lifetime)

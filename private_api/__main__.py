@@ -3,9 +3,8 @@
 import sys
 
 from contract.http_server import serve
-from contract.logging import configure_logging
 from contract.rabbitmq_broker import RabbitMQBroker
-from contract.settings import SettingsError
+from contract.service_start import start_service
 from private_api.service import private_api_service
 from private_api.settings import PrivateApiSettings
 from private_api.tasks.claim import SizeLimits
@@ -13,12 +12,10 @@ from private_api.tasks.claim import SizeLimits
 
 def main() -> int:
     """Run until a signal. Returns the exit code: 2 for faulty settings."""
-    try:
-        settings = PrivateApiSettings.load()
-    except SettingsError as error:
-        print(f"private-api cannot start:\n{error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
-        return 2
-    configure_logging(settings.log_level, settings.log_format)
+    return start_service("private-api", PrivateApiSettings, _run)
+
+
+def _run(settings: PrivateApiSettings) -> int:
     with (
         RabbitMQBroker(settings.broker_url, queue_type=settings.rabbit_queue_type) as broker,
         private_api_service(

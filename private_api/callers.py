@@ -15,7 +15,7 @@ class Caller:
 
     def may(self, scope: Scope) -> bool:
         """Whether the caller has this scope."""
-        return scope in self.scopes or Scope.ADMIN in self.scopes
+        return scope in self.scopes or (Scope.ADMIN in self.scopes and scope is not Scope.CONSUME)
 
     def require(self, scope: Scope, otherwise: str) -> None:
         """Raises `PermissionDenied` with the text `otherwise` unless the caller has this scope."""
@@ -25,3 +25,5 @@ class Caller:
 
 ANONYMOUS = Caller(None, frozenset({Scope.SUBMIT}))
 """Who gives no key, where none is required."""
+TOKEN_HOLDER = Caller(None, frozenset({Scope.CONSUME}))
+"""A consumer that proves itself with the service token: it has no owner."""

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import hmac
 import logging
-import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import or_, select, update
 
-from contract.access import Scope
+from contract.access import KEY_PATTERN, Scope
 from contract.errors import ServiceUnavailable, StorageFull, Unauthenticated
 from private_api.callers import Caller
 from private_api.database import Database
@@ -27,7 +26,6 @@ logger = logging.getLogger(__name__)
 OWNER_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}"
 USE_NOTED_EVERY = timedelta(minutes=1)
 """`last_used_at` is no older than this, and a busy key costs one write in this time."""
-_KEY = re.compile(r"is_([0-9a-f]{16})_([0-9a-f]{64})")
 _NO_DIGEST = "0" * 64
 _UNKNOWN = "this key is not known here; `inference-server keys create` makes one"
 
@@ -91,7 +89,7 @@ def check_key(database: Database, text: str) -> Caller:
 
     Whether an id exists must not show in the time this takes: an unknown one costs the same queries and comparison.
     """
-    match = _KEY.fullmatch(text)
+    match = KEY_PATTERN.fullmatch(text)
     if match is None:
         raise Unauthenticated("what was given is not a key: keys look like is_<16 hex digits>_<64 hex digits>")
     key_id, secret = match.groups()

@@ -159,6 +159,8 @@ class ConsumerRow(Base):
     __tablename__ = "consumers"
 
     name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    owner: Mapped[str | None] = mapped_column(String(128))
+    """Whose key it was first seen with; for good. NULL while it proves itself with the service token."""
     gpu_uuid: Mapped[str | None] = mapped_column(String(200))
     accepts_cpu_tasks: Mapped[bool]
     first_seen_at: Mapped[datetime] = mapped_column(Instant)

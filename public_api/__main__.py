@@ -4,20 +4,17 @@ import sys
 
 from contract.access import DoorPolicy
 from contract.http_server import serve
-from contract.logging import configure_logging
-from contract.settings import SettingsError
+from contract.service_start import start_service
 from public_api.app import create_app
 from public_api.settings import PublicApiSettings
 
 
 def main() -> int:
     """Run until a signal. Returns the exit code: 2 for faulty settings."""
-    try:
-        settings = PublicApiSettings.load()
-    except SettingsError as error:
-        print(f"public-api cannot start:\n{error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
-        return 2
-    configure_logging(settings.log_level, settings.log_format)
+    return start_service("public-api", PublicApiSettings, _run)
+
+
+def _run(settings: PublicApiSettings) -> int:
     app = create_app(
         private_url=settings.private_api_url,
         service_token=settings.service_token.get_secret_value(),

@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse
 
 from contract.access import DoorPolicy
-from contract.errors import InferenceError, InvalidRequest, ServiceUnavailable, Unauthenticated
+from contract.errors import InferenceError, InvalidRequest, PermissionDenied, ServiceUnavailable, Unauthenticated
 from contract.http_docs import install_docs
 from contract.http_errors import RequestIdMiddleware, document_errors, install_error_handlers
 from public_api.relay import Relay
@@ -48,7 +48,7 @@ def create_app(*, private_url: str, service_token: str, policy: DoorPolicy) -> F
         return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
 
     app.include_router(health_routes(relay))
-    errors = document_errors(Unauthenticated, InvalidRequest, ServiceUnavailable, InferenceError)
+    errors = document_errors(Unauthenticated, PermissionDenied, InvalidRequest, ServiceUnavailable, InferenceError)
     for router in (model_routes(relay), task_routes(relay)):
         app.include_router(router, dependencies=KEY_SCHEMES, responses=errors)
     return app

@@ -20,6 +20,7 @@ from job_consumer.docker_engine import DockerEngine
 from job_consumer.engine import EngineUnavailable
 from job_consumer.process_engine import ProcessEngine
 from job_consumer.service import run_consumer
+from job_consumer.settings import Proof
 from private_api.service import private_api_service
 from private_api.tasks.claim import SizeLimits
 from public_api.app import create_app
@@ -99,7 +100,7 @@ def standalone_server(options: Options) -> Iterator[Server]:
             args=(broker, engine),
             kwargs={
                 "api_url": private_url,
-                "service_token": token,
+                "proof": Proof("SERVICE_TOKEN", token),
                 "consumer": _consumer_name(data_dir),
                 "gpu_uuid": options.gpu_uuid,
                 "accepts_cpu_tasks": True,

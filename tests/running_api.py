@@ -54,6 +54,7 @@ def run_private_api(
     max_upload_bytes: int = 64 * 1024**2,
     max_unpacked_bytes: int = 256 * 1024**2,
     max_output_bytes: int = 64 * 1024**2,
+    allow_process_models: bool = False,
 ) -> Iterator[RunningApi]:
     """Serve while the block is open."""
     with (
@@ -67,6 +68,7 @@ def run_private_api(
             sizes=SizeLimits(max_unpacked_bytes, max_output_bytes),
             keep_finished_for=timedelta(days=30),
             unschedulable_after=timedelta(hours=24),
+            allow_process_models=allow_process_models,
         ) as app,
         serve_in_thread(app, "127.0.0.1", 0) as port,
     ):

@@ -3,6 +3,7 @@
 import logging
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ STEADY_S = 10.0
 """A connection that lasted so long makes the next backoff start afresh."""
 
 
-class Link:
+class Link(ABC):
     """A connection with one channel, opened again until closed.
 
     `_channel` is set exactly while the link is ready: queues declared, channel set up. Everything but `problem` is for
@@ -85,21 +86,21 @@ class Link:
         self._on_closed()
         self.problem = "this broker was closed"
 
+    @abstractmethod
     def _set_up(self, channel: Any, ready: Callable[[Any], None]) -> None:
         """Prepare a fresh channel, in whose last answer `ready` is called."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _on_ready(self) -> None:
         """`_channel` works."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _on_lost(self) -> None:
         """What was under way on the channel will not be answered."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _on_closed(self) -> None:
         """There will be no other channel."""
-        raise NotImplementedError
 
     def _next_pause_s(self) -> float:
         """Exponential backoff with full jitter."""

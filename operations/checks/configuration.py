@@ -49,6 +49,8 @@ def variable_faults(variables: Mapping[str, str]) -> list[str]:
     faults: dict[str, None] = {}
     for settings in SERVICES:
         secrets = dict.fromkeys(("SERVICE_TOKEN", "POSTGRES_PASSWORD", "RABBIT_PASSWORD"), _STAND_IN)
+        if settings is JobConsumerSettings and variables.get("CONSUMER_KEY"):
+            del secrets["SERVICE_TOKEN"]
         try:
             settings.load({**secrets, **{name: value for name, value in variables.items() if value}})
         except SettingsError as error:

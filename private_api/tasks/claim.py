@@ -26,11 +26,14 @@ class SizeLimits:
     max_output_bytes: int
 
 
-def claim_task(database: Database, request: ClaimRequest, sizes: SizeLimits) -> Assignment | None:
-    """Give the consumer a task under a new fence: the one its bell named, else the best next it can run, else None."""
+def claim_task(database: Database, request: ClaimRequest, sizes: SizeLimits, *, owner: str | None) -> Assignment | None:
+    """Give the consumer a task under a new fence: the one its bell named, else the best next it can run, else None.
+
+    Raises `PermissionDenied` where the consumer is not its `owner`'s.
+    """
     with database.write() as session:
         now = database.now(session)
-        note_consumer(session, request, now)
+        note_consumer(session, request, now, owner)
         for candidates in _candidates(request, now):
             if (task_id := _take(session, candidates, request.consumer, now)) is not None:
                 row = session.get_one(TaskRow, task_id)

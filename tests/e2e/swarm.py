@@ -202,7 +202,11 @@ def _deployed(manager: Host, worker: SecondHost, folder: Path) -> Iterator[Swarm
     verify = str(folder / "traefik/certs/server.crt")
     swarm = Swarm(stack, f"https://{DOMAIN}:{port}", verify, manager, worker)
     try:
+        # There is no key before there is a database; the first deployment starts no consumer.
+        (folder / "secrets/consumer_key").write_text("none yet")
         _deploy(manager, stack, folder, variables)
+        (folder / "secrets/consumer_key").write_text(_make_key(manager, stack))
+        _deploy(manager, stack, folder, {**variables, "CONSUMER_KEY_VERSION": "2"})
         yield swarm
     finally:
         manager.docker("stack", "rm", stack, check=False)
@@ -224,6 +228,20 @@ def _deploy(manager: Host, stack: str, folder: Path, variables: Mapping[str, str
     command += ["--compose-file", str(folder / "stack.yaml"), stack]
     done = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def _make_key(manager: Host, stack: str) -> str:
+    made: list[str] = []
+
+    def make() -> bool:
+        found = manager.docker("ps", "-q", "--filter", f"label=com.docker.swarm.service.name={stack}_private-api")
+        command = ("inference-server", "keys", "create", "--owner", "workers", "--scope", "consume")
+        made.extend(manager.docker("exec", found.split()[0], *command, check=False).split() if found else [])
+        return bool(made)
+
+    _until(make, 240)
+    assert made, "no key could be made"
+    return made[0]
 
 
 def kernel_has_ipsec() -> bool:

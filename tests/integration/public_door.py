@@ -46,9 +46,11 @@ class Door:
 
 
 @contextmanager
-def serve_door(private_url: str, *, allow_post_model: bool = True, require_key: bool = False) -> Iterator[str]:
+def serve_door(
+    private_url: str, *, allow_post_model: bool = True, require_key: bool = False, token: str = TOKEN
+) -> Iterator[str]:
     policy = DoorPolicy(requires_key=require_key, opens_models=allow_post_model)
-    app = create_app(private_url=private_url, service_token=TOKEN, policy=policy)
+    app = create_app(private_url=private_url, service_token=token, policy=policy)
     with serve_in_thread(app, "127.0.0.1", 0) as port:
         yield f"http://127.0.0.1:{port}"
 

@@ -72,7 +72,7 @@ class Bench:
         self, consumer: str = "ada", *, gpu: str | None = None, cpu: bool = True, uid: str | None = None
     ) -> Assignment | None:
         request = ClaimRequest(consumer=consumer, gpu_uuid=gpu, accepts_cpu_tasks=cpu, uid=uid)
-        return claim_task(self.database, request, SIZES)
+        return claim_task(self.database, request, SIZES, owner=None)
 
     def claim(self, consumer: str = "ada", **options: Any) -> Assignment:
         assignment = self.try_claim(consumer, **options)

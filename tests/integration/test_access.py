@@ -28,6 +28,7 @@ GOOD = {
     "registrar": ("eve", [Scope.MODELS]),
     "operator": ("carol", [Scope.OPERATE]),
     "admin": ("dan", [Scope.ADMIN]),
+    "consumer": ("host-a", [Scope.CONSUME]),
 }
 BAD = ("expired", "revoked", "wrong secret", "unknown", "malformed", "empty")
 ROLES = ("anonymous", *GOOD, *BAD)
@@ -115,6 +116,8 @@ def expected(role: str, route: tuple[str, str], *, require_key: bool, of_ada: bo
         return 200
     if role in BAD or (role == "anonymous" and require_key):
         return 401
+    if role == "consumer":
+        return 403
     if route in TASK_ROUTES:
         if not of_ada or role in OF_ADA:
             return TASK_ROUTES[route]
@@ -268,7 +271,7 @@ def test_a_door_warns_at_its_start_that_it_asks_for_no_key(require_key: bool, ca
     assert require_key or ("REQUIRE_API_KEY" in warnings[0] and "register models" in warnings[0])
 
 
-def test_the_private_api_refuses_every_call_without_the_service_token(stage: Stage) -> None:
+def test_only_the_service_token_or_below_internal_a_consumers_key_opens_the_private_api(stage: Stage) -> None:
     forged = {"X-Caller-Key": stage.keys["admin"], "X-Door-Policy": "key=optional models=open"}
     with httpx.Client(base_url=stage.private.url, headers=forged, **PLAIN) as client:
         paths = client.get("/openapi.json").json()["paths"]
@@ -278,6 +281,11 @@ def test_the_private_api_refuses_every_call_without_the_service_token(stage: Sta
         assert len(guarded) > 15
         for method, path in guarded:
             url = path.format(uid="0" * 64, fence=1, human_readable_id="echo")
-            for headers in ({}, {"Authorization": f"Bearer {stage.keys['admin']}"}):
-                answer = client.request(method, url, headers=headers)
-                assert (answer.status_code, "service token" in answer.json()["detail"]) == (401, True), (method, path)
+            answer = client.request(method, url)
+            assert (answer.status_code, "service token" in answer.json()["detail"]) == (401, True), (method, path)
+            # A key proves nobody to be a door, and a consumer only where it is one's.
+            for role in ROLES[1:-1]:
+                answer = client.request(method, url, headers={"Authorization": f"Bearer {stage.keys[role]}"})
+                is_known = role in GOOD and path.startswith("/internal/")
+                assert (answer.status_code == 403) == (is_known and role != "consumer"), (method, path, role)
+                assert (answer.status_code == 401) == (not is_known), (method, path, role)

@@ -23,6 +23,7 @@ from public_api.settings import PublicApiSettings
 from tests.integration.public_door import (
     DEADLINE_S,
     MIB,
+    PLAIN,
     TOKEN,
     UNKNOWN_UID,
     Door,
@@ -304,3 +305,11 @@ def test_many_long_polls_leave_room_for_other_calls(door: Door, http: httpx.Clie
         finish(door, uid)
         for client in waiting:
             assert client.recv(65536).split()[1] == b"200"
+
+
+def test_a_door_whose_service_token_is_refused_is_not_ready_and_says_so(door: Door) -> None:
+    with serve_door(door.private_url, token="another-token-of-the-tests") as url:
+        answer = httpx.get(f"{url}/readyz", timeout=DEADLINE_S, **PLAIN)
+        assert (answer.status_code, answer.json()["error"]) == (503, "ServiceUnavailable")
+        assert "the private API refuses the SERVICE_TOKEN" in answer.json()["detail"]
+        assert httpx.get(f"{url}/healthz", timeout=DEADLINE_S, **PLAIN).status_code == 200

@@ -3,18 +3,20 @@
 import re
 from pathlib import Path
 
+from grpc_gateway.settings import GatewaySettings
 from job_consumer.settings import JobConsumerSettings
 from private_api.settings import PrivateApiSettings
 from public_api.settings import PublicApiSettings
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = (PrivateApiSettings, PublicApiSettings, JobConsumerSettings)
+SETTINGS = (PrivateApiSettings, PublicApiSettings, GatewaySettings, JobConsumerSettings)
 # Read by Compose or Swarm alone: no service sees them.
 DEPLOYMENT_ONLY = {
     "COMPOSE_FILE",
     "COMPOSE_PROFILES",
     "COMPOSE_PROJECT_NAME",
     "CONFIG_VERSION",
+    "CONSUMER_KEY_VERSION",
     "DOCKER_SOCKET",
     "GPU_COUNT",
     "HTTPS_PORT",

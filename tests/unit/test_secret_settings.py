@@ -110,3 +110,37 @@ def test_a_database_url_with_a_well_known_password_is_refused(url: str, is_refus
     found = faults(PrivateApiSettings, {"SERVICE_TOKEN": GOOD, "RABBIT_PASSWORD": GOOD, "DATABASE_URL": url})
     assert bool(found) is is_refused
     assert not is_refused or found[0].startswith("DATABASE_URL: holds a well-known password")
+
+
+KEY = f"is_{'0' * 16}_{'1' * 64}"
+
+
+def test_a_consumer_shows_its_key_or_the_service_token(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    rabbit = {"RABBIT_PASSWORD": GOOD}
+    cases: list[tuple[dict[str, str], tuple[str, str]]] = [
+        ({"SERVICE_TOKEN": GOOD}, ("SERVICE_TOKEN", GOOD)),
+        ({"CONSUMER_KEY": KEY, "SERVICE_TOKEN": ""}, ("CONSUMER_KEY", KEY)),
+        ({"CONSUMER_KEY_FILE": str(tmp_path / "key")}, ("CONSUMER_KEY", KEY)),
+    ]
+    for variables, (variable, secret) in cases:
+        proof = JobConsumerSettings.load({**rabbit, **variables}).proof
+        assert (proof.variable, proof.secret) == (variable, secret)
+        assert secret not in repr(proof)
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({}, "SERVICE_TOKEN: is empty; use a random one, such as `make secrets` writes, or set CONSUMER_KEY instead"),
+        ({"CONSUMER_KEY": KEY, "SERVICE_TOKEN": GOOD}, "SERVICE_TOKEN: is set beside CONSUMER_KEY"),
+        ({"CONSUMER_KEY": GOOD}, "CONSUMER_KEY: is not a key"),
+        ({"CONSUMER_KEY": GOOD, "SERVICE_TOKEN": GOOD}, "CONSUMER_KEY: is not a key"),
+        ({"CONSUMER_KEY_FILE": "/nowhere/key"}, "CONSUMER_KEY_FILE=/nowhere/key: cannot be read"),
+        ({"SERVICE_TOKEN_FILE": "/nowhere/token"}, "SERVICE_TOKEN_FILE=/nowhere/token: cannot be read"),
+    ],
+)
+def test_a_consumer_that_shows_neither_or_both_does_not_start(variables: dict[str, str], says: str) -> None:
+    (fault,) = faults(JobConsumerSettings, {"RABBIT_PASSWORD": GOOD, **variables})
+    assert fault.startswith(says)
+    assert GOOD not in fault

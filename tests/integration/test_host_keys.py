@@ -1,0 +1,189 @@
+"""A key per consumer's host: whose a consumer is, over both kinds of database and real HTTP."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from contract.access import Scope
+from contract.errors import InferenceError, PermissionDenied, StaleFence, Unauthenticated
+from contract.private_client import PrivateClient
+from contract.schemas import Assignment, ClaimRequest, Commit, ConsumerRegistration, Failure, Heartbeat, Release
+from contract.statuses import Phase, Reason
+from private_api.database import Database
+from private_api.keys import create_key, revoke_key
+from private_api.tables import ConsumerRow
+from private_api.tasks.limits import LEASE
+from tests.integration.public_door import make_zip
+from tests.running_api import RunningApi
+
+
+class Hosts:
+    """Clients of one private API, each with a secret of its own."""
+
+    def __init__(self, api: RunningApi, database: Database, stack: ExitStack) -> None:
+        self.api = api
+        self.database = database
+        self._stack = stack
+
+    def key(self, owner: str) -> str:
+        return create_key(self.database, owner=owner, scopes=[Scope.CONSUME], lifetime=None)
+
+    def client(self, secret: str) -> PrivateClient:
+        return self._stack.enter_context(PrivateClient(self.api.url, secret))
+
+    def of(self, owner: str) -> PrivateClient:
+        return self.client(self.key(owner))
+
+    def submit(self) -> str:
+        with self.api.client() as http:
+            answer = http.post("/api/tasks/?human_readable_id=echo", files={"zip_file": make_zip()})
+        uid: str = answer.json()
+        return uid
+
+    def let_be_silent(self, consumer: str) -> None:
+        with self.database.write() as session:
+            session.get_one(ConsumerRow, consumer).seen_at -= LEASE + timedelta(seconds=1)
+
+
+@pytest.fixture
+def hosts(private_api: RunningApi) -> Iterator[Hosts]:
+    with ExitStack() as stack:
+        database = Database(private_api.database_url)
+        stack.callback(database.close)
+        with private_api.client() as http:
+            http.post("/api/models/", params={"human_readable_id": "echo", "container_tag": "echo:1"})
+        yield Hosts(private_api, database, stack)
+
+
+def register(client: PrivateClient, consumer: str) -> None:
+    client.register(ConsumerRegistration(consumer=consumer))
+
+
+def claim(client: PrivateClient, consumer: str) -> Assignment:
+    held = client.claim(ClaimRequest(consumer=consumer))
+    assert held is not None
+    return held
+
+
+def beat(client: PrivateClient, held: Assignment, consumer: str) -> None:
+    client.beat(held.uid, held.fence, Heartbeat(consumer=consumer, phase=Phase.RUNNING))
+
+
+def deliver(client: PrivateClient, held: Assignment, consumer: str) -> None:
+    stored = client.upload_output(held.uid, held.fence, [make_zip()])
+    commit = Commit(consumer=consumer, sha256=stored.sha256, size_bytes=stored.size_bytes)
+    assert client.commit(held.uid, held.fence, commit).status == "finished"
+
+
+def test_a_consumer_does_all_its_work_with_its_hosts_key(hosts: Hosts, tmp_path: Path) -> None:
+    mine = hosts.of("host-a")
+    register(mine, "a-1")
+    uid = hosts.submit()
+    held = claim(mine, "a-1")
+    assert held == mine.show(uid, held.fence)
+    mine.fetch_input(uid, held.fence, tmp_path / "input.zip")
+    beat(mine, held, "a-1")
+    mine.append_log(uid, held.fence, 0, b"a line\n")
+    deliver(mine, held, "a-1")
+
+
+@pytest.mark.parametrize("stranger", ["another host's key", "the service token"])
+def test_nobody_else_speaks_for_a_consumer_of_a_key(hosts: Hosts, tmp_path: Path, stranger: str) -> None:
+    mine = hosts.of("host-a")
+    other = hosts.of("host-b") if "key" in stranger else hosts.client(hosts.api.token)
+    register(mine, "a-1")
+    uid = hosts.submit()
+    held = claim(mine, "a-1")
+    hosts.submit()
+    commit = Commit(consumer="a-1", sha256="0" * 64, size_bytes=1)
+    failure = Failure(consumer="a-1", reason=Reason.EXIT_CODE, detail="no")
+    release = Release(consumer="a-1", detail="no", blameless=True)
+    calls: list[Callable[[], object]] = [
+        lambda: register(other, "a-1"),
+        lambda: other.claim(ClaimRequest(consumer="a-1")),
+        lambda: other.show(uid, held.fence),
+        lambda: beat(other, held, "a-1"),
+        lambda: other.commit(uid, held.fence, commit),
+        lambda: other.fail(uid, held.fence, failure),
+        lambda: other.release(uid, held.fence, release),
+        lambda: other.append_log(uid, held.fence, 0, b"no"),
+        lambda: other.fetch_input(uid, held.fence, tmp_path / "x"),
+        lambda: other.fetch_model(uid, held.fence, tmp_path / "x"),
+        lambda: other.upload_output(uid, held.fence, [make_zip()]),
+    ]
+    for call in calls:
+        with pytest.raises(PermissionDenied, match="the consumer a-1 belongs to the owner host-a"):
+            call()
+    assert other.is_refused
+    # It was refused, and changed nothing.
+    deliver(mine, held, "a-1")
+
+
+def test_a_heartbeat_speaks_for_no_other_consumer(hosts: Hosts) -> None:
+    mine, other = hosts.of("host-a"), hosts.of("host-b")
+    register(other, "b-1")
+    hosts.submit()
+    held = claim(mine, "a-1")
+    with pytest.raises(PermissionDenied, match="one of a-1, not of b-1"):
+        beat(mine, held, "b-1")
+
+
+def test_a_consumer_of_the_service_token_is_out_of_every_keys_reach(hosts: Hosts, tmp_path: Path) -> None:
+    trusted, other = hosts.client(hosts.api.token), hosts.of("host-b")
+    uid = hosts.submit()
+    held = claim(trusted, "cpu")
+    with pytest.raises(PermissionDenied, match="proves itself with the service token"):
+        other.fetch_input(uid, held.fence, tmp_path / "x")
+    for call in (lambda: register(other, "cpu"), lambda: other.claim(ClaimRequest(consumer="cpu"))):
+        with pytest.raises(PermissionDenied, match="once it was silent for 60 s"):
+            call()
+    beat(trusted, held, "cpu")
+
+
+def test_a_silent_consumers_name_goes_over_to_a_key_but_none_of_its_attempts(hosts: Hosts, tmp_path: Path) -> None:
+    trusted, mine = hosts.client(hosts.api.token), hosts.of("host-a")
+    uid = hosts.submit()
+    old = claim(trusted, "cpu")
+    hosts.let_be_silent("cpu")
+    register(mine, "cpu")
+    for call in (
+        lambda: mine.show(uid, old.fence),
+        lambda: mine.fetch_input(uid, old.fence, tmp_path / "x"),
+        lambda: beat(mine, old, "cpu"),
+    ):
+        with pytest.raises(StaleFence):
+            call()
+    with pytest.raises(PermissionDenied, match="belongs to the owner host-a"):
+        register(trusted, "cpu")
+    hosts.submit()
+    deliver(mine, claim(mine, "cpu"), "cpu")
+
+
+def test_a_key_is_replaced_while_both_are_valid_and_a_revoked_one_ends_at_once(hosts: Hosts) -> None:
+    first, second = hosts.key("host-a"), hosts.key("host-a")
+    old, new = hosts.client(first), hosts.client(second)
+    register(old, "a-1")
+    hosts.submit()
+    held = claim(old, "a-1")
+    beat(new, held, "a-1")
+    beat(old, held, "a-1")
+    revoke_key(hosts.database, first.split("_")[1])
+    with pytest.raises(Unauthenticated, match="revoked"):
+        beat(old, held, "a-1")
+    deliver(new, held, "a-1")
+
+
+@pytest.mark.parametrize("scopes", [[Scope.SUBMIT], [Scope.ADMIN], [Scope.MODELS, Scope.OPERATE]])
+def test_a_key_of_another_scope_runs_no_task(hosts: Hosts, scopes: list[Scope]) -> None:
+    key = create_key(hosts.database, owner="host-a", scopes=scopes, lifetime=None)
+    with pytest.raises(PermissionDenied, match="lacks the scope consume"):
+        register(hosts.client(key), "a-1")
+
+
+def test_what_is_neither_the_service_token_nor_a_key_is_told_both(hosts: Hosts) -> None:
+    with pytest.raises(InferenceError, match="the service token, or a key with the scope consume") as caught:
+        register(hosts.client("not-the-service-token"), "a-1")
+    assert type(caught.value) is Unauthenticated
