@@ -1,10 +1,11 @@
 # `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock clean up down secrets image
+.PHONY: help setup demo test check format protos lock clean up down secrets image
 
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 VENV := .venv/bin
+GENERATED ?= grpc_gateway/generated
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,16 +25,20 @@ demo: setup ## Start a server, register a model, submit a real input, show what 
 test: setup ## Run every test this machine can run; what was skipped is listed with its reason
 	$(VENV)/python -m tests.run
 
-check: setup ## Format, lint, types, architecture
+check: setup ## Format, lint, types, architecture, generated code fresh
 	$(VENV)/ruff format --check .
 	$(VENV)/ruff check .
 	$(VENV)/mypy
 	$(VENV)/pytest -q tests/unit/test_architecture.py tests/unit/test_kubernetes.py tests/unit/test_env_example.py \
-		tests/unit/test_stack_file.py
+		tests/unit/test_stack_file.py tests/unit/test_generated_code.py
 
 format: setup ## Format the code
 	$(VENV)/ruff format .
 	$(VENV)/ruff check --fix .
+
+protos: setup ## Generate the code of the wire contracts from grpc_gateway/protos
+	$(VENV)/python -m grpc_tools.protoc -I grpc_gateway/protos --python_out=$(GENERATED) --pyi_out=$(GENERATED) \
+		grpc_gateway/protos/*.proto
 
 lock: setup ## Write requirements/*.txt anew from pyproject.toml
 	for extra in dev server; do \
