@@ -14,9 +14,10 @@ from tests.e2e.client import Door, door_of, zip_of
 from tests.e2e.compose import compose_system
 from tests.e2e.images import echo_image, script_image
 from tests.e2e.systems import System, leftovers, services_system, standalone_system, wait_for
+from tests.gpu_host import gpu_or
 from tests.services import require_docker, require_rabbitmq
 
-GPU_UUID = "GPU-5b9a2f0e-0000-4000-8000-000000000001"
+GPU_UUID = gpu_or("GPU-5b9a2f0e-0000-4000-8000-000000000001")
 
 
 @pytest.fixture(scope="module", params=["standalone", "services", "compose"])
