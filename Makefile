@@ -6,6 +6,8 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 VENV := .venv/bin
 GENERATED ?= grpc_gateway/generated
+# As Compose reads it: the environment, then .env.
+IMAGE = $(or $(INFERENCE_SERVER_IMAGE),$(shell sed -n 's/^INFERENCE_SERVER_IMAGE=//p' .env 2>/dev/null),inference-server:0.1.0)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,7 +49,7 @@ lock: setup ## Write requirements/*.txt anew from pyproject.toml
 	done
 
 image: ## Build the image of all services
-	DOCKER_BUILDKIT=0 docker build --quiet --tag inference-server:0.1.0 . >/dev/null
+	DOCKER_BUILDKIT=0 docker build --quiet --tag $(IMAGE) . >/dev/null
 
 secrets: ## Make the passwords the services know each other by, once
 	@python3 -m operations.secrets
@@ -57,7 +59,7 @@ secrets: ## Make the passwords the services know each other by, once
 
 up: .env secrets ## Build what is missing, make secrets and a certificate once, and start the whole server
 	@test -f traefik/certs/server.crt || traefik/certs/generate_self_signed_certs "$$(sed -n 's/^PROXY_DOMAIN=//p' .env)"
-	@docker image inspect inference-server:0.1.0 >/dev/null 2>&1 || $(MAKE) image
+	@docker image inspect $(IMAGE) >/dev/null 2>&1 || $(MAKE) image
 	docker compose up --detach --wait
 	@docker compose ps --format 'table {{.Service}}\t{{.Status}}'
 	@echo "ready: https://$$(sed -n 's/^PROXY_DOMAIN=//p' .env)/docs"
