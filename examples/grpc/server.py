@@ -1,9 +1,11 @@
-"""What every server of these examples shares: health, reflection, an end on TERM, and exceptions told as INTERNAL."""
+"""What every server of these examples shares: health, reflection, an end on TERM, exceptions told as INTERNAL, and
+the request's id in the trailers."""
 
 import contextlib
 import signal
 import threading
 import traceback
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
@@ -37,7 +39,8 @@ def serve(port: int, services: dict[str, Callable[[grpc.Server], None]], *, thre
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     server = grpc.server(ThreadPoolExecutor(threads), interceptors=[_Interceptor()], options=OPTIONS)
-    checks = health.HealthServicer()
+    # The other kind of `Watch` has an argument more, which the interceptor would not pass on.
+    checks = health.HealthServicer(experimental_non_blocking=False)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     for add in services.values():
         add(server)
@@ -86,11 +89,21 @@ def _guard_stream(behaviour: Callable[[Any, Any], Iterator[Any]]) -> Callable[[A
 def _told(context: Any) -> Iterator[None]:
     try:
         yield
+        _name_request(context)
     # A handler's exceptions are whatever its author did not think of: the caller is told, the server goes on.
     except Exception:
+        _name_request(context)
         if context.code() not in (None, grpc.StatusCode.OK):
             # `context.abort` raises too; and a status that was set on purpose wins.
             context.abort(context.code(), context.details())
         text = traceback.format_exc()
         print(text, flush=True)
         context.abort(grpc.StatusCode.INTERNAL, text[-MAX_DETAIL:])
+
+
+def _name_request(context: Any) -> None:
+    """Add the caller's `request_id`, or a new one, to the handler's own trailers."""
+    trailers = tuple(context.trailing_metadata() or ())
+    if "request_id" not in dict(trailers):
+        given = dict(context.invocation_metadata()).get("request_id")
+        context.set_trailing_metadata((*trailers, ("request_id", given or str(uuid.uuid4()))))

@@ -36,7 +36,9 @@ def half_plus_two(x: np.ndarray) -> np.ndarray:
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Predictions and what they need to be asked for."""
 
-    def Predict(self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> predict_pb2.PredictResponse:
+    def Predict(
+        self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
+    ) -> predict_pb2.PredictResponse:
         """Named tensors in, named tensors out."""
         spec = resolve(request.model_spec, request.HasField("model_spec"), context)
         signature = find_signature(spec, context)
@@ -97,7 +99,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Inference request must not be empty.")
         if len({task.model_spec.name for task in request.tasks}) > 1:
             context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT, "All ModelSpecs in a MultiInferenceRequest must access the same model name."
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "All ModelSpecs in a MultiInferenceRequest must access the same model name.",
             )
         response = inference_pb2.MultiInferenceResponse()
         for task in request.tasks:
@@ -160,9 +163,7 @@ def resolve(spec: model_pb2.ModelSpec, given: bool, context: grpc.ServicerContex
 def find_signature(spec: model_pb2.ModelSpec, context: grpc.ServicerContext):
     """The signature that the spec names."""
     if spec.signature_name not in SIGNATURES:
-        context.abort(
-            grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{spec.signature_name}" not found.'
-        )
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{spec.signature_name}" not found.')
     return SIGNATURES[spec.signature_name]
 
 
@@ -200,7 +201,9 @@ def read_examples(
 def _feature(example: Example, context: grpc.ServicerContext) -> float:
     values = example.features.feature["x"].float_list.value if "x" in example.features.feature else ()
     if len(values) != 1:
-        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Feature: x (data type: float) is required but could not be found.")
+        context.abort(
+            grpc.StatusCode.INVALID_ARGUMENT, "Feature: x (data type: float) is required but could not be found."
+        )
     return values[0]
 
 
@@ -227,8 +230,8 @@ if __name__ == "__main__":
             "tensorflow.serving.PredictionService": lambda server: (
                 prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(predictions, server)
             ),
-            "tensorflow.serving.ModelService": lambda server: (
-                model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
+            "tensorflow.serving.ModelService": lambda server: model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+                models, server
             ),
         },
     )

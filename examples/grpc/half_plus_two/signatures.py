@@ -6,7 +6,6 @@ import numpy as np
 from tensorflow.core.framework.tensor_pb2 import DT_FLOAT, DT_STRING, DataType, TensorProto, TensorShapeProto
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
 
-
 MAX_VALUES = 2**26
 """A few bytes can claim any shape: what they come to is bounded before it is laid out."""
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""A kernel: measures texts. Request `{"key": 1, "data": "some words"}`, answer `{"key": 1, "data": {...}}`, both JSON."""
+"""A kernel that measures texts: `{"key": 1, "data": "some words"}` in, `{"key": 1, "data": {...}}` out, both JSON."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A server of the KServe v2 protocol as Triton speaks it: unary and streamed inference, decoupled models, statistics."""
+"""A server of the KServe v2 protocol as Triton speaks it: unary and streamed inference, decoupled models, counts."""
 
 import threading
 import time
@@ -178,9 +178,7 @@ def _resolve(name: str, version: str) -> Model:
     if name not in MODELS:
         raise Refused(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{name}' is not found")
     if version not in ("", VERSION):
-        raise Refused(
-            grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{name}' version {version} is not found"
-        )
+        raise Refused(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{name}' version {version} is not found")
     return MODELS[name]
 
 

@@ -44,9 +44,7 @@ class GreetingService(user_defined_protos_pb2_grpc.UserDefinedServiceServicer):
                 print(f"loading model: {self._loaded}", flush=True)
             return UserDefinedResponse2(greeting=f"Method2 called model, loading model: {self._loaded}")
 
-    def Streaming(
-        self, request: UserDefinedMessage, context: grpc.ServicerContext
-    ) -> Iterator[UserDefinedResponse]:
+    def Streaming(self, request: UserDefinedMessage, context: grpc.ServicerContext) -> Iterator[UserDefinedResponse]:
         """Ten answers, a tenth of a second apart."""
         for number in range(10):
             if not context.is_active():
@@ -55,9 +53,7 @@ class GreetingService(user_defined_protos_pb2_grpc.UserDefinedServiceServicer):
             yield UserDefinedResponse(greeting=f"{number}: {_greeting(request)}", num=request.num * 2 + number)
             time.sleep(0.1)
 
-    def Collecting(
-        self, requests: Iterator[UserDefinedMessage], context: grpc.ServicerContext
-    ) -> UserDefinedResponse:
+    def Collecting(self, requests: Iterator[UserDefinedMessage], context: grpc.ServicerContext) -> UserDefinedResponse:
         """The number of messages and the sum of their numbers."""
         numbers = [request.num for request in requests]
         return UserDefinedResponse(greeting=f"{len(numbers)} messages", num=sum(numbers))

@@ -29,7 +29,9 @@ class Tasks(tasks_pb2_grpc.TasksServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"both folders must be {self._root}/<run>/<folder>")
         files = await asyncio.to_thread(_list_files, source)
         if not files:
-            return messages.RunReply(exit_code=1, detail="the input has no file: each file is one request to the kernel")
+            return messages.RunReply(
+                exit_code=1, detail="the input has no file: each file is one request to the kernel"
+            )
         return await self._run(files, source, target)
 
     async def _run(self, files: list[Path], source: Path, target: Path):
