@@ -10,7 +10,9 @@ PAGES = ("ray", "tensorflow")
 def test_every_script_on_a_page_is_its_file() -> None:
     for page in (ROOT / "docs").rglob("*.md"):
         for path, text in shown_scripts(page).items():
-            assert text == (ROOT / path).read_text(encoding="utf-8"), f"{page}: {path}; run: python -m tests.doc_scripts"
+            assert text == (ROOT / path).read_text(encoding="utf-8"), (
+                f"{page}: {path}; run: python -m tests.doc_scripts"
+            )
 
 
 def test_every_client_is_shown_on_its_page() -> None:

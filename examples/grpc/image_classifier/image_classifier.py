@@ -23,6 +23,8 @@ PORT = 9000
 PREPROCESSOR = "image-preprocessor"
 """The `application` that the other deployment goes by."""
 WEIGHTS = Path(__file__).parent / "weights.npz"
+PREPROCESSING_S = 30.0
+"""At most; less where the caller has less time. Without a deadline a caller has more time than grpc can count."""
 TOP = 3
 
 
@@ -55,7 +57,9 @@ class ImageClassification(user_defined_protos_pb2_grpc.ImageClassificationServic
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         try:
             pixels = self._preprocessing.Normalize(
-                EncodedImage(data=image), metadata=self._metadata(context), timeout=context.time_remaining()
+                EncodedImage(data=image),
+                metadata=self._metadata(context),
+                timeout=min(context.time_remaining(), PREPROCESSING_S),
             )
         except grpc.RpcError as error:
             context.abort(error.code(), f"{PREPROCESSOR}: {error.details()}")

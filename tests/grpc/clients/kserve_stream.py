@@ -35,9 +35,3 @@ print(result is None, "INPUT1" in str(error))  # True True
 client.async_stream_infer("add_sub", inputs, request_id="after")
 print(answers.get(timeout=30)[0].get_response().id)  # after
 client.stop_stream()
-
-# With this header the first error ends the stream, with its gRPC status.
-client.start_stream(lambda result, error: answers.put((result, error)), headers={"triton_grpc_error": "true", **KEY})
-client.async_stream_infer("add_sub", inputs[:1])
-print(answers.get(timeout=30)[1].status())  # StatusCode.INVALID_ARGUMENT
-client.stop_stream()

@@ -36,5 +36,5 @@ except grpc.RpcError as rpc_error:
 # The second one hits.
 response, call = stub.__call__.with_call(request=request, metadata=metadata)
 trailers = dict(call.trailing_metadata())
-print(call.code(), call.details().removeprefix(name))  # StatusCode.OK found.
+print(call.code())  # StatusCode.OK; newer versions of grpcio drop the details of an OK
 print(trailers["num"] == str(response.num), "request_id" in trailers)  # True True
