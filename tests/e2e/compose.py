@@ -136,11 +136,13 @@ def compose_project(folder: Path, extra: Mapping[str, str] | None = None) -> Ite
 
 
 @contextmanager
-def compose_system(folder: Path, *, gpu_uuid: str | None = None) -> Iterator[System]:
+def compose_system(
+    folder: Path, *, gpu_uuid: str | None = None, extra: Mapping[str, str] | None = None
+) -> Iterator[System]:
     """The stack, healthy."""
-    with compose_project(folder, {"GPU_UUID": gpu_uuid or ""}) as (compose, url):
+    with compose_project(folder, {"GPU_UUID": gpu_uuid or "", **(extra or {})}) as (compose, url):
         compose.run("up", "--detach", "--wait")
-        names = ["postgres", "rabbitmq", "private-api", "public-api", "traefik", "job-consumer"]
+        names = ["postgres", "rabbitmq", "private-api", "public-api", "grpc-gateway", "traefik", "job-consumer"]
         services = [ComposeService(compose, name) for name in names]
         system = System(
             name="compose",
