@@ -21,6 +21,7 @@ class Echo:
 
     def __init__(self) -> None:
         self.cancelled = 0
+        self.sleeping = 0
 
     async def call(self, request: bytes, context: Context) -> bytes:
         """The same bytes back."""
@@ -41,12 +42,19 @@ class Echo:
 
     async def sleep(self, request: bytes, context: Context) -> bytes:
         """Answers after the seconds in the request; counts when it is cancelled meanwhile."""
+        self.sleeping += 1
         try:
             await asyncio.sleep(float(request))
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
+        finally:
+            self.sleeping -= 1
         return request
+
+    async def sleepers(self, request: bytes, context: Context) -> bytes:
+        """How many calls sleep right now."""
+        return str(self.sleeping).encode()
 
     async def cancellations(self, request: bytes, context: Context) -> bytes:
         """How many calls were cancelled so far."""
@@ -56,7 +64,7 @@ class Echo:
         """Ends with the code, details and trailers that the metadata asks for."""
         asked = dict(context.invocation_metadata())
         context.set_trailing_metadata((("first", "1"), ("second-bin", b"\x00\xff")))
-        await context.abort(grpc.StatusCode[asked["code"]], asked["details"])
+        await context.abort(grpc.StatusCode[asked["code"]], asked["details-bin"].decode())
         return b""
 
     async def boom(self, request: bytes, context: Context) -> bytes:
@@ -100,7 +108,7 @@ class Handlers(grpc.GenericRpcHandler):
     """Finds the method by its path."""
 
     def __init__(self, echo: Echo) -> None:
-        unary = ("call", "who", "metadata", "deadline", "sleep", "cancellations", "status", "boom", "exit")
+        unary = ("call", "who", "metadata", "deadline", "sleep", "sleepers", "cancellations", "status", "boom", "exit")
         self._handlers = {
             f"/lanes.Echo/{name.capitalize()}": grpc.unary_unary_rpc_method_handler(getattr(echo, name))
             for name in unary
