@@ -42,12 +42,10 @@ class Echo:
 
     async def sleep(self, request: bytes, context: Context) -> bytes:
         """Answers after the seconds in the request; counts when it is cancelled meanwhile."""
+        context.add_done_callback(self._note_end)
         self.sleeping += 1
         try:
             await asyncio.sleep(float(request))
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
         finally:
             self.sleeping -= 1
         return request
@@ -90,18 +88,19 @@ class Echo:
 
     async def chat(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Each message back; `exit` kills this process, `deny` ends with UNAUTHENTICATED and `end` with OK, at once."""
-        try:
-            async for request in requests:
-                if request == b"exit":
-                    os.kill(os.getpid(), signal.SIGKILL)
-                if request == b"deny":
-                    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "denied")
-                yield request
-                if request == b"end":
-                    return
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
+        context.add_done_callback(self._note_end)
+        async for request in requests:
+            if request == b"exit":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if request == b"deny":
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, "denied")
+            yield request
+            if request == b"end":
+                return
+
+    def _note_end(self, context: Context) -> None:
+        # A generator that is cancelled while it reads is not told.
+        self.cancelled += context.cancelled()
 
 
 class Handlers(grpc.GenericRpcHandler):
