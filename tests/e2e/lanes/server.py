@@ -42,10 +42,12 @@ class Echo:
 
     async def sleep(self, request: bytes, context: Context) -> bytes:
         """Answers after the seconds in the request; counts when it is cancelled meanwhile."""
-        context.add_done_callback(self._note_end)
         self.sleeping += 1
         try:
             await asyncio.sleep(float(request))
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
         finally:
             self.sleeping -= 1
         return request
@@ -88,19 +90,22 @@ class Echo:
 
     async def chat(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Each message back; `exit` kills this process, `deny` ends with UNAUTHENTICATED and `end` with OK, at once."""
-        context.add_done_callback(self._note_end)
-        async for request in requests:
-            if request == b"exit":
-                os.kill(os.getpid(), signal.SIGKILL)
-            if request == b"deny":
-                await context.abort(grpc.StatusCode.UNAUTHENTICATED, "denied")
-            yield request
-            if request == b"end":
-                return
-
-    def _note_end(self, context: Context) -> None:
-        # A generator that is cancelled while it reads is not told.
-        self.cancelled += context.cancelled()
+        is_over = False
+        try:
+            async for request in requests:
+                if request == b"exit":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if request == b"deny":
+                    is_over = True
+                    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "denied")
+                yield request
+                if request == b"end":
+                    is_over = True
+                    return
+            is_over = not context.done()
+        finally:
+            # However the cancel arrives: as an error here, or as an end of the requests.
+            self.cancelled += not is_over
 
 
 class Handlers(grpc.GenericRpcHandler):
