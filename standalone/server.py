@@ -18,6 +18,7 @@ from contract.memory_broker import InMemoryBroker
 from job_consumer.container_spec import Limits
 from job_consumer.docker_engine import DockerEngine
 from job_consumer.engine import EngineUnavailable
+from job_consumer.gpu_check import check_gpu
 from job_consumer.process_engine import ProcessEngine
 from job_consumer.service import run_consumer
 from job_consumer.settings import Proof
@@ -66,9 +67,11 @@ class Server:
 def standalone_server(options: Options) -> Iterator[Server]:
     """Run every service while the block is open.
 
-    Raises `DataDirInUseError`, `EngineUnavailable` when Docker was asked for and does not answer, `OSError` when the
-    port cannot be had.
+    Raises `GpuMissing`, `DataDirInUseError`, `EngineUnavailable` when Docker was asked for and does not answer,
+    `OSError` when the port cannot be had.
     """
+    if options.gpu_uuid is not None:
+        check_gpu(options.gpu_uuid)
     data_dir = options.data_dir.absolute()
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     token = secrets.token_urlsafe(32)

@@ -3,12 +3,13 @@
 import re
 from pathlib import Path
 
+from grpc_gateway.settings import GatewaySettings
 from job_consumer.settings import JobConsumerSettings
 from private_api.settings import PrivateApiSettings
 from public_api.settings import PublicApiSettings
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = (PrivateApiSettings, PublicApiSettings, JobConsumerSettings)
+SETTINGS = (PrivateApiSettings, PublicApiSettings, GatewaySettings, JobConsumerSettings)
 # Read by Compose or Swarm alone: no service sees them.
 DEPLOYMENT_ONLY = {
     "COMPOSE_FILE",
