@@ -12,6 +12,7 @@ import grpc
 from contract.wire import bytes_field, peek_text, text_field
 from grpc_gateway.calls import Call, Target
 from grpc_gateway.handlers import LocalHandlers
+from grpc_gateway.lanes import Lanes
 from grpc_gateway.methods import KSERVE
 from grpc_gateway.relay import BackendStream, Relay
 from grpc_gateway.routing import Router
@@ -27,9 +28,10 @@ _MOST_UNANSWERED = 4096
 class KServeStreams:
     """Answers `ModelStreamInfer`."""
 
-    def __init__(self, router: Router, relay: Relay) -> None:
+    def __init__(self, router: Router, relay: Relay, lanes: Lanes) -> None:
         self._router = router
         self._relay = relay
+        self._lanes = lanes
 
     def install(self, handlers: LocalHandlers) -> None:
         """Answer the method."""
@@ -37,16 +39,17 @@ class KServeStreams:
 
     async def serve(self, call: Call) -> None:
         """Serve one stream until it is over."""
-        await _Stream(call, self._router, self._relay).run()
+        await _Stream(call, self._router, self._relay, self._lanes).run()
 
 
 class _Stream:
     """A client's stream and its branches, one per deployment."""
 
-    def __init__(self, call: Call, router: Router, relay: Relay) -> None:
+    def __init__(self, call: Call, router: Router, relay: Relay, lanes: Lanes) -> None:
         self._call = call
         self._router = router
         self._relay = relay
+        self._lanes = lanes
         self._branches: dict[str, _Branch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._has_several = False
@@ -148,9 +151,13 @@ class _Stream:
         await self._write(text_field(1, refusal.details or refusal.code.name) + response)
 
     async def _write(self, message: bytes) -> None:
-        async with self._writing:
-            self._has_answered = True
-            await self._call.write(message)
+        self._lanes.hold_response(len(message))
+        try:
+            async with self._writing:
+                self._has_answered = True
+                await self._call.write(message)
+        finally:
+            self._lanes.drop(len(message))
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

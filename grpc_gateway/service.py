@@ -32,7 +32,8 @@ def build_gateway(options: GatewayOptions) -> GatewayServer:
     client = GatewayClient(options.private_url, options.service_token)
     table = Table(options.limits, Demands(client).ask)
     router = Router(table)
-    relay = Relay(Lanes(options.limits))
+    lanes = Lanes(options.limits)
+    relay = Relay(lanes)
     keys = Keys(client, table, options.service_token, requires_key=options.requires_key)
     local = LocalHandlers()
     Health(table).install(local)
@@ -46,7 +47,7 @@ def build_gateway(options: GatewayOptions) -> GatewayServer:
         url=options.stream_url,
         token_lifetime_s=options.token_lifetime_s,
     ).install(local)
-    KServeStreams(router, relay).install(local)
+    KServeStreams(router, relay, lanes).install(local)
     Reflection(table, router).install(local)
     return GatewayServer(options, client, table, Door(router, local, relay, keys), Feed(client, table, options.name))
 
