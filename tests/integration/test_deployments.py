@@ -1,5 +1,6 @@
 """What may be deployed, under which names, and how a deployment is shown. On PostgreSQL and SQLite."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -102,6 +103,22 @@ def test_a_name_leads_to_one_deployment_and_the_error_names_which(
     ]
     plane.deploy("echo", application="free", model_names=["free"])
     plane.deploy("other", **second)
+
+
+def test_of_many_that_want_a_name_at_once_one_gets_it(plane: DeploymentBench) -> None:
+    names = [f"m{number}" for number in range(8)]
+    for name in names:
+        plane.register(name)
+
+    def deploy(name: str) -> bool:
+        try:
+            plane.deploy(name, prefix="p", application="app", model_names=["n"])
+        except NameTaken:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(deploy, names)) == 1
 
 
 def test_deploying_again_keeps_a_deployment_its_own_names(plane: DeploymentBench) -> None:
