@@ -84,6 +84,10 @@ class TaskSubmission(Query):
     model_human_readable_id: Annotated[
         str | None, Field(max_length=128, description="Another accepted name of `human_readable_id`.")
     ] = None
+    priority: Annotated[
+        int,
+        Field(ge=-100, le=100, description="Higher ones run first; more than 0 needs a key with the scope `operate`."),
+    ] = 0
 
 
 class TaskPoll(Query):
@@ -138,6 +142,7 @@ class TaskView(Message):
     owner: str | None = Field(None, description="Whose key submitted it; null where none was given.")
     human_readable_id: str
     model_version: int
+    priority: int = 0
     status: Status
     phase: Phase | None = None
     reason: Reason | None = None
@@ -164,6 +169,7 @@ class ConsumerRegistration(Message):
     consumer: Annotated[str, Field(min_length=1, max_length=200)]
     gpu_uuid: str | None = None
     accepts_cpu_tasks: bool = True
+    replica_slots: Annotated[int, Field(ge=0, le=1000, description="How many replicas it hosts at once.")] = 8
 
 
 class ClaimRequest(ConsumerRegistration):
@@ -191,6 +197,9 @@ class Assignment(Message):
     max_output_bytes: int
     input: ArchiveView
     model_archive: ArchiveView | None
+    replica_uid: str | None = Field(
+        None, description="The replica of this consumer that runs the task, in place of a container of its own."
+    )
 
 
 class Heartbeat(Message):

@@ -62,6 +62,7 @@ def _processes(settings: GatewaySettings) -> list[GatewayOptions]:
         ),
         drain_s=settings.grpc_drain.total_seconds(),
         stream_url=settings.grpc_stream_url,
+        token_lifetime_s=settings.grpc_token_lifetime.total_seconds(),
     )
     control = replace(worker, name=f"{place}.control", port=settings.grpc_control_port)
     return [*(replace(worker, name=f"{place}.{number}") for number in range(settings.workers)), control]

@@ -45,6 +45,8 @@ class GatewayOptions:
     drain_s: float = 25.0
     stream_url: str | None = None
     """`host:port` that redhare's auth answers."""
+    token_lifetime_s: float = 3600.0
+    """How long the tokens of redhare's auth open streams."""
 
 
 class GatewayServer:

@@ -14,8 +14,11 @@ from grpc_gateway.handlers import LocalHandlers
 from grpc_gateway.health import Health
 from grpc_gateway.keys import Keys
 from grpc_gateway.kserve import KServe
+from grpc_gateway.kserve_stream import KServeStreams
 from grpc_gateway.lanes import Lanes
 from grpc_gateway.ray_serve import RayServe
+from grpc_gateway.redhare import Redhare
+from grpc_gateway.reflection import Reflection
 from grpc_gateway.relay import Relay
 from grpc_gateway.routing import Router
 from grpc_gateway.server import GatewayOptions, GatewayServer
@@ -29,12 +32,23 @@ def build_gateway(options: GatewayOptions) -> GatewayServer:
     client = GatewayClient(options.private_url, options.service_token)
     table = Table(options.limits, Demands(client).ask)
     router = Router(table)
-    relay = Relay(Lanes(options.limits))
+    lanes = Lanes(options.limits)
+    relay = Relay(lanes)
     keys = Keys(client, table, options.service_token, requires_key=options.requires_key)
     local = LocalHandlers()
     Health(table).install(local)
     RayServe(table).install(local)
     KServe(table, router, version("inference-server")).install(local)
+    Redhare(
+        table,
+        relay,
+        keys,
+        options.service_token,
+        url=options.stream_url,
+        token_lifetime_s=options.token_lifetime_s,
+    ).install(local)
+    KServeStreams(router, relay, lanes).install(local)
+    Reflection(table, router).install(local)
     return GatewayServer(options, client, table, Door(router, local, relay, keys), Feed(client, table, options.name))
 
 

@@ -38,6 +38,9 @@ class GatewaySettings(Settings):
     grpc_stream_url: Annotated[
         str | None, Field(pattern=r"^[^/\s]+:\d+$", description="`host:port` that redhare's auth answers.")
     ] = None
+    grpc_token_lifetime: Annotated[
+        Duration, Field(gt=timedelta(0), description="How long the tokens of redhare's auth open streams.")
+    ] = timedelta(hours=1)
     require_api_key: Annotated[
         Switch, Field(description="Whether every call needs a key: any value but 0, false, no and off asks for one.")
     ] = False

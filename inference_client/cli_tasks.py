@@ -55,6 +55,9 @@ def submit(
     idempotency_key: Annotated[
         str | None, typer.Option(help="Submitting again under the same key gives the same task.")
     ] = None,
+    priority: Annotated[
+        int, typer.Option(min=-100, max=100, help="Higher ones run first; above 0 is for keys with the scope operate.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Submit a task to MODEL; print its uid, or with -o the path of its output."""
@@ -69,7 +72,9 @@ def submit(
     display = Display(quiet=as_json)
     with session_of(context).connect(display) as client:
         with display.show_transfer("sent") as on_progress:
-            uid = client.submit(model, paths, idempotency_key=idempotency_key, on_progress=on_progress)
+            uid = client.submit(
+                model, paths, idempotency_key=idempotency_key, priority=priority, on_progress=on_progress
+            )
         if out is None and not as_json:
             typer.echo(uid)
         else:

@@ -11,13 +11,16 @@ from urllib.parse import quote
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from contract.deployments import DeploymentView
 from contract.errors import InferenceError, ServiceUnavailable
 from contract.schemas import ModelRegistration, ModelView, TaskView
+from contract.serving import Serving
 from inference_client.connection import Connection
 from inference_client.download import download
 from inference_client.errors import UnusableInput, WaitTimeout
 from inference_client.multipart import MultipartFile
 from inference_client.pack import OnProgress, Selection, select, select_zip
+from inference_client.readiness import wait_until_ready
 from inference_client.units import format_duration
 
 LONG_HOLD_S = 30.0
@@ -111,6 +114,48 @@ class InferenceClient:
         answer = self._connection.call("GET", f"/api/models/{_segment(human_readable_id)}", repeatable=True)
         return self._parse(ModelView, answer)
 
+    # Deployments
+
+    def deploy(self, human_readable_id: str, serving: Serving) -> DeploymentView:
+        """Keep a model's newest version warm, or change how it is. Raises `ModelNotFound`, `NameTaken`."""
+        answer = self._connection.call(
+            "POST",
+            _deployment(human_readable_id),
+            headers={"Content-Type": "application/json"},
+            body=lambda: [serving.model_dump_json(exclude_unset=True).encode()],
+            repeatable=True,
+        )
+        return self._parse(DeploymentView, answer)
+
+    def undeploy(self, human_readable_id: str) -> None:
+        """Keep a model warm no longer. Again is no error. Raises `ModelNotFound`."""
+        self._connection.call("DELETE", _deployment(human_readable_id), repeatable=True)
+
+    def get_deployment(self, human_readable_id: str) -> DeploymentView:
+        """One deployment. Raises `DeploymentNotFound`."""
+        return self._parse(
+            DeploymentView, self._connection.call("GET", _deployment(human_readable_id), repeatable=True)
+        )
+
+    def list_deployments(self) -> Iterator[DeploymentView]:
+        """Every deployment, fetched page by page."""
+        return self._pages("/api/deployments/", DeploymentView, lambda view: view.human_readable_id)
+
+    def wait_deployment(
+        self,
+        human_readable_id: str,
+        *,
+        timeout_s: float | None = None,
+        on_change: Callable[[DeploymentView], None] | None = None,
+    ) -> DeploymentView:
+        """Block until all replicas that are started are ready. One that nobody calls and nothing keeps warm is ready.
+
+        `on_change` is called as by `wait`. Raises `DeploymentFailing` where a replica ended by itself, `WaitTimeout`.
+        """
+        return wait_until_ready(
+            lambda: self.get_deployment(human_readable_id), self._sleep, timeout_s=timeout_s, on_change=on_change
+        )
+
     # Tasks
 
     def submit(
@@ -119,6 +164,7 @@ class InferenceClient:
         paths: Path | Sequence[Path],
         *,
         idempotency_key: str | None = None,
+        priority: int = 0,
         on_progress: OnProgress | None = None,
     ) -> str:
         """Send the input and return the task's uid; the task is durable then.
@@ -130,7 +176,7 @@ class InferenceClient:
         answer = self._connection.call(
             "POST",
             "/api/tasks/",
-            params={"human_readable_id": model},
+            params={"human_readable_id": model} | ({"priority": str(priority)} if priority else {}),
             headers=_submission_headers(selection, idempotency_key or str(uuid.uuid4())),
             body=lambda: selection.chunks(on_progress),
             repeatable=True,
@@ -233,6 +279,10 @@ def _segment(name: str) -> str:
     if not name or name in (".", ".."):
         raise UnusableInput(f"{name!r} names nothing on the server")
     return quote(name, safe="")
+
+
+def _deployment(human_readable_id: str) -> str:
+    return f"/api/models/{_segment(human_readable_id)}/deployment"
 
 
 def _query_value(value: Any) -> str:

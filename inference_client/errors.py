@@ -4,6 +4,8 @@ ClientError
 ├── UnusableInput
 ├── DamagedDownload
 ├── WaitTimeout
+├── CallFailed
+├── DeploymentFailing
 └── Interrupted
 """
 
@@ -32,7 +34,19 @@ class DamagedDownload(ClientError):
 
 
 class WaitTimeout(ClientError):
-    """The task has not ended in the time the caller gave; it goes on."""
+    """The task has not ended, or the deployment is not ready, in the time the caller gave; it goes on."""
+
+
+class DeploymentFailing(ClientError):
+    """The deployment's replicas end by themselves; the server goes on trying."""
+
+
+class CallFailed(ClientError):
+    """A live call ended with another gRPC status than OK; `code` is its name, such as NOT_FOUND."""
+
+    def __init__(self, code: str, details: str, **fields: Any) -> None:
+        super().__init__(details, code=code, **fields)
+        self.code = code
 
 
 class Interrupted(ClientError):

@@ -27,6 +27,8 @@ def _run(settings: PrivateApiSettings) -> int:
             sizes=SizeLimits(settings.max_unpacked_bytes, settings.max_output_bytes),
             keep_finished_for=settings.keep_finished_for,
             unschedulable_after=settings.unschedulable_after,
+            gateway_address=settings.grpc_gateway_address,
+            domain=settings.proxy_domain,
         ) as app,
     ):
         serve(app, settings.private_api_host, settings.private_api_port)

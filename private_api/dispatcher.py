@@ -5,8 +5,10 @@ import logging
 from sqlalchemy import delete, select
 
 from contract.broker import Broker, BrokerUnavailable
+from contract.deployments import ReplicaStatus
 from contract.statuses import Status
 from private_api.database import Database
+from private_api.deployment_tables import ReplicaRow
 from private_api.tables import OutboxRow, TaskRow
 
 logger = logging.getLogger(__name__)
@@ -18,7 +20,7 @@ class Dispatcher:
     """Publishes due outbox rows and deletes each once the broker confirmed it.
 
     A crash between the two rings twice, which a claim tolerates. While the broker is away the rows stay; consumers
-    find the tasks by polling.
+    find tasks and replicas by polling.
     """
 
     def __init__(self, database: Database, broker: Broker) -> None:
@@ -30,9 +32,9 @@ class Dispatcher:
         """Ring every bell that is due; returns how many."""
         rung = 0
         while page := self._due():
-            for row, is_queued in page:
-                # A task that was claimed or ended meanwhile needs no bell.
-                if is_queued:
+            for row, is_waiting in page:
+                # What was claimed or ended meanwhile needs no bell.
+                if is_waiting:
                     try:
                         self._broker.publish(row.queue, row.uid)
                     except BrokerUnavailable as error:
@@ -47,13 +49,17 @@ class Dispatcher:
     def _due(self) -> list[tuple[OutboxRow, bool]]:
         with self._database.read() as session:
             statement = (
-                select(OutboxRow, TaskRow.status)
-                .join(TaskRow, TaskRow.uid == OutboxRow.uid)
+                select(OutboxRow, TaskRow.status, ReplicaRow.status)
+                .outerjoin(TaskRow, TaskRow.uid == OutboxRow.uid)
+                .outerjoin(ReplicaRow, ReplicaRow.uid == OutboxRow.uid)
                 .where(OutboxRow.due_at <= self._database.now(session))
                 .order_by(OutboxRow.id)
                 .limit(_PAGE)
             )
-            return [(row, status == Status.QUEUED) for row, status in session.execute(statement)]
+            return [
+                (row, task == Status.QUEUED or replica == ReplicaStatus.WANTED)
+                for row, task, replica in session.execute(statement)
+            ]
 
     def _note_away(self, error: BrokerUnavailable) -> None:
         if not self._is_away:

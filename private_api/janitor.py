@@ -1,12 +1,16 @@
-"""Removes what nobody may see any more: old results, deleted tasks' files, orphans of crashes. A loop's step."""
+"""Removes what nobody may see any more: old results, deleted tasks' files, orphans of crashes, ended replicas.
+
+A loop's step.
+"""
 
 import logging
 from datetime import timedelta
 
-from sqlalchemy import or_, select
+from sqlalchemy import delete, or_, select
 
 from private_api.archives import ArchiveStore
 from private_api.database import Database
+from private_api.deployment_tables import ReplicaRow
 from private_api.tables import ArchiveRow, TaskRow
 from private_api.task_logs import TaskLogs
 
@@ -31,7 +35,13 @@ class Janitor:
 
     def step(self) -> int:
         """Remove everything that is due; returns how many files went."""
+        self._forget_replicas()
         return self._remove_expired() + self._remove_orphans()
+
+    def _forget_replicas(self) -> None:
+        with self._database.write() as session:
+            oldest = self._database.now(session) - self._keep_finished_for
+            session.execute(delete(ReplicaRow).where(ReplicaRow.ended_at < oldest))
 
     def _remove_expired(self) -> int:
         removed = 0

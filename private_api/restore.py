@@ -31,6 +31,7 @@ from private_api.backup_files import (
     verify,
 )
 from private_api.database import Database
+from private_api.deployments.expire import restart_deployments
 from private_api.migrate import hold_off_migrations, known_revisions, migrate
 from private_api.tasks.restart import restart_tasks
 
@@ -78,6 +79,7 @@ def restore(database: Database, data_dir: Path, folder: Path) -> Restored:
         migrate(connection, "head")
         with Session(connection) as session:
             restarted = restart_tasks(database, session, lambda key: store.path(key).is_file())
+            restart_deployments(session, database.now(session))
             session.flush()
     mark.unlink()
     return Restored(manifest, restarted)

@@ -14,12 +14,15 @@ from private_api import janitor, reaper
 from private_api.app import create_app
 from private_api.archives import ArchiveStore
 from private_api.database import Database
+from private_api.deployments import scale
+from private_api.deployments.hosting import Hosting
+from private_api.deployments.scale import Scaler
 from private_api.dispatcher import Dispatcher
 from private_api.migrate import upgrade_when_reachable
 from private_api.services import Services
 from private_api.task_logs import TaskLogs
 from private_api.tasks.claim import SizeLimits
-from private_api.watch import TaskWatch
+from private_api.watch import DEPLOYMENTS, TaskWatch
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,8 @@ def private_api_service(
     keep_finished_for: timedelta,
     unschedulable_after: timedelta,
     allow_process_models: bool = False,
+    gateway_address: str = "grpc-gateway:9000",
+    domain: str = "localhost",
 ) -> Iterator[FastAPI]:
     """Migrate the database, start the loops, yield the app; stop them in the reverse order."""
     database = Database(database_url)
@@ -58,6 +63,12 @@ def private_api_service(
             janitor.Janitor(database, store, logs, keep_finished_for=keep_finished_for).step,
             interval_s=janitor.INTERVAL_S,
         )
+
+        def on_scaled() -> None:
+            dispatching.wake()
+            watch.notify(DEPLOYMENTS)
+
+        scaling = Loop("scaler", Scaler(database, on_change=on_scaled).step, interval_s=scale.INTERVAL_S)
         services = Services(
             database=database,
             store=store,
@@ -66,11 +77,14 @@ def private_api_service(
             broker=broker,
             ring=dispatching.wake,
             sweep=cleaning.wake,
+            scale=scaling.wake,
             sizes=sizes,
             max_upload_bytes=max_upload_bytes,
             allow_process_models=allow_process_models,
+            hosting=Hosting(service_token, gateway_address, sizes.max_unpacked_bytes),
+            domain=domain,
         )
-        with dispatching, reaping, cleaning:
+        with dispatching, reaping, cleaning, scaling:
             yield create_app(services, service_token=service_token)
     finally:
         database.close()

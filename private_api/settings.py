@@ -62,3 +62,5 @@ class PrivateApiSettings(DatabaseSettings, BrokerSettings):
     max_output_bytes: Annotated[int, Field(gt=0)] = 32 * GIB
     keep_finished_for: Duration = timedelta(days=30)
     unschedulable_after: Duration = timedelta(hours=24)
+    grpc_gateway_address: Annotated[str, Field(pattern=r"^[^\s:]+:[0-9]{1,5}$")] = "grpc-gateway:9000"
+    proxy_domain: str = "localhost"

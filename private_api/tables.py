@@ -27,7 +27,7 @@ class Instant(TypeDecorator[datetime]):
 
 
 # SQLite numbers rows by itself only where the key is spelled INTEGER.
-_Id = BigInteger().with_variant(Integer, "sqlite")
+Id = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Base(DeclarativeBase):
@@ -39,7 +39,7 @@ class ArchiveRow(Base):
 
     __tablename__ = "archives"
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
     key: Mapped[str] = mapped_column(String(255), unique=True)
     """Path below the archive folder."""
     sha256: Mapped[str] = mapped_column(String(64))
@@ -54,7 +54,7 @@ class ModelRow(Base):
 
     __tablename__ = "models"
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
     human_readable_id: Mapped[str] = mapped_column(String(128), unique=True)
     newest_version: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(Instant)
@@ -66,7 +66,7 @@ class ModelVersionRow(Base):
     __tablename__ = "model_versions"
     __table_args__ = (UniqueConstraint("model_id", "number"),)
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
     number: Mapped[int] = mapped_column(Integer)
     container_tag: Mapped[str] = mapped_column(String(512))
@@ -88,7 +88,7 @@ class TaskRow(Base):
 
     __tablename__ = "tasks"
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
     uid: Mapped[str] = mapped_column(String(64), unique=True)
     owner: Mapped[str | None] = mapped_column(String(128))
     """Whose key submitted it. NULL where none was given: such a task is open to whoever knows its uid."""
@@ -99,6 +99,7 @@ class TaskRow(Base):
     model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
     use_gpu: Mapped[bool]
     """Copied from the model's version: the claim's index needs it here."""
+    priority: Mapped[int] = mapped_column(Integer, default=0)
     status: Mapped[str] = mapped_column(String(16))
     phase: Mapped[str | None] = mapped_column(String(16))
     fence: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -131,11 +132,13 @@ class AttemptRow(Base):
     __tablename__ = "attempts"
     __table_args__ = (UniqueConstraint("task_id", "fence"),)
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
     task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"))
     fence: Mapped[int] = mapped_column(BigInteger)
     consumer: Mapped[str] = mapped_column(String(200))
     gpu_uuid: Mapped[str | None] = mapped_column(String(200))
+    replica_uid: Mapped[str | None] = mapped_column(String(64))
+    """The replica of the same consumer that runs the task, where no container of its own does."""
     claimed_at: Mapped[datetime] = mapped_column(Instant)
     ended_at: Mapped[datetime | None] = mapped_column(Instant)
     outcome: Mapped[str | None] = mapped_column(String(32))
@@ -143,11 +146,12 @@ class AttemptRow(Base):
 
 
 class OutboxRow(Base):
-    """A bell to ring: written in the transaction that queues a task, deleted once the broker confirmed it."""
+    """A bell to ring: written in the transaction that queues a task or wants a replica, deleted once the broker
+    confirmed it."""
 
     __tablename__ = "outbox"
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
     queue: Mapped[str] = mapped_column(String(64))
     uid: Mapped[str] = mapped_column(String(64))
     due_at: Mapped[datetime] = mapped_column(Instant)
@@ -163,6 +167,8 @@ class ConsumerRow(Base):
     """Whose key it was first seen with; for good. NULL while it proves itself with the service token."""
     gpu_uuid: Mapped[str | None] = mapped_column(String(200))
     accepts_cpu_tasks: Mapped[bool]
+    replica_slots: Mapped[int] = mapped_column(Integer, default=0)
+    """How many replicas it hosts at once."""
     first_seen_at: Mapped[datetime] = mapped_column(Instant)
     seen_at: Mapped[datetime] = mapped_column(Instant)
 
@@ -172,7 +178,7 @@ class EventRow(Base):
 
     __tablename__ = "events"
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
     task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"))
     at: Mapped[datetime] = mapped_column(Instant)
     old_status: Mapped[str | None] = mapped_column(String(16))

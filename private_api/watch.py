@@ -1,4 +1,7 @@
-"""Wakes the requests that wait for a task to change: long polls hold neither a thread nor a database connection."""
+"""Wakes the requests that wait for a task, or for the deployments, to change.
+
+Long polls hold neither a thread nor a database connection.
+"""
 
 import asyncio
 from collections import defaultdict
@@ -8,6 +11,10 @@ from threading import Lock
 
 RECHECK_S = 2.0
 """Waiters look at the row at least so often: another process may have changed it."""
+
+
+DEPLOYMENTS = "deployments"
+"""In the place of a uid: whatever gateways route by."""
 
 
 class TaskWatch:

@@ -12,6 +12,7 @@ from contract.errors import InferenceError, InvalidRequest, PermissionDenied, Se
 from contract.http_docs import install_docs
 from contract.http_errors import RequestIdMiddleware, document_errors, install_error_handlers
 from public_api.relay import Relay
+from public_api.routes.deployments import deployment_routes
 from public_api.routes.health import health_routes
 from public_api.routes.models import model_routes
 from public_api.routes.parameters import KEY_SCHEMES
@@ -49,7 +50,7 @@ def create_app(*, private_url: str, service_token: str, policy: DoorPolicy) -> F
 
     app.include_router(health_routes(relay))
     errors = document_errors(Unauthenticated, PermissionDenied, InvalidRequest, ServiceUnavailable, InferenceError)
-    for router in (model_routes(relay), task_routes(relay)):
+    for router in (model_routes(relay), deployment_routes(relay), task_routes(relay)):
         app.include_router(router, dependencies=KEY_SCHEMES, responses=errors)
     return app
 

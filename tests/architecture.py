@@ -14,8 +14,8 @@ MAX_LINES = 300
 
 # The layers of the private API from the bottom up: a module imports from its own layer and from those before it.
 LAYERS = (
-    r"private_api\.(tables|database|archives|task_logs|watch|settings|migrate|backup_files|migrations\..*)",
-    r"private_api\.(tasks(\..*)?|models|keys|callers|dispatcher|reaper|janitor|backup|restore)",
+    r"private_api\.(tables|deployment_tables|database|archives|task_logs|watch|settings|migrate|backup_files|migrations\..*)",
+    r"private_api\.(tasks(\..*)?|deployments(\..*)?|absence|models|keys|callers|dispatcher|reaper|janitor|backup|restore)",
     r"private_api\.(services|uploads)",
     r"private_api\.routes(\..*)?",
     r"private_api\.app",
@@ -46,7 +46,7 @@ ENVIRONMENT_HOME = "contract/settings.py"
 # What is handed to those who need it, by whoever builds the service; at import there must be none of it.
 COLLABORATORS = re.compile(
     r"FastAPI|APIRouter|Starlette|create_\w+|sessionmaker|\w*Session|\w*Client|\w*Broker|\w*Engine|\w*Settings|load|from_env"
-    r"|Database|ArchiveStore|TaskLogs|TaskWatch|Dispatcher|Reaper|Janitor|Loop|Services|Worker"
+    r"|Database|ArchiveStore|TaskLogs|TaskWatch|Dispatcher|Reaper|Janitor|Scaler|Loop|Services|Worker"
     r"|Thread|ThreadPoolExecutor|Lock|RLock|Event|Condition|Semaphore|Queue|SimpleQueue|open|connect"
 )
 

@@ -67,6 +67,8 @@ def _add_list(router: APIRouter, services: Services) -> None:
     ) -> str:
         """Submit a zip to a model; the answer is the uid of the new task."""
         caller.require(Scope.SUBMIT, "This key may not submit tasks: it lacks the scope submit.")
+        if query.priority > 0:
+            caller.require(Scope.OPERATE, "A priority above 0 needs a key with the scope operate.")
         names = {name for name in (query.human_readable_id, query.model_human_readable_id) if name}
         if len(names) != 1:
             raise InvalidRequest("name the model in the query: ?human_readable_id=...")
@@ -82,6 +84,7 @@ def _add_list(router: APIRouter, services: Services) -> None:
                 human_readable_id=name,
                 idempotency_key=idempotency_key,
                 caller=caller,
+                priority=query.priority,
             )
         services.ring()
         return uid

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Select, select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from contract.errors import StaleFence
@@ -11,6 +11,7 @@ from contract.logging import log_task
 from contract.schemas import ArchiveView, Assignment, ClaimRequest, Heartbeat, HeartbeatReply
 from contract.statuses import Phase, Status
 from private_api.database import Database
+from private_api.deployments.occupancy import Claimable, hosted_by, may_claim
 from private_api.models import view_archive
 from private_api.tables import ArchiveRow, AttemptRow, TaskRow
 from private_api.tasks.consumers import note_consumer, note_seen
@@ -27,14 +28,21 @@ class SizeLimits:
 
 
 def claim_task(database: Database, request: ClaimRequest, sizes: SizeLimits, *, owner: str | None) -> Assignment | None:
-    """Give the consumer a task under a new fence: the one its bell named, else the best next it can run, else None.
+    """Give the consumer a task under a new fence: of the highest priority the one its bell named, else the oldest.
 
-    Raises `PermissionDenied` where the consumer is not its `owner`'s.
+    None where nothing waits that it can run now: a GPU that a replica has is not free, unless the replica shares it or
+    runs the task itself. Raises `PermissionDenied` where the consumer is not its `owner`'s.
     """
     with database.write() as session:
         now = database.now(session)
         note_consumer(session, request, now, owner)
-        for candidates in _candidates(request, now):
+        # From here on the consumer's row is locked: its claims, also those of replicas, come one after the other.
+        session.flush()
+        # After the wait for the lock: what was queued meanwhile is due.
+        now = database.now(session)
+        hosted = hosted_by(session, request.consumer)
+        claimable = may_claim(session, request.consumer, hosted, request.replica_slots, now)
+        for candidates in _candidates(request, claimable, now):
             if (task_id := _take(session, candidates, request.consumer, now)) is not None:
                 row = session.get_one(TaskRow, task_id)
                 # An earlier attempt whose lease expired can no longer come back.
@@ -45,6 +53,7 @@ def claim_task(database: Database, request: ClaimRequest, sizes: SizeLimits, *, 
                         fence=row.fence,
                         consumer=request.consumer,
                         gpu_uuid=request.gpu_uuid,
+                        replica_uid=claimable.warm.get(row.model_version_id),
                         claimed_at=now,
                     )
                 )
@@ -96,16 +105,24 @@ def attempt_archive(database: Database, uid: str, fence: int, *, of_model: bool)
         return archive.key, view
 
 
-def _candidates(request: ClaimRequest, now: datetime) -> list[Select[int]]:
+def _candidates(request: ClaimRequest, claimable: Claimable, now: datetime) -> list[Select[int]]:
     queued = select(TaskRow.id).where(
         TaskRow.status == Status.QUEUED, TaskRow.not_before <= now, TaskRow.cancel_at.is_(None)
     )
-    kinds = ([True] if request.gpu_uuid else []) + ([False] if request.accepts_cpu_tasks else [])
     # One look per kind keeps each a walk along the index; GPU work goes first where there is a GPU.
-    best = [queued.where(TaskRow.use_gpu.is_(kind)).order_by(TaskRow.not_before, TaskRow.id).limit(1) for kind in kinds]
+    kinds = ([queued.where(TaskRow.use_gpu.is_(True), claimable.gpu_tasks)] if request.gpu_uuid else []) + (
+        [queued.where(TaskRow.use_gpu.is_(False))] if request.accepts_cpu_tasks else []
+    )
+    best = [kind.order_by(TaskRow.priority.desc(), TaskRow.not_before, TaskRow.id).limit(1) for kind in kinds]
     if request.uid is None:
         return best
-    return [queued.where(TaskRow.uid == request.uid, TaskRow.use_gpu.in_(kinds)), *best]
+    # A bell is heard in the order of bells, so it must not decide against a priority.
+    first = [kind.with_only_columns(func.max(TaskRow.priority)).scalar_subquery() for kind in kinds]
+    named = [
+        kind.where(TaskRow.uid == request.uid, TaskRow.priority == highest)
+        for kind, highest in zip(kinds, first, strict=True)
+    ]
+    return [*named, *best]
 
 
 def _take(session: Session, candidates: Select[int], consumer: str, now: datetime) -> int | None:
@@ -151,4 +168,7 @@ def _assignment(session: Session, row: TaskRow, sizes: SizeLimits) -> Assignment
         max_output_bytes=sizes.max_output_bytes,
         input=task_input,
         model_archive=view_archive(version.archive),
+        replica_uid=session.scalar(
+            select(AttemptRow.replica_uid).where(AttemptRow.task_id == row.id, AttemptRow.fence == row.fence)
+        ),
     )

@@ -5,10 +5,13 @@ from datetime import datetime
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from contract.deployments import ReplicaReason
 from contract.errors import Conflict, PermissionDenied
 from contract.schemas import ConsumerRegistration
 from contract.statuses import TERMINAL
 from private_api.database import Database
+from private_api.deployment_tables import ReplicaRow
+from private_api.deployments.rows import end_replica_row
 from private_api.tables import AttemptRow, ConsumerRow, TaskRow
 from private_api.tasks.limits import LEASE
 
@@ -47,6 +50,7 @@ def note_consumer(session: Session, request: ConsumerRegistration, now: datetime
         _hand_over(session, row, owner, now)
     row.gpu_uuid = request.gpu_uuid
     row.accepts_cpu_tasks = request.accepts_cpu_tasks
+    row.replica_slots = request.replica_slots
     row.seen_at = now
 
 
@@ -70,6 +74,23 @@ def check_attempt(database: Database, uid: str, fence: int, *, owner: str | None
     with database.read() as session:
         found = session.execute(attempts).one_or_none()
     if found is None:
+        return None
+    if found.owner != owner:
+        raise _not_yours(found.consumer, found.owner)
+    consumer: str = found.consumer
+    return consumer
+
+
+def check_replica_host(database: Database, uid: str, *, owner: str | None) -> str | None:
+    """The same for a replica: the consumer that hosts it. Raises `PermissionDenied`."""
+    hosts = (
+        select(ReplicaRow.consumer, ConsumerRow.owner)
+        .outerjoin(ConsumerRow, ConsumerRow.name == ReplicaRow.consumer)
+        .where(ReplicaRow.uid == uid)
+    )
+    with database.read() as session:
+        found = session.execute(hosts).one_or_none()
+    if found is None or found.consumer is None:
         return None
     if found.owner != owner:
         raise _not_yours(found.consumer, found.owner)
@@ -101,6 +122,9 @@ def _hand_over(session: Session, row: ConsumerRow, owner: str | None, now: datet
         .values(ended_at=now, outcome="lost")
         .execution_options(synchronize_session=False)
     )
+    hosted = select(ReplicaRow).where(ReplicaRow.consumer == row.name, ReplicaRow.ended_at.is_(None))
+    for replica in session.scalars(hosted.with_for_update(of=ReplicaRow)):
+        end_replica_row(replica, ReplicaReason.LOST, now, detail=f"the name {row.name} went to the owner {owner}")
 
 
 def _not_yours(consumer: str, owner: str | None) -> PermissionDenied:

@@ -125,6 +125,7 @@ def _view(row: TaskRow, *, position: int | None = None, eta: float | None = None
         owner=row.owner,
         human_readable_id=row.model_version.model.human_readable_id,
         model_version=row.model_version.number,
+        priority=row.priority,
         status=Status(row.status),
         # A queued row may still have the phase of a holder that was cut off.
         phase=Phase(row.phase) if row.phase and row.lease_owner else None,
@@ -152,7 +153,8 @@ def _last_fence(session: Session, row: TaskRow) -> int | None:
 def _position(session: Session, row: TaskRow) -> int | None:
     if row.status != Status.QUEUED:
         return None
-    earlier = or_(TaskRow.not_before < row.not_before, (TaskRow.not_before == row.not_before) & (TaskRow.id < row.id))
+    older = or_(TaskRow.not_before < row.not_before, (TaskRow.not_before == row.not_before) & (TaskRow.id < row.id))
+    earlier = or_(TaskRow.priority > row.priority, (TaskRow.priority == row.priority) & older)
     statement = select(func.count()).where(TaskRow.status == Status.QUEUED, TaskRow.use_gpu.is_(row.use_gpu), earlier)
     return session.scalar(statement) or 0
 

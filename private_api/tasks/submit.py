@@ -25,6 +25,7 @@ def submit_task(
     human_readable_id: str,
     idempotency_key: str | None,
     caller: Caller,
+    priority: int = 0,
 ) -> str:
     """Store the checked upload as the input of a new task and return the task's uid once it is durable.
 
@@ -47,6 +48,7 @@ def submit_task(
                 owner_idempotency_key=None if caller.owner is None else idempotency_key,
                 model_version_id=version.id,
                 use_gpu=version.use_gpu,
+                priority=priority,
                 status=Status.QUEUED,
                 fence=0,
                 not_before=now,

@@ -7,7 +7,7 @@ from fastapi import Depends, Header, Path, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel
 
-from contract.errors import ModelNotFound, TaskNotFound, TaskRecordNotFound
+from contract.errors import DeploymentNotFound, ModelNotFound, TaskNotFound, TaskRecordNotFound
 from contract.schemas import MODEL_ID_PATTERN, UID_PATTERN
 
 _UidPart = Annotated[str, Path(description="What the submission answered: 64 hex digits.")]
@@ -34,9 +34,17 @@ async def check_model_id(human_readable_id: str) -> str:
     return human_readable_id
 
 
+async def check_deployment_id(human_readable_id: str) -> str:
+    """The id. Raises `DeploymentNotFound` for what cannot be one."""
+    if not re.fullmatch(MODEL_ID_PATTERN, human_readable_id):
+        raise DeploymentNotFound
+    return human_readable_id
+
+
 Uid = Annotated[str, Depends(check_uid)]
 RecordUid = Annotated[str, Depends(check_record_uid)]
 ModelIdPart = Annotated[str, Depends(check_model_id)]
+DeploymentIdPart = Annotated[str, Depends(check_deployment_id)]
 
 
 async def document_download(

@@ -5,6 +5,7 @@ import pytest
 from private_api.archives import ArchiveStore
 from private_api.database import Database
 from private_api.task_logs import TaskLogs
+from tests.integration.deployment_bench import DeploymentBench
 from tests.integration.task_bench import Bench
 
 
@@ -14,3 +15,9 @@ def bench(database: Database, store: ArchiveStore, logs: TaskLogs) -> Bench:
     bench = Bench(database, store, logs)
     bench.register()
     return bench
+
+
+@pytest.fixture
+def plane(database: Database, store: ArchiveStore, logs: TaskLogs) -> DeploymentBench:
+    """The rules of deployments beside those of tasks, over a fresh database of each kind without models."""
+    return DeploymentBench(Bench(database, store, logs))

@@ -58,20 +58,27 @@ class Bench:
         key: str | None = None,
         files: Mapping[str, bytes] | None = None,
         caller: Caller = ANONYMOUS,
+        priority: int = 0,
     ) -> str:
         upload = self.store.open_upload(None)
         try:
             upload.write(make_zip(files or {"a.txt": b"hello"}))
             return submit_task(
-                self.database, self.store, upload, human_readable_id=model, idempotency_key=key, caller=caller
+                self.database,
+                self.store,
+                upload,
+                human_readable_id=model,
+                idempotency_key=key,
+                caller=caller,
+                priority=priority,
             )
         finally:
             upload.discard()
 
     def try_claim(
-        self, consumer: str = "ada", *, gpu: str | None = None, cpu: bool = True, uid: str | None = None
+        self, consumer: str = "ada", *, gpu: str | None = None, cpu: bool = True, uid: str | None = None, slots: int = 8
     ) -> Assignment | None:
-        request = ClaimRequest(consumer=consumer, gpu_uuid=gpu, accepts_cpu_tasks=cpu, uid=uid)
+        request = ClaimRequest(consumer=consumer, gpu_uuid=gpu, accepts_cpu_tasks=cpu, uid=uid, replica_slots=slots)
         return claim_task(self.database, request, SIZES, owner=None)
 
     def claim(self, consumer: str = "ada", **options: Any) -> Assignment:

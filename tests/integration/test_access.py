@@ -44,6 +44,7 @@ TASK_ROUTES = {
     ("delete", "/api/tasks/{uid}"): 204,
 }
 """What each answers about a queued task, to who may see it; in an order in which all of them can be asked."""
+DEPLOYMENT = "/api/models/{human_readable_id}/deployment"
 OPEN_ROUTES = {("get", "/healthz"), ("get", "/readyz")}
 
 
@@ -122,11 +123,17 @@ def expected(role: str, route: tuple[str, str], *, require_key: bool, of_ada: bo
         if not of_ada or role in OF_ADA:
             return TASK_ROUTES[route]
         return 404 if route[1].endswith("/status") else TaskNotFound.http_status
+    registers = role in ("the owner's other key", "registrar", "admin")
     return {
+        # Nothing is deployed but by the call before.
+        ("post", DEPLOYMENT): 200 if registers else 403,
+        ("get", DEPLOYMENT): 200 if registers else 404,
+        ("delete", DEPLOYMENT): 204 if registers else 403,
+        ("get", "/api/deployments/"): 200,
         ("get", "/api/models/"): 200,
         ("get", "/api/models/{human_readable_id}"): 200,
         ("get", "/api/tasks/"): 401 if role == "anonymous" else 200,
-        ("post", "/api/models/"): 200 if role in ("the owner's other key", "registrar", "admin") else 403,
+        ("post", "/api/models/"): 200 if registers else 403,
         ("post", "/api/tasks/"): 403 if role in ("registrar", "operator") else 200,
     }[route]
 
@@ -144,6 +151,8 @@ def call(client: httpx.Client, route: tuple[str, str], uid: str) -> httpx.Respon
     options: dict[str, Any] = {}
     if route == ("post", "/api/models/"):
         options = {"params": {"human_readable_id": "posted", "container_tag": "echo:1", "replace": "true"}}
+    elif route == ("post", DEPLOYMENT):
+        options = {"json": {"port": 8001}}
     elif route == ("post", "/api/tasks/"):
         options = {"params": {"human_readable_id": "echo"}, "files": {"zip_file": make_zip()}}
     return client.request(method, path.format(uid=uid, human_readable_id="echo"), **options)
@@ -236,6 +245,25 @@ def test_the_door_may_let_every_caller_register_models_but_not_without_a_require
             assert codes == [200, 200, 401, 401]
 
 
+def test_a_priority_above_zero_needs_the_scope_operate(stage: Stage) -> None:
+    for role, priority, code in (
+        ("owner", 1, 403),
+        ("anonymous", 1, 403),
+        ("admin", 100, 200),
+        ("owner", 0, 200),
+        ("anonymous", -100, 200),
+        ("admin", 101, 422),
+    ):
+        with stage.client(role) as client:
+            query = {"human_readable_id": "echo", "priority": priority}
+            answer = client.post("/api/tasks/", params=query, files={"zip_file": make_zip()})
+            assert answer.status_code == code, (role, priority, answer.text)
+            if code == 200:
+                assert client.get(f"/api/tasks/{answer.json()}/status").json()["priority"] == priority
+            elif code == 403:
+                assert "scope operate" in answer.json()["detail"]
+
+
 def test_a_refusal_says_what_to_do(stage: Stage) -> None:
     registration = {"human_readable_id": "posted", "container_tag": "echo:1"}
     with stage.client("stranger") as client:
@@ -278,14 +306,16 @@ def test_only_the_service_token_or_below_internal_a_consumers_key_opens_the_priv
         guarded = [
             (method, path) for path, calls in paths.items() if path.startswith(("/api/", "/inter")) for method in calls
         ]
+        # It holds no secret, and Traefik has no token to show.
+        guarded.remove(("get", "/internal/gateways/traefik"))
         assert len(guarded) > 15
         for method, path in guarded:
-            url = path.format(uid="0" * 64, fence=1, human_readable_id="echo")
+            url = path.format(uid="0" * 64, fence=1, human_readable_id="echo", gateway="g1")
             answer = client.request(method, url)
             assert (answer.status_code, "service token" in answer.json()["detail"]) == (401, True), (method, path)
             # A key proves nobody to be a door, and a consumer only where it is one's.
             for role in ROLES[1:-1]:
                 answer = client.request(method, url, headers={"Authorization": f"Bearer {stage.keys[role]}"})
-                is_known = role in GOOD and path.startswith("/internal/")
+                is_known = role in GOOD and path.startswith("/internal/") and "/gateways/" not in path
                 assert (answer.status_code == 403) == (is_known and role != "consumer"), (method, path, role)
                 assert (answer.status_code == 401) == (not is_known), (method, path, role)

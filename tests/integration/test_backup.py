@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import OperationalError
 
 from contract.access import Scope
+from contract.deployments import ReplicaBeat, ReplicaEnd, ReplicaReason
 from contract.errors import OutputMissing, StaleFence, TaskFailed
 from contract.schemas import ModelRegistration
 from contract.statuses import Phase, Reason, Status
@@ -21,6 +22,8 @@ from private_api.backup import back_up
 from private_api.backup_files import BackupError, Manifest, hash_file, read_lines
 from private_api.callers import ANONYMOUS
 from private_api.database import Database
+from private_api.deployment_tables import GatewayRow
+from private_api.deployments.hosting import beat_replica, end_replica, show_replica
 from private_api.janitor import Janitor
 from private_api.keys import create_key
 from private_api.migrate import upgrade
@@ -31,6 +34,7 @@ from private_api.task_logs import TaskLogs
 from private_api.tasks.cancel import cancel_task, delete_task
 from private_api.tasks.read import find_output, show_task
 from private_api.tasks.restart import FENCE_JUMP
+from tests.integration.deployment_bench import HOSTING, DeploymentBench
 from tests.integration.task_bench import Bench
 from tests.zips import make_zip
 
@@ -99,8 +103,22 @@ def fill(bench: Bench) -> dict[str, str]:
     bench.beat(bench.claim(uid=uids["being cancelled"]))
     cancel_task(bench.database, uids["being cancelled"], ANONYMOUS)
     uids["queued"] = bench.submit("weighty")
-    uids["gpu"] = bench.submit("big")
+    uids["gpu"] = bench.submit("big", priority=7)
+    deploy(bench)
     return uids
+
+
+def deploy(bench: Bench) -> None:
+    """A deployment with a ready replica that a gateway uses, after one that ended."""
+    plane = DeploymentBench(bench)
+    plane.deploy("weighty", replicas_min=1, prefix="p", model_names=["a", "b"])
+    plane.scale()
+    plane.end(plane.claim("host"))
+    plane.shift_deployment(not_before=-DAY)
+    plane.scale()
+    held = plane.claim("host")
+    plane.beat(held, consumer="host")
+    plane.report("weighty", in_flight=1, replicas={held.uid: 1})
 
 
 def register_zip(bench: Bench, name: str, weights: bytes) -> None:
@@ -134,7 +152,8 @@ def test_everything_comes_back_as_it_was_on_either_kind_of_database(
     assert restored.restarted == len(WAITING)
     again = tmp_path / "again"
     back_up(back.database, back.store, back.logs, again)
-    for table in ("archives", "models", "model_versions", "api_keys", "consumers", "loop_heartbeats"):
+    same = ("archives", "models", "model_versions", "api_keys", "consumers", "loop_heartbeats", "deployment_names")
+    for table in same:
         assert rows(again, table) == rows(folder, table), table
     for area in ("archives", "logs"):
         assert files(again / area) == files(folder / area) != {}
@@ -191,6 +210,41 @@ def test_who_held_a_task_before_the_restore_cannot_end_it_and_it_runs_again_to_i
     back.commit(new, back.upload(new, b"output"))
     assert find_output(back.database, back.store, back.logs, new.uid, ANONYMOUS).size_bytes == len(b"output")
     assert [outcome for _, outcome in back.attempts(new.uid)] == ["lost", "finished"]
+
+
+def test_who_hosted_a_replica_before_the_restore_does_not_win_and_its_deployment_starts_anew(
+    bench: Bench, blank: Database, folder: Path, tmp_path: Path
+) -> None:
+    fill(bench)
+    (view,) = DeploymentBench(bench).live("weighty")
+    before = DeploymentBench(bench).row(view.uid)
+    take(bench, folder)
+    assert len(rows(folder, "gateways")) == 1
+    _, back = bring_back(blank, tmp_path / "new", folder)
+    plane = DeploymentBench(back)
+    row = plane.row(view.uid)
+    assert (row.status, row.reason, row.fence) == ("ended", "lost", before.fence + FENCE_JUMP)
+    for act in (
+        lambda: show_replica(back.database, view.uid, before.fence, HOSTING),
+        lambda: beat_replica(
+            back.database, view.uid, before.fence, ReplicaBeat(consumer="host", ready=True, address="a:1")
+        ),
+        lambda: end_replica(
+            back.database, view.uid, before.fence, ReplicaEnd(consumer="host", reason=ReplicaReason.SURPLUS)
+        ),
+    ):
+        with pytest.raises(StaleFence):
+            act()
+    with back.database.read() as session:
+        assert session.scalars(select(GatewayRow)).all() == []
+    shown = plane.show("weighty")
+    assert (shown.failures, shown.serving.prefix, shown.serving.model_names) == (0, "p", ["a", "b"])
+    plane.scale()
+    assert plane.statuses("weighty") == ["wanted"]
+    new = plane.claim("host")
+    assert new.uid != view.uid
+    plane.beat(new, consumer="host")
+    assert plane.show("weighty").status == "ready"
 
 
 def test_new_rows_follow_the_old_ones(bench: Bench, blank: Database, folder: Path, tmp_path: Path) -> None:

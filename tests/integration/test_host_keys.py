@@ -1,5 +1,6 @@
 """A key per consumer's host: whose a consumer is, over both kinds of database and real HTTP."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from contract.access import Scope
+from contract.deployments import ReplicaAssignment, ReplicaBeat, ReplicaClaim, ReplicaEnd, ReplicaReason
 from contract.errors import InferenceError, PermissionDenied, StaleFence, Unauthenticated
+from contract.gateway_client import GatewayClient
 from contract.private_client import PrivateClient
 from contract.schemas import Assignment, ClaimRequest, Commit, ConsumerRegistration, Failure, Heartbeat, Release
 from contract.statuses import Phase, Reason
@@ -187,3 +190,70 @@ def test_what_is_neither_the_service_token_nor_a_key_is_told_both(hosts: Hosts) 
     with pytest.raises(InferenceError, match="the service token, or a key with the scope consume") as caught:
         register(hosts.client("not-the-service-token"), "a-1")
     assert type(caught.value) is Unauthenticated
+
+
+def deploy(hosts: Hosts) -> None:
+    with hosts.api.client() as http:
+        answer = http.post("/api/models/echo/deployment", json={"port": 8001, "replicas_min": 1})
+    assert answer.status_code == 200, answer.text
+
+
+def host_replica(client: PrivateClient, consumer: str) -> ReplicaAssignment:
+    held = client.claim_replica(ReplicaClaim(consumer=consumer))
+    assert held is not None
+    return held
+
+
+@pytest.mark.parametrize("stranger", ["another host's key", "the service token"])
+def test_nobody_else_speaks_for_a_replica_of_a_key(hosts: Hosts, tmp_path: Path, stranger: str) -> None:
+    mine = hosts.of("host-a")
+    other = hosts.of("host-b") if "key" in stranger else hosts.client(hosts.api.token)
+    register(mine, "a-1")
+    deploy(hosts)
+    held = host_replica(mine, "a-1")
+    ready = ReplicaBeat(consumer="a-1", ready=True, address="10.0.0.7:8001")
+    end = ReplicaEnd(consumer="a-1", reason=ReplicaReason.SURPLUS)
+    calls: list[Callable[[], object]] = [
+        lambda: other.claim_replica(ReplicaClaim(consumer="a-1")),
+        lambda: other.show_replica(held.uid, held.fence),
+        lambda: other.beat_replica(held.uid, held.fence, ready),
+        lambda: other.fetch_replica_model(held.uid, held.fence, tmp_path / "x"),
+        lambda: other.end_replica(held.uid, held.fence, end),
+    ]
+    for call in calls:
+        with pytest.raises(PermissionDenied, match="the consumer a-1 belongs to the owner host-a"):
+            call()
+    register(mine, "a-2")
+    with pytest.raises(PermissionDenied, match="one of a-1, not of a-2"):
+        mine.beat_replica(held.uid, held.fence, ready.model_copy(update={"consumer": "a-2"}))
+    assert mine.show_replica(held.uid, held.fence) == held
+    assert not mine.beat_replica(held.uid, held.fence, ready).stop
+    mine.end_replica(held.uid, held.fence, end)
+
+
+def test_a_name_that_goes_to_a_key_takes_no_replica_with_it(hosts: Hosts) -> None:
+    token = hosts.client(hosts.api.token)
+    register(token, "a-1")
+    deploy(hosts)
+    held = host_replica(token, "a-1")
+    hosts.let_be_silent("a-1")
+    mine = hosts.of("host-a")
+    register(mine, "a-1")
+    with hosts.api.client() as http:
+        replicas = http.get("/api/models/echo/deployment").json()["replicas"]
+    lost = next(replica for replica in replicas if replica["uid"] == held.uid)
+    assert (lost["status"], lost["reason"]) == ("ended", "lost")
+    with pytest.raises(StaleFence):
+        mine.show_replica(held.uid, held.fence)
+
+
+def test_a_hosts_key_is_no_gateways(hosts: Hosts) -> None:
+    async def ask() -> None:
+        gateway = GatewayClient(hosts.api.url, hosts.key("host-a"))
+        try:
+            with pytest.raises(Unauthenticated):
+                await gateway.table(None)
+        finally:
+            await gateway.close()
+
+    asyncio.run(ask())

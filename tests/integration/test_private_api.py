@@ -191,14 +191,14 @@ def test_a_body_that_is_no_zip_file_is_refused_with_what_to_send(private_api: Ru
 
 def test_parameters_nobody_knows_are_refused_by_name(http: httpx.Client) -> None:
     answers = [
-        http.post("/api/tasks/", params={"human_readable_id": "echo", "priority": "9"}, content=make_zip()),
-        register(http, "m", priority="9"),
-        http.get("/api/models/", params={"priority": "9"}),
-        http.get("/api/tasks/x", params={"priority": "9"}),
+        http.post("/api/tasks/", params={"human_readable_id": "echo", "urgency": "9"}, content=make_zip()),
+        register(http, "m", urgency="9"),
+        http.get("/api/models/", params={"urgency": "9"}),
+        http.get("/api/tasks/x", params={"urgency": "9"}),
     ]
     for answer in answers:
         assert error_of(answer) == (422, "InvalidRequest")
-        assert "unknown parameter 'priority'" in answer.json()["detail"]
+        assert "unknown parameter 'urgency'" in answer.json()["detail"]
 
 
 def test_parameters_that_make_no_sense_are_refused_with_their_name(http: httpx.Client) -> None:

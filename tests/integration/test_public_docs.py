@@ -20,6 +20,10 @@ ROUTES = {
     ("post", "/api/models/"): {200, 401, 403, 409, 413, 422, 500, 503, 507},
     ("get", "/api/models/"): {200, 401, 403, 422, 500, 503},
     ("get", "/api/models/{human_readable_id}"): {200, 401, 403, 422, 500, 503, 550},
+    ("post", "/api/models/{human_readable_id}/deployment"): {200, 401, 403, 409, 422, 500, 503, 550},
+    ("get", "/api/models/{human_readable_id}/deployment"): {200, 401, 403, 404, 422, 500, 503},
+    ("delete", "/api/models/{human_readable_id}/deployment"): {204, 401, 403, 422, 500, 503, 550},
+    ("get", "/api/deployments/"): {200, 401, 403, 422, 500, 503},
     ("post", "/api/tasks/"): {200, 401, 403, 409, 413, 422, 500, 503, 507, 550},
     ("get", "/api/tasks/"): {200, 401, 403, 422, 500, 503},
     ("get", "/api/tasks/{uid}"): {200, 401, 403, 422, 500, 503, 551, 552, 553, 554},
@@ -70,6 +74,14 @@ def test_openapi_names_the_parameters_of_both_uses_of_a_submission(http: httpx.C
     assert {"human_readable_id", "model_human_readable_id", "container_tag", "idempotency-key"} <= set(names)
     assert set(call["requestBody"]["content"]) == {"multipart/form-data", "application/zip"}
     assert "container_tag" in call["description"]
+
+
+def test_openapi_has_the_schema_of_a_description(http: httpx.Client) -> None:
+    schema = http.get("/openapi.json").json()
+    body = schema["paths"]["/api/models/{human_readable_id}/deployment"]["post"]["requestBody"]
+    reference = body["content"]["application/json"]["schema"]["$ref"]
+    serving = schema["components"]["schemas"][reference.rpartition("/")[2]]
+    assert {"port", "protocol", "replicas_min", "restricted_keys"} <= set(serving["properties"])
 
 
 def test_the_docs_load_without_any_other_host(http: httpx.Client) -> None:

@@ -22,7 +22,7 @@ DEPLOYMENT_ONLY = {
     "HTTPS_PORT",
     "HTTP_PORT",
     "INFERENCE_SERVER_IMAGE",
-    "PROXY_DOMAIN",
+    "REDHARE_PORT",
 }
 
 
@@ -36,7 +36,7 @@ def test_every_variable_of_every_service_is_documented_and_no_other() -> None:
 
 
 def test_compose_hands_every_variable_of_the_file_on() -> None:
-    compose = (ROOT / "docker-compose.yaml").read_text()
+    compose = "".join((ROOT / name).read_text() for name in ("docker-compose.yaml", "compose.redhare.yaml"))
     active = set(re.findall(r"^([A-Z][A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     read_by_compose_itself = {"COMPOSE_FILE", "COMPOSE_PROFILES"}
     handed_on = set(re.findall(r"\$\{([A-Z_]+)", compose))

@@ -1,0 +1,96 @@
+"""The tables of deployments as rows: what is kept warm, its replicas, and the gateways that call them."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, ForeignKey, Integer, String, Text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from private_api.tables import Base, Id, Instant, ModelRow, ModelVersionRow
+
+
+class DeploymentRow(Base):
+    """A model that is kept warm. Whoever changes it or decides about its replicas locks it first."""
+
+    __tablename__ = "deployments"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), unique=True)
+    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
+    owner: Mapped[str | None] = mapped_column(String(128))
+    """Whose key deployed it first."""
+    serving: Mapped[str] = mapped_column(Text)
+    """A `contract.serving.Serving` as JSON."""
+    prefix: Mapped[str | None] = mapped_column(String(63), unique=True)
+    application: Mapped[str] = mapped_column(String(128), unique=True)
+    failures: Mapped[int] = mapped_column(Integer, default=0)
+    """Replicas in a row that ended by themselves."""
+    not_before: Mapped[datetime | None] = mapped_column(Instant)
+    """No replica is started before, because earlier ones ended."""
+    detail: Mapped[str | None] = mapped_column(Text)
+    """How the last of them ended."""
+    called_at: Mapped[datetime | None] = mapped_column(Instant)
+    """When a call was last seen, or waited for a replica."""
+    wanted: Mapped[int] = mapped_column(Integer, default=0)
+    """How many replicas calls need; kept for the idle timeout once they need fewer."""
+    wanted_at: Mapped[datetime] = mapped_column(Instant)
+    """When calls last needed so many."""
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    updated_at: Mapped[datetime] = mapped_column(Instant)
+
+    model: Mapped[ModelRow] = relationship(lazy="joined", innerjoin=True)
+    model_version: Mapped[ModelVersionRow] = relationship(lazy="joined", innerjoin=True)
+
+
+class DeploymentNameRow(Base):
+    """A model's name inside messages, and the one deployment that answers to it."""
+
+    __tablename__ = "deployment_names"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    deployment_id: Mapped[int] = mapped_column(ForeignKey("deployments.id"))
+
+
+class ReplicaRow(Base):
+    """A long-lived container of a deployment. Ended it never changes, its fence never falls: triggers refuse both."""
+
+    __tablename__ = "replicas"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    uid: Mapped[str] = mapped_column(String(64), unique=True)
+    deployment_id: Mapped[int | None] = mapped_column(ForeignKey("deployments.id"))
+    """NULL once the deployment was removed."""
+    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
+    owner: Mapped[str | None] = mapped_column(String(128))
+    use_gpu: Mapped[bool]
+    share_gpu: Mapped[bool]
+    serves_tasks: Mapped[bool]
+    priority: Mapped[int] = mapped_column(Integer)
+    serving: Mapped[str] = mapped_column(Text)
+    """The deployment's when the container was made; what no container notices follows the deployment."""
+    status: Mapped[str] = mapped_column(String(16))
+    fence: Mapped[int] = mapped_column(BigInteger, default=0)
+    consumer: Mapped[str | None] = mapped_column(String(200))
+    """Who hosts it, and once it ended who did."""
+    gpu_uuid: Mapped[str | None] = mapped_column(String(200))
+    lease_until: Mapped[datetime | None] = mapped_column(Instant)
+    address: Mapped[str | None] = mapped_column(String(255))
+    drain_until: Mapped[datetime | None] = mapped_column(Instant)
+    reason: Mapped[str | None] = mapped_column(String(32))
+    detail: Mapped[str | None] = mapped_column(Text)
+    exit_code: Mapped[int | None] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    ready_at: Mapped[datetime | None] = mapped_column(Instant)
+    draining_at: Mapped[datetime | None] = mapped_column(Instant)
+    ended_at: Mapped[datetime | None] = mapped_column(Instant)
+
+    model_version: Mapped[ModelVersionRow] = relationship(lazy="joined", innerjoin=True)
+
+
+class GatewayRow(Base):
+    """A gateway process and its last report, a `contract.deployments.GatewayReport` as JSON."""
+
+    __tablename__ = "gateways"
+
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    report: Mapped[str] = mapped_column(Text)
+    seen_at: Mapped[datetime] = mapped_column(Instant)

@@ -1,0 +1,106 @@
+"""A model is kept warm, and no longer is."""
+
+import re
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from contract.deployments import ReplicaReason
+from contract.errors import InvalidRequest, NameTaken
+from contract.schemas import PROCESS_TAG_PREFIX
+from contract.serving import Serving
+from private_api.database import Database
+from private_api.deployment_tables import DeploymentNameRow, DeploymentRow, ReplicaRow
+from private_api.deployments.rows import (
+    drain_replica,
+    lock_deployment,
+    lock_live_replicas,
+    logger,
+    named,
+)
+from private_api.deployments.scale import is_current
+from private_api.models import find_version
+
+_HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def deploy_model(database: Database, human_readable_id: str, serving: Serving, *, owner: str | None) -> None:
+    """Keep a model's newest version warm as described, or change how it is.
+
+    Replicas whose container the change concerns are replaced by the scaler; the others go on. Earlier failures are
+    forgotten: whoever deploys again has repaired something. Raises `ModelNotFound`, `NameTaken`, `InvalidRequest`.
+    """
+    if serving.express and not _HOST_LABEL.fullmatch(human_readable_id):
+        raise InvalidRequest(
+            f"express: {human_readable_id!r} would be part of a host name, so it may have letters, digits and '-' alone"
+        )
+    with database.write() as session:
+        # Names are compared with those of every other deployment.
+        database.serialize(session, "deployment names")
+        version = find_version(session, human_readable_id)
+        if version.container_tag.startswith(PROCESS_TAG_PREFIX):
+            raise InvalidRequest(
+                f"{human_readable_id!r} is run as a process; only models with an image can be deployed"
+            )
+        known = session.scalars(named(human_readable_id)).one_or_none()
+        row = lock_deployment(session, known.id if known else None)
+        now = database.now(session)
+        application = serving.application or human_readable_id
+        names = dict.fromkeys(serving.model_names or [human_readable_id])
+        _refuse_taken(session, row.id if row else 0, serving.prefix, application, list(names))
+        if row is None:
+            row = DeploymentRow(model_id=version.model_id, owner=owner, wanted=0, wanted_at=now, created_at=now)
+            session.add(row)
+        row.model_version = version
+        row.serving = serving.model_dump_json()
+        row.prefix, row.application = serving.prefix, application
+        row.failures, row.not_before, row.detail = 0, None, None
+        row.updated_at = now
+        session.flush()
+        session.execute(delete(DeploymentNameRow).where(DeploymentNameRow.deployment_id == row.id))
+        session.add_all(DeploymentNameRow(name=name, deployment_id=row.id) for name in names)
+        for replica in lock_live_replicas(session, row.id):
+            if is_current(replica, row):
+                replica.serving, replica.priority = row.serving, serving.priority
+    logger.info("deployment=%s version=%s deployed", human_readable_id, version.number)
+
+
+def undeploy_model(database: Database, human_readable_id: str) -> None:
+    """Keep a model warm no longer: its replicas finish their calls and end. Again: nothing. Raises `ModelNotFound`."""
+    with database.write() as session:
+        find_version(session, human_readable_id)
+        known = session.scalars(named(human_readable_id)).one_or_none()
+        row = lock_deployment(session, known.id if known else None)
+        if row is None:
+            return
+        now = database.now(session)
+        for replica in lock_live_replicas(session, row.id):
+            drain_replica(replica, ReplicaReason.SURPLUS, now)
+        session.flush()
+        # Replicas know all they need to end without it.
+        session.execute(update(ReplicaRow).where(ReplicaRow.deployment_id == row.id).values(deployment_id=None))
+        session.execute(delete(DeploymentNameRow).where(DeploymentNameRow.deployment_id == row.id))
+        session.execute(delete(DeploymentRow).where(DeploymentRow.id == row.id))
+    logger.info("deployment=%s removed", human_readable_id)
+
+
+def _refuse_taken(session: Session, own_id: int, prefix: str | None, application: str, names: list[str]) -> None:
+    others = select(DeploymentRow).where(DeploymentRow.id != own_id)
+    claims = [
+        (f"the application {application!r}", others.where(DeploymentRow.application == application)),
+        *(
+            (
+                f"the model name {name!r}",
+                others.join(DeploymentNameRow, DeploymentNameRow.deployment_id == DeploymentRow.id).where(
+                    DeploymentNameRow.name == name
+                ),
+            )
+            for name in names
+        ),
+    ]
+    if prefix is not None:
+        claims.insert(0, (f"the prefix {prefix!r}", others.where(DeploymentRow.prefix == prefix)))
+    for what, statement in claims:
+        other = session.scalars(statement).first()
+        if other is not None:
+            raise NameTaken(f"{what} is that of the deployment {other.model.human_readable_id!r}; choose another")

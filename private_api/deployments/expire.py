@@ -1,0 +1,58 @@
+"""What becomes of replicas whose consumers went silent, and of all of them after a restore."""
+
+from datetime import datetime
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from contract.deployments import ReplicaReason
+from private_api.database import Database
+from private_api.deployment_tables import DeploymentRow, GatewayRow, ReplicaRow
+from private_api.deployments.rows import HOSTED, end_replica_row, lock_replica, logger
+from private_api.tasks.limits import LEASE
+from private_api.tasks.restart import FENCE_JUMP
+
+
+def extend_replica_leases(database: Database) -> int:
+    """Give every host a fresh lease, because it could not beat while the server was away. Returns how many."""
+    with database.write() as session:
+        now = database.now(session)
+        statement = update(ReplicaRow).where(ReplicaRow.status.in_(HOSTED)).values(lease_until=now + LEASE)
+        return len(session.execute(statement.returning(ReplicaRow.id)).all())
+
+
+def expire_replica_leases(database: Database) -> list[str]:
+    """End every replica whose lease ended; the scaler wants another one. Returns the uids."""
+    with database.read() as session:
+        overdue = select(ReplicaRow.uid).where(ReplicaRow.lease_until < database.now(session))
+        uids = list(session.scalars(overdue.order_by(ReplicaRow.id)))
+    return [uid for uid in uids if _expire(database, uid)]
+
+
+def _expire(database: Database, uid: str) -> bool:
+    try:
+        with database.write() as session:
+            row = lock_replica(session, uid)
+            now = database.now(session)
+            if row.lease_until is None or row.lease_until >= now:
+                return False
+            end_replica_row(row, ReplicaReason.LOST, now, detail=f"consumer {row.consumer} stopped answering")
+            return True
+    except Exception:
+        logger.exception("replica=%s could not be expired; others go on", uid)
+        return False
+
+
+def restart_deployments(session: Session, now: datetime) -> int:
+    """End every replica after a restore, under a fence that nobody was ever given, so that no host of before wins.
+
+    The scaler starts the deployments anew. Returns how many ended. Runs in the caller's transaction.
+    """
+    ended = 0
+    for row in session.scalars(select(ReplicaRow).where(ReplicaRow.ended_at.is_(None)).order_by(ReplicaRow.id)):
+        row.fence += FENCE_JUMP
+        end_replica_row(row, ReplicaReason.LOST, now, detail="the server was restored from a backup")
+        ended += 1
+    session.execute(update(DeploymentRow).values(failures=0, not_before=None, detail=None))
+    session.execute(delete(GatewayRow))
+    return ended

@@ -1,0 +1,139 @@
+"""Who has a GPU and who has room: what one consumer holds, and what waits for one like it.
+
+One GPU belongs to one container at a time, unless a replica shares it. Both claims ask here, each within the
+transaction in which it locked its consumer's row: two claims of one consumer never see the same free GPU.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Select, exists, func, or_, select, true
+from sqlalchemy.orm import Session
+
+from contract.deployments import ReplicaStatus
+from contract.statuses import Status
+from private_api.deployment_tables import ReplicaRow
+from private_api.deployments.gateways import read_load
+from private_api.deployments.rows import HOSTED
+from private_api.tables import AttemptRow, ConsumerRow, TaskRow
+from private_api.tasks.limits import LEASE
+
+
+@dataclass(frozen=True)
+class Claimable:
+    """What a consumer may claim."""
+
+    gpu_tasks: ColumnElement[bool]
+    warm: dict[int, str]
+    """The replicas that run tasks of a model's version, by that version."""
+
+
+def is_hosted() -> ColumnElement[bool]:
+    """Whether a replica has a container, or is about to."""
+    return ReplicaRow.status.in_(HOSTED)
+
+
+def hosted_by(session: Session, consumer: str) -> list[ReplicaRow]:
+    """The replicas of one consumer."""
+    return list(session.scalars(select(ReplicaRow).where(ReplicaRow.consumer == consumer, is_hosted())))
+
+
+def holds_gpu_task(session: Session, consumer: str) -> bool:
+    """Whether a task of this consumer may be on its GPU: also one whose lease expired, as long as it may come back."""
+    statement = (
+        select(AttemptRow.id)
+        .join(TaskRow, TaskRow.id == AttemptRow.task_id)
+        .where(AttemptRow.consumer == consumer, AttemptRow.ended_at.is_(None), TaskRow.use_gpu.is_(True))
+    )
+    return session.scalars(statement.limit(1)).first() is not None
+
+
+def admits_replica(hosted: list[ReplicaRow], *, share_gpu: bool) -> bool:
+    """Whether the replicas on a GPU let another one beside them."""
+    on_gpu = [row for row in hosted if row.use_gpu]
+    return not on_gpu or (share_gpu and all(row.share_gpu for row in on_gpu))
+
+
+def highest_waiting_task(session: Session, now: datetime) -> int | None:
+    """The highest priority among the GPU tasks that could be claimed now; None where there is none."""
+    return session.scalar(
+        select(func.max(TaskRow.priority)).where(
+            TaskRow.status == Status.QUEUED,
+            TaskRow.use_gpu.is_(True),
+            TaskRow.not_before <= now,
+            TaskRow.cancel_at.is_(None),
+        )
+    )
+
+
+def highest_wanted_replica(session: Session, hosted: list[ReplicaRow], slots: int) -> int | None:
+    """The highest priority among the GPU replicas that wait and that a consumer with these could host."""
+    if len(hosted) >= slots:
+        return None
+    statement = select(func.max(ReplicaRow.priority)).where(
+        ReplicaRow.status == ReplicaStatus.WANTED, ReplicaRow.use_gpu.is_(True)
+    )
+    if not admits_replica(hosted, share_gpu=False):
+        if not admits_replica(hosted, share_gpu=True):
+            return None
+        statement = statement.where(ReplicaRow.share_gpu.is_(True))
+    return session.scalar(statement)
+
+
+def find_warm_replicas(session: Session, hosted: list[ReplicaRow], now: datetime) -> dict[int, str]:
+    """Which replicas of a consumer can run a task now: their uids by the model's version.
+
+    One with a GPU must have no calls open; one without answers them beside the task.
+    """
+    able = [row for row in hosted if row.serves_tasks and row.status == ReplicaStatus.READY]
+    if not able:
+        return {}
+    calls = read_load(session, now).replicas
+    return {row.model_version_id: row.uid for row in able if not row.use_gpu or not calls[row.uid]}
+
+
+def may_claim(session: Session, consumer: str, hosted: list[ReplicaRow], slots: int, now: datetime) -> Claimable:
+    """Which GPU tasks a consumer with these replicas may have, and which tasks run through one of them."""
+    warm = find_warm_replicas(session, hosted, now)
+    if not admits_replica(hosted, share_gpu=True):
+        return Claimable(TaskRow.model_version_id.in_(warm), warm)
+    # A replica that this consumer cannot host now, because a task may come back to its GPU, must not wait for itself.
+    blocking = None if holds_gpu_task(session, consumer) else highest_wanted_replica(session, hosted, slots)
+    return Claimable(true() if blocking is None else TaskRow.priority > blocking, warm)
+
+
+def live_consumers(now: datetime) -> Select[ConsumerRow]:
+    """Those seen within a lease."""
+    return select(ConsumerRow).where(ConsumerRow.seen_at > now - LEASE)
+
+
+def find_obstacle(session: Session, row: ReplicaRow, now: datetime) -> str | None:
+    """What a waiting replica waits for, in words; None where a consumer has room for it."""
+    able = live_consumers(now).where(
+        ConsumerRow.replica_slots > 0,
+        ConsumerRow.gpu_uuid.is_not(None) if row.use_gpu else ConsumerRow.accepts_cpu_tasks,
+    )
+    consumers = session.scalars(able).all()
+    if not consumers:
+        return f"no consumer that hosts replicas {'with a GPU' if row.use_gpu else 'without a GPU'} is there"
+    for consumer in consumers:
+        hosted = hosted_by(session, consumer.name)
+        if len(hosted) >= consumer.replica_slots:
+            continue
+        if not row.use_gpu:
+            return None
+        if admits_replica(hosted, share_gpu=row.share_gpu) and not holds_gpu_task(session, consumer.name):
+            return None
+    return f"waits for a consumer with {'a free GPU' if row.use_gpu else 'room for another replica'}"
+
+
+def is_free_for_task() -> ColumnElement[bool]:
+    """Whether a consumer has nothing to do, and nothing on its GPU that a task would have to wait for."""
+    holds_task = exists().where(AttemptRow.consumer == ConsumerRow.name, AttemptRow.ended_at.is_(None))
+    hosts = exists().where(
+        ReplicaRow.consumer == ConsumerRow.name,
+        is_hosted(),
+        ReplicaRow.use_gpu.is_(True),
+        ReplicaRow.share_gpu.is_(False),
+    )
+    return ~or_(holds_task, hosts)

@@ -1,0 +1,109 @@
+"""Deployments as operators see them, and how each stands in a word."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from contract.access import Scope
+from contract.deployments import DeploymentStatus, DeploymentView, ReplicaReason, ReplicaStatus, ReplicaView
+from contract.serving import Serving
+from private_api.callers import Caller
+from private_api.database import Database
+from private_api.deployment_tables import DeploymentRow, ReplicaRow
+from private_api.deployments.gateways import Load, read_load
+from private_api.deployments.rows import find_deployment, serving_of
+from private_api.tables import ModelRow
+
+_ENDED_SHOWN = 5
+_SECRET = "***"  # noqa: S105 - what stands in the place of one
+
+
+def show_deployment(database: Database, human_readable_id: str, caller: Caller) -> DeploymentView:
+    """One deployment. Raises `DeploymentNotFound`."""
+    with database.read() as session:
+        row = find_deployment(session, human_readable_id)
+        now = database.now(session)
+        return _view(session, row, read_load(session, now), caller)
+
+
+def list_deployments(database: Database, caller: Caller, *, limit: int, after: str | None) -> list[DeploymentView]:
+    """A page of the deployments in the order of their models' ids."""
+    statement = (
+        select(DeploymentRow)
+        .join(DeploymentRow.model)
+        .where(ModelRow.human_readable_id > (after or ""))
+        .order_by(ModelRow.human_readable_id)
+        .limit(limit)
+    )
+    with database.read() as session:
+        load = read_load(session, database.now(session))
+        return [_view(session, row, load, caller) for row in session.scalars(statement)]
+
+
+def live_replicas(session: Session, deployment_id: int) -> list[ReplicaRow]:
+    """Those that have not ended, oldest first."""
+    statement = select(ReplicaRow).where(ReplicaRow.deployment_id == deployment_id, ReplicaRow.ended_at.is_(None))
+    return list(session.scalars(statement.order_by(ReplicaRow.id)))
+
+
+def judge(row: DeploymentRow, live: Iterable[ReplicaRow]) -> tuple[DeploymentStatus, str | None]:
+    """How a deployment stands, and why."""
+    statuses = [ReplicaStatus(replica.status) for replica in live]
+    waiting = next((replica.detail for replica in live if replica.status == ReplicaStatus.WANTED), None)
+    if ReplicaStatus.READY in statuses:
+        return DeploymentStatus.READY, row.detail or waiting
+    if row.failures:
+        return DeploymentStatus.FAILING, row.detail
+    if ReplicaStatus.WANTED in statuses or ReplicaStatus.STARTING in statuses:
+        return DeploymentStatus.STARTING, waiting
+    return DeploymentStatus.IDLE, None
+
+
+def _view(session: Session, row: DeploymentRow, load: Load, caller: Caller) -> DeploymentView:
+    live = live_replicas(session, row.id)
+    ended = select(ReplicaRow).where(ReplicaRow.deployment_id == row.id, ReplicaRow.ended_at.is_not(None))
+    last = session.scalars(ended.order_by(ReplicaRow.ended_at.desc(), ReplicaRow.id.desc()).limit(_ENDED_SHOWN)).all()
+    status, detail = judge(row, live)
+    return DeploymentView(
+        human_readable_id=row.model.human_readable_id,
+        model_version=row.model_version.number,
+        owner=row.owner,
+        serving=_shown(serving_of(row), caller),
+        status=status,
+        detail=detail,
+        failures=row.failures,
+        next_start_at=_future(row),
+        replicas=[_view_replica(replica, load) for replica in [*live, *last]],
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def _future(row: DeploymentRow) -> datetime | None:
+    return row.not_before if row.failures else None
+
+
+def _shown(serving: Serving, caller: Caller) -> Serving:
+    if caller.may(Scope.MODELS):
+        return serving
+    keys = [key.model_copy(update={"value": _SECRET}) for key in serving.restricted_keys]
+    return serving.model_copy(update={"restricted_keys": keys})
+
+
+def _view_replica(row: ReplicaRow, load: Load) -> ReplicaView:
+    return ReplicaView(
+        uid=row.uid,
+        model_version=row.model_version.number,
+        status=ReplicaStatus(row.status),
+        reason=ReplicaReason(row.reason) if row.reason else None,
+        detail=row.detail,
+        consumer=row.consumer,
+        gpu_uuid=row.gpu_uuid,
+        address=row.address,
+        in_flight=load.replicas[row.uid],
+        created_at=row.created_at,
+        ready_at=row.ready_at,
+        ended_at=row.ended_at,
+    )

@@ -1,0 +1,76 @@
+"""What calls are routed by: the table of the gateways, and the routes of the express lane for Traefik."""
+
+import hashlib
+import json
+from typing import Any
+
+from sqlalchemy import select
+
+from contract.deployments import Backend, ReplicaStatus, Route, RoutingTable
+from private_api.database import Database
+from private_api.deployment_tables import DeploymentRow
+from private_api.deployments.read import judge, live_replicas
+from private_api.deployments.rows import serving_of
+from private_api.tables import ModelRow
+
+_ENTRY_POINT = "https"
+"""As traefik/configuration names it."""
+
+
+def read_table(database: Database) -> RoutingTable:
+    """Every deployment with its ready replicas. The same content has the same `etag`, whichever process reads it."""
+    statement = select(DeploymentRow).join(DeploymentRow.model).order_by(ModelRow.human_readable_id)
+    with database.read() as session:
+        routes = []
+        for row in session.scalars(statement):
+            live = live_replicas(session, row.id)
+            status, detail = judge(row, live)
+            routes.append(
+                Route(
+                    human_readable_id=row.model.human_readable_id,
+                    model_version=row.model_version.number,
+                    owner=row.owner,
+                    serving=serving_of(row),
+                    status=status,
+                    detail=detail,
+                    backends=[
+                        Backend(uid=replica.uid, address=replica.address)
+                        for replica in live
+                        if replica.status == ReplicaStatus.READY and replica.address
+                    ],
+                )
+            )
+    content = json.dumps([route.model_dump(mode="json") for route in routes], sort_keys=True)
+    return RoutingTable(etag=hashlib.sha256(content.encode()).hexdigest(), routes=routes)
+
+
+def render_express_routes(table: RoutingTable, domain: str) -> dict[str, Any]:
+    """Traefik's dynamic configuration of the express lane: by the name in the TLS handshake straight to a replica.
+
+    A deployment without a ready replica has no route. Nothing at all where there is none: Traefik refuses empty maps.
+    """
+    express = {
+        f"express-{route.human_readable_id}": (
+            f"{route.human_readable_id}.grpc.{domain}",
+            [{"address": backend.address} for backend in route.backends],
+        )
+        for route in table.routes
+        if route.serving.express and route.backends
+    }
+    if not express:
+        return {}
+    return {
+        "tcp": {
+            "routers": {
+                name: {
+                    "entryPoints": [_ENTRY_POINT],
+                    "rule": f"HostSNI(`{host}`)",
+                    "service": name,
+                    "tls": {"options": "express"},
+                }
+                for name, (host, _) in express.items()
+            },
+            "services": {name: {"loadBalancer": {"servers": servers}} for name, (_, servers) in express.items()},
+        },
+        "tls": {"options": {"express": {"minVersion": "VersionTLS12", "alpnProtocols": ["h2"]}}},
+    }

@@ -1,0 +1,162 @@
+"""Keeps every deployment at the replicas it needs: starts what is missing, lets go what is too much or outdated."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from contract.deployments import ReplicaReason, ReplicaStatus
+from contract.serving import Serving
+from private_api.absence import is_just_back
+from private_api.database import Database
+from private_api.deployment_tables import DeploymentRow, ReplicaRow
+from private_api.deployments.evict import evict_for_tasks
+from private_api.deployments.gateways import Load, count_tasks, forget_silent_gateways, read_load
+from private_api.deployments.limits import GATEWAY_SILENCE, STEADY_AFTER, WAIT_TOLD_AFTER
+from private_api.deployments.need import Need, assess_need, clamp
+from private_api.deployments.occupancy import find_obstacle
+from private_api.deployments.rows import (
+    COUNTED,
+    drain_replica,
+    lock_deployment,
+    lock_live_replicas,
+    logger,
+    named,
+    serving_of,
+    want_replica,
+)
+
+INTERVAL_S = 1.0
+
+
+class Scaler:
+    """Several may run at once: each deployment is locked while it is decided about, and skipped by the others."""
+
+    def __init__(self, database: Database, *, on_change: Callable[[], None]) -> None:
+        """`on_change` is called after each step that changed a replica."""
+        self._database = database
+        self._on_change = on_change
+
+    def step(self) -> bool:
+        """Decide about every deployment once; whether anything changed."""
+        forget_silent_gateways(self._database)
+        with self._database.read() as session:
+            ids = list(session.scalars(select(DeploymentRow.id).order_by(DeploymentRow.id)))
+            load = read_load(session, self._database.now(session))
+        changed = False
+        for deployment_id in ids:
+            try:
+                changed |= scale_deployment(self._database, deployment_id, load)
+            except Exception:
+                logger.exception("deployment %s could not be scaled; others go on", deployment_id)
+        changed |= evict_for_tasks(self._database)
+        if changed:
+            self._on_change()
+        return changed
+
+
+def scale_model(database: Database, human_readable_id: str) -> bool:
+    """Decide about one deployment now: whoever deployed is shown what comes of it."""
+    with database.read() as session:
+        row = session.scalars(named(human_readable_id)).one_or_none()
+        load = read_load(session, database.now(session))
+    return row is not None and scale_deployment(database, row.id, load)
+
+
+def scale_deployment(database: Database, deployment_id: int, load: Load) -> bool:
+    """Bring one deployment a step closer to what it needs; whether a replica changed. Nothing where it is locked."""
+    with database.write() as session:
+        deployment = lock_deployment(session, deployment_id, skip=True)
+        if deployment is None:
+            return False
+        now = database.now(session)
+        replicas = lock_live_replicas(session, deployment.id)
+        serving = serving_of(deployment)
+        _forget_failures(deployment, replicas, now)
+        count = _count_needed(session, deployment, serving, load, now)
+        before = [(row.status, row.detail) for row in replicas]
+        counted = [row for row in replicas if ReplicaStatus(row.status) in COUNTED]
+        current = [row for row in counted if is_current(row, deployment)]
+        _start(session, deployment, count - len(current), now)
+        _tell_obstacles(session, current, now)
+        _let_go(current[:], count, load, now)
+        _replace(counted, current, count, load, now)
+        changed = count > len(current) and _may_start(deployment, now)
+        return changed or before != [(row.status, row.detail) for row in replicas]
+
+
+def is_current(row: ReplicaRow, deployment: DeploymentRow) -> bool:
+    """Whether the replica's container is what the deployment would start now."""
+    return row.model_version_id == deployment.model_version_id and as_container_sees(
+        serving_of(row)
+    ) == as_container_sees(serving_of(deployment))
+
+
+def as_container_sees(serving: Serving) -> tuple[object, ...]:
+    """What another container must be started for when it changes; all else is between gateways and this service."""
+    return (serving.port, serving.protocol, serving.readiness, serving.share_gpu, serving.serves_tasks)
+
+
+def _may_start(deployment: DeploymentRow, now: datetime) -> bool:
+    return deployment.not_before is None or deployment.not_before <= now
+
+
+def _forget_failures(deployment: DeploymentRow, replicas: list[ReplicaRow], now: datetime) -> None:
+    is_steady = any(
+        row.status == ReplicaStatus.READY and row.ready_at is not None and now - row.ready_at >= STEADY_AFTER
+        for row in replicas
+        if is_current(row, deployment)
+    )
+    if deployment.failures and is_steady:
+        deployment.failures = 0
+        deployment.not_before = deployment.detail = None
+
+
+def _count_needed(session: Session, deployment: DeploymentRow, serving: Serving, load: Load, now: datetime) -> int:
+    name = deployment.model.human_readable_id
+    in_flight = load.in_flight[name] + count_tasks(session, deployment.id)
+    called_at = max((at for at in (load.called_at.get(name), deployment.called_at) if at is not None), default=None)
+    before = Need(deployment.wanted, deployment.wanted_at)
+    need = assess_need(before, serving, in_flight=in_flight, called_at=called_at, now=now)
+    if need.replicas < before.replicas and is_just_back(session, now, 2 * GATEWAY_SILENCE):
+        # Gateways had nobody to report to.
+        need = before
+    deployment.called_at = called_at
+    deployment.wanted, deployment.wanted_at = need.replicas, need.at
+    return clamp(need, serving)
+
+
+def _start(session: Session, deployment: DeploymentRow, missing: int, now: datetime) -> None:
+    if _may_start(deployment, now):
+        for _ in range(missing):
+            want_replica(session, deployment, now)
+
+
+def _tell_obstacles(session: Session, current: list[ReplicaRow], now: datetime) -> None:
+    for row in current:
+        if row.status == ReplicaStatus.WANTED:
+            obstacle = find_obstacle(session, row, now)
+            # Between a start and the bell's answer there is nothing to tell.
+            row.detail = obstacle if obstacle and now - row.created_at >= WAIT_TOLD_AFTER else None
+
+
+def _let_go(replicas: list[ReplicaRow], count: int, load: Load, now: datetime) -> None:
+    """Let the surplus leave: what has not started first, then those with the fewest calls."""
+    ranks = {ReplicaStatus.WANTED: 0, ReplicaStatus.STARTING: 1, ReplicaStatus.READY: 2}
+    replicas.sort(key=lambda row: (ranks[ReplicaStatus(row.status)], load.replicas[row.uid], -row.id))
+    for row in replicas[: max(0, len(replicas) - count)]:
+        drain_replica(row, ReplicaReason.SURPLUS, now)
+
+
+def _replace(counted: list[ReplicaRow], current: list[ReplicaRow], count: int, load: Load, now: datetime) -> None:
+    """Let outdated replicas leave as current ones become ready, or at once where those need their place."""
+    outdated = [row for row in counted if row not in current]
+    ready = sum(row.status == ReplicaStatus.READY for row in current)
+    # A waiting replica with a detail has nowhere to go: the old ones make room first.
+    stuck = sum(row.status == ReplicaStatus.WANTED and row.detail is not None for row in current)
+    kept = [row for row in outdated if row.status == ReplicaStatus.READY]
+    for row in outdated:
+        if row not in kept:
+            drain_replica(row, ReplicaReason.SURPLUS, now)
+    _let_go(kept, max(0, count - ready - stuck), load, now)
