@@ -21,7 +21,6 @@ _ANSWER_MARGIN_S = 0.25
 
 @dataclass(eq=False)
 class _Waiter:
-    lane: Lane
     affinity: str
     since: float
     gives_up_at: float
@@ -37,7 +36,7 @@ class Deployment:
         self._demand = demand
         self._all: dict[str, Replica] = {}
         self._leaving: dict[str, Replica] = {}
-        self._waiting: dict[_Waiter, None] = {}
+        self._waiting: dict[Lane, dict[_Waiter, None]] = {Lane.INFER: {}, Lane.STREAM: {}}
         self._closing: set[asyncio.Task[None]] = set()
         self._in_flight = 0
         self._last_call: float | None = None
@@ -67,7 +66,12 @@ class Deployment:
         self.replicas = list(self._all.values())
         self.kinds.follow(self.replicas)
         self._close_idle()
-        self._serve_waiting()
+        for lane in Lane:
+            self._serve_waiting(lane)
+
+    @property
+    def _queued(self) -> int:
+        return sum(map(len, self._waiting.values()))
 
     @property
     def is_ready(self) -> bool:
@@ -83,11 +87,11 @@ class Deployment:
         """
         now = asyncio.get_running_loop().time()
         self._last_call = now
-        if not self._waiting:
-            replica = choose(self.replicas, lane, self._most[lane], affinity=affinity, avoid=avoid, now=now)
-            if replica is not None:
-                self._take(replica, lane)
-                return replica
+        # A place that is free is one that nobody waits for: those were served when it became free.
+        replica = choose(self.replicas, lane, self._most[lane], affinity=affinity, avoid=avoid, now=now)
+        if replica is not None:
+            self._take(replica, lane)
+            return replica
         if avoid and all(replica in avoid for replica in self.replicas):
             raise Refusal(
                 grpc.StatusCode.UNAVAILABLE,
@@ -102,15 +106,15 @@ class Deployment:
         replica.open[lane] -= 1
         self._in_flight -= 1
         self._last_call = asyncio.get_running_loop().time()
-        if self._waiting:
-            self._serve_waiting()
+        if self._waiting[lane]:
+            self._serve_waiting(lane)
         if self._leaving:
             self._close_idle()
 
     def load(self, now: float) -> DeploymentLoad:
         """What gateways report of it; `now` on the event loop's clock."""
         idle_s = None if self._last_call is None else max(0.0, now - self._last_call)
-        return DeploymentLoad(in_flight=self._in_flight, queued=len(self._waiting), idle_s=idle_s)
+        return DeploymentLoad(in_flight=self._in_flight, queued=self._queued, idle_s=idle_s)
 
     def open_calls(self) -> dict[str, int]:
         """Calls open per replica; one that left is named as long as it has any."""
@@ -122,7 +126,7 @@ class Deployment:
 
     def remove(self) -> None:
         """The deployment is no more: who waits is told, channels are closed once their calls are over."""
-        for waiter in list(self._waiting):
+        for waiter in [waiter for waiting in self._waiting.values() for waiter in waiting]:
             if not waiter.got.done():
                 waiter.got.set_exception(Refusal(grpc.StatusCode.UNAVAILABLE, f"{self.id!r} was just removed."))
         self.update(self.route.model_copy(update={"backends": []}))
@@ -143,10 +147,10 @@ class Deployment:
                 f"Every replica of {self.id!r} has {self._most[lane]} streams open already (max_streams). "
                 "Try again later.",
             )
-        if len(self._waiting) >= self._most_queued:
+        if self._queued >= self._most_queued:
             raise Refusal(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"{len(self._waiting)} calls wait for {self.id!r} already (max_queued). Try again later.",
+                f"{self._queued} calls wait for {self.id!r} already (max_queued). Try again later.",
             )
 
     async def _wait(self, lane: Lane, affinity: str, time_remaining_s: float | None, now: float) -> Replica:
@@ -154,8 +158,8 @@ class Deployment:
         patience = self.route.serving.start_timeout_s
         if time_remaining_s is not None:
             patience = min(patience, time_remaining_s - min(_ANSWER_MARGIN_S, time_remaining_s / 4))
-        waiter = _Waiter(lane, affinity, now, now + patience, loop.create_future())
-        self._waiting[waiter] = None
+        waiter = _Waiter(affinity, now, now + patience, loop.create_future())
+        self._waiting[lane][waiter] = None
         self._review(waiter)
         try:
             return await waiter.got
@@ -165,7 +169,7 @@ class Deployment:
                 self.release(waiter.got.result(), lane)
             raise
         finally:
-            self._waiting.pop(waiter, None)
+            self._waiting[lane].pop(waiter, None)
             if waiter.timer is not None:
                 waiter.timer.cancel()
 
@@ -192,19 +196,20 @@ class Deployment:
             text = f"No replica of {self.id!r} became ready within {waited_s:.1f} s{detail}"
         return Refusal(grpc.StatusCode.UNAVAILABLE, text)
 
-    def _serve_waiting(self) -> None:
+    def _serve_waiting(self, lane: Lane) -> None:
         """Hand free places to those that wait, in their order."""
         now = asyncio.get_running_loop().time()
-        for waiter in list(self._waiting):
-            if waiter.got.done():
-                continue
-            most = self._most[waiter.lane]
-            replica = choose(self.replicas, waiter.lane, most, affinity=waiter.affinity, avoid=(), now=now)
-            if replica is None:
-                return
-            self._take(replica, waiter.lane)
-            del self._waiting[waiter]
-            waiter.got.set_result(replica)
+        waiting = self._waiting[lane]
+        while waiting:
+            waiter = next(iter(waiting))
+            if not waiter.got.done():
+                most = self._most[lane]
+                replica = choose(self.replicas, lane, most, affinity=waiter.affinity, avoid=(), now=now)
+                if replica is None:
+                    return
+                self._take(replica, lane)
+                waiter.got.set_result(replica)
+            del waiting[waiter]
 
     def _close_idle(self) -> None:
         for uid in [uid for uid, replica in self._leaving.items() if not replica.in_flight]:

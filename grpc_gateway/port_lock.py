@@ -15,23 +15,16 @@ def hold_port(host: str, port: int) -> Iterator[None]:
     gateway would not fail but answer some calls. So the port is looked at as somebody who does not share would, and
     a name in the kernel's own space, which is as wide as the port's, is held as long as the gateway runs.
     """
-    with socket.socket(socket.AF_UNIX) as lock, _socket_for(host) as probe, _socket_for(host) as kept:
+    with socket.socket(socket.AF_UNIX) as lock:
         try:
             lock.bind(f"\0inference-server-grpc-{port}")
         except OSError as error:
             raise PortTaken(f"a gateway already runs on port {port}; stop it first, or set GRPC_PORT") from error
         try:
-            # Connections of an earlier process that linger are no obstacle; one that listens is.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-            probe.close()
-            kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            # Bound and never listening: it gets no connection, and nobody who does not share gets the port.
-            kept.bind((host, port))
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+                # Connections of an earlier process that linger are no obstacle; one that listens is.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
         except OSError as error:
             raise PortTaken(f"{host}:{port} cannot be had: {error.strerror}; set GRPC_PORT to a free port") from error
         yield
-
-
-def _socket_for(host: str) -> socket.socket:
-    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)

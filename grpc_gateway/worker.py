@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import multiprocessing
 import signal
 import sys
 from multiprocessing.connection import Connection
@@ -14,7 +13,7 @@ from grpc_gateway.service import serve_until
 logger = logging.getLogger(__name__)
 
 BEAT_S = 2.0
-"""How often a process tells its supervisor that its event loop turns."""
+"""How often a process tells its supervisor that its event loop turns, and notices when there is none."""
 EXIT_PORT_TAKEN = 3
 
 
@@ -33,16 +32,14 @@ def run_worker(options: GatewayOptions, beats: Connection, log_level: str, log_f
 async def _serve(options: GatewayOptions, beats: Connection) -> None:
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    supervisor = multiprocessing.parent_process()
-    if supervisor is not None:
-        # Readable once the supervisor ended, however it did.
-        loop.add_reader(supervisor.sentinel, _on_orphaned, loop, supervisor.sentinel, stopping)
 
     def beat() -> None:
         try:
             beats.send_bytes(b"")
         except OSError:
+            logger.warning("the supervisor is gone; stopping")
             stopping.set()
+            return
         loop.call_later(BEAT_S, beat)
 
     def on_start(port: int) -> None:
@@ -50,9 +47,3 @@ async def _serve(options: GatewayOptions, beats: Connection) -> None:
         beat()
 
     await serve_until(options, stopping, on_start)
-
-
-def _on_orphaned(loop: asyncio.AbstractEventLoop, sentinel: int, stopping: asyncio.Event) -> None:
-    loop.remove_reader(sentinel)
-    logger.warning("the supervisor is gone; stopping")
-    stopping.set()

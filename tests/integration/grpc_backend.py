@@ -128,11 +128,12 @@ class _Handler(grpc.GenericRpcHandler):
         if "code" in metadata:
             await context.abort(grpc.StatusCode[metadata["code"]], "that was all")
 
-    async def _join(self, context: Any, _metadata: Metadata) -> None:
+    async def _join(self, context: Any, metadata: Metadata) -> None:
         """One answer to many messages."""
         whole = b""
         while (message := await context.read()) is not grpc.aio.EOF:
             whole += message
+        await asyncio.sleep(float(metadata.get("pause", "0")))
         await context.write(whole)
 
     async def _stuck(self, context: Any, _metadata: Metadata) -> None:

@@ -110,6 +110,20 @@ def test_streams_have_a_lane_of_their_own(gateway: RunningGateway, backend: Back
     assert [list(stream) for stream in streams] == [[], []]
 
 
+def test_a_stream_does_not_wait_behind_calls(gateway: RunningGateway, backend: Backend) -> None:
+    gateway.give(route("m", backend))
+    gateway.unary(f"/{TYPED}/Echo")(b"", timeout=10)
+    kinds = gateway.server.table.deployments["m"].kinds
+    wait_for(lambda: gateway.run(lambda: kinds.is_stream(f"/{TYPED}/HeldStream")), "the kinds are known")
+    gateway.give(route("m", backend, max_in_flight=1))
+    held = [hold(gateway) for _ in range(2)]
+    wait_for(lambda: counts(gateway) == (1, 1), "one is in flight and one waits")
+    stream = gateway.stream(f"/{TYPED}/HeldStream")(iter([]), timeout=10)
+    assert next(stream) == b"open"
+    backend.may_go_on.set()
+    assert [call.result(10) for call in held] == [b"", b""]
+
+
 @pytest.mark.parametrize(
     ("limits", "variable"),
     [

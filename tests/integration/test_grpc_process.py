@@ -121,8 +121,10 @@ def test_processes_share_a_port_and_nobody_else_gets_in(tmp_path: Path) -> None:
     assert not is_live(port)
 
 
-def test_a_port_that_somebody_else_has_is_told() -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_port_that_somebody_else_has_is_told(is_shared: bool) -> None:
+    # One that would be shared is what another gRPC server leaves behind: both would get a part of the connections.
+    with closing(socket.create_server(("127.0.0.1", 0), reuse_port=is_shared)) as listener:
         port = listener.getsockname()[1]
         with run_processes(port, free_port()) as process:
             assert process.wait(60) == 3
@@ -169,7 +171,7 @@ def backend() -> Iterator[Backend]:
 
 def test_a_drain_says_so_first_and_lets_calls_end(backend: Backend) -> None:
     with ExitStack() as stack:
-        gateway: RunningGateway = stack.enter_context(run_bench_gateway(drain_s=20.0))
+        gateway: RunningGateway = stack.enter_context(run_bench_gateway(drain_s=60.0))
         gateway.give(route("m", backend))
         health = health_pb2_grpc.HealthStub(gateway.channel)
         told: queue.Queue[int] = queue.Queue()
@@ -187,6 +189,7 @@ def test_a_drain_says_so_first_and_lets_calls_end(backend: Backend) -> None:
         # New calls are served while health checks say that it stops.
         assert gateway.unary("/user.Own/Echo")(b"x", timeout=10) == b"x"
         wait_for(lambda: not is_live(gateway.port), "no new connection is taken", 20)
+        # An open watch does not make it last.
         backend.may_go_on.set()
         assert unary.result(10) == b"kept"
         assert list(stream) == []

@@ -180,6 +180,8 @@ def test_the_time_limit_of_calls_does_not_end_streams(gateway: RunningGateway, b
     assert next(call) == b"2"
     caller.end()
     assert list(call) == []
+    join = gateway.channel.stream_unary("/user.Own/Join")
+    assert join(iter([b"a", b"b"]), metadata=(("pause", "0.6"),), timeout=10) == b"ab"
 
 
 @pytest.mark.parametrize("kind", ["unary", "stream"])
@@ -331,8 +333,14 @@ def test_a_replica_that_does_not_speak_grpc_is_told(gateway: RunningGateway, beh
 
 def test_a_failure_of_the_gateway_itself_is_told_without_a_trace(gateway: RunningGateway) -> None:
     # A table that breaks under the look-up: there is no other way to make the gateway fail.
-    gateway.run(lambda: setattr(gateway.server.table, "by_application", None))
-    failed = status_of(lambda: gateway.unary("/user.Own/Echo")(b"", metadata=(("application", "m"),), timeout=10))
-    assert failed.code() is CODE.INTERNAL
-    assert "Traceback" not in failed.details()
-    assert "request_id" in trailers_of(failed)
+    for name, path in (
+        ("by_application", "/user.Own/Echo"),
+        ("by_model", "/inference.GRPCInferenceService/ModelInfer"),
+    ):
+        whole = getattr(gateway.server.table, name)
+        gateway.run(lambda name=name: setattr(gateway.server.table, name, None))
+        failed = status_of(lambda path=path: gateway.unary(path)(b"", timeout=10))
+        assert failed.code() is CODE.INTERNAL
+        assert failed.details().startswith("The gateway failed and does not know why")
+        assert "request_id" in trailers_of(failed)
+        gateway.run(lambda name=name, whole=whole: setattr(gateway.server.table, name, whole))

@@ -56,7 +56,7 @@ def test_calls_spread_over_replicas(gateway: RunningGateway, one: Backend, two: 
     gateway.give(route("m", one, two))
     served = Counter(served_by(gateway) for _ in range(300))
     # Six standard deviations of a fair coin.
-    assert min(served.values()) > 98
+    assert min(served["one"], served["two"]) > 98
 
 
 def test_the_replica_with_less_in_flight_is_preferred(gateway: RunningGateway, one: Backend, two: Backend) -> None:
@@ -77,7 +77,7 @@ def test_calls_with_an_affinity_stick_to_a_replica(
     gateway.give(route("m", one, two))
     ids = [f"id-{number}" for number in range(40)]
     first = {each: served_by(gateway, **{name: each}) for each in ids}
-    assert min(Counter(first.values()).values()) >= 5
+    assert min(list(first.values()).count(name) for name in ("one", "two")) >= 5
     assert {each: served_by(gateway, **{name: each}) for each in ids} == first
     with run_backend("three") as three:
         gateway.give(route("m", one, two, three))
@@ -158,7 +158,7 @@ def test_a_replica_that_comes_back_at_its_address_is_found_again(gateway: Runnin
 def test_a_call_waits_for_the_first_replica(gateway: RunningGateway, one: Backend) -> None:
     gateway.give(route("m", status=DeploymentStatus.IDLE))
     waiting = [gateway.unary(ECHO).future(b"x", timeout=30) for _ in range(3)]
-    stream = gateway.stream(ECHO)(iter([b"s"]), timeout=30)
+    stream = gateway.stream("/tensorflow.serving.PredictionService/PredictStreamed")(iter([b"s"]), timeout=30)
     load = gateway.server.table.deployments["m"].load
     wait_for(lambda: gateway.run(lambda: load(0)).queued == 4, "all four wait")
     gateway.give(route("m", one))
