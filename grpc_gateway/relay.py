@@ -17,6 +17,8 @@ from grpc_gateway.replicas import Replica
 from grpc_gateway.statuses import Metadata, Refusal, refusal_of_call
 from grpc_gateway.texts import timed_out
 
+_OVERTAKING = 5
+"""Turns of the event loop between the caller's last message and telling the replica of it."""
 _NEARLY = 0.98
 """gRPC's timers are a little coarse: from this part of a limit on, it was the limit that ended a call."""
 
@@ -204,6 +206,10 @@ class _Upstream:
                 count += 1
                 if not await self._backend.write(message):
                     return
+            # A cancelled call looks like one whose caller has ended its side, until grpc cancels this task a few turns
+            # later: the replica must not take it for a proper end.
+            for _ in range(_OVERTAKING):
+                await asyncio.sleep(0)
             await self._backend.end()
             if count == 1 and self._limit_s is not None and not self._has_answer:
                 self._start_clock(self._limit_s)
