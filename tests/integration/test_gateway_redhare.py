@@ -70,7 +70,7 @@ def authenticate(gateway: RunningGateway, metadata: Any = (), **attributes: str)
     return STUBS.services.InferenceStub(gateway.channel).auth(request, timeout=SOON_S, metadata=metadata)
 
 
-def token_for(model: str, *, expires_in_s: float = 60, key: bytes | None = None) -> str:
+def token_for(model: str, *, expires_in_s: float = 3600, key: bytes | None = None) -> str:
     return sign_token(key or stream_key(TOKEN, model), Claims(model, None, int(time.time() + expires_in_s)))
 
 
