@@ -3,6 +3,7 @@
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
 
 from contract.broker import CPU_REPLICA_QUEUE, GPU_REPLICA_QUEUE, Broker
@@ -21,6 +22,7 @@ POLL_S = 5.0
 """A replica whose bell was lost waits at most so long: people wait for it."""
 _PAUSE_S = 2.0
 _JOIN_S = 15.0
+"""A thread that pulls an image cannot be interrupted; its replica is given back at the next start."""
 
 
 class ReplicaHost:
@@ -59,9 +61,13 @@ class ReplicaHost:
         """Wait until every thread let go of its container, once the consumer was told to stop."""
         # Only now: an earlier wake may have been somebody else's.
         self._broker.wake()
-        for thread in (self._loop, *self._threads):
-            if thread.is_alive():
-                thread.join(_JOIN_S)
+        deadline = time.monotonic() + _JOIN_S
+        if self._loop.is_alive():
+            self._loop.join(_JOIN_S)
+        with self._changed:
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(max(0, deadline - time.monotonic()))
 
     def step(self) -> None:
         """Wait for one bell, at most `POLL_S`; then claim replicas until there is none left, or no room."""

@@ -1,1 +1,4 @@
-"""The rules of deployments, their replicas and the gateways that call them. Each function is one transaction."""
+"""The rules of deployments, their replicas and the gateways that call them.
+
+A function that is given the database is one transaction.
+"""

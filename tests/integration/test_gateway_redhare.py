@@ -253,7 +253,7 @@ def test_a_token_of_another_model_does_not_open_the_prefix_of_this_one(gateway):
 
 
 def test_a_later_token_is_checked_without_an_answer_and_a_bad_one_ends_the_stream(gateway, kernel):
-    first, second = token_for("darkflow"), token_for("darkflow", expires_in_s=90)
+    first, second = token_for("darkflow"), token_for("darkflow", expires_in_s=7200)
     stream = OpenStream(gateway, shown(first), data(b"a"), shown(second), data(b"b"))
     assert (stream.receive(), stream.receive()) == (b"A", b"B")
     assert kernel.tokens == [first, second]

@@ -8,8 +8,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from contract.deployments import DeploymentStatus, ReplicaEnd, ReplicaReason, ReplicaStatus
+from contract.deployments import DeploymentStatus, ReplicaClaim, ReplicaEnd, ReplicaReason, ReplicaStatus
 from contract.statuses import Status
+from job_consumer.replica import Replica
 from tests.e2e.systems import Process, wait_for
 from tests.integration.engine_bench import MIB, until
 from tests.integration.replica_bench import PORT, ReplicaBench, replica_bench
@@ -97,6 +98,21 @@ def test_a_missing_image_is_told(bench: ReplicaBench) -> None:
         ended = bench.replica(ReplicaStatus.ENDED)
         assert ended.reason is ReplicaReason.IMAGE_NOT_FOUND
         assert "is-replica:nowhere is not on this host" in (ended.detail or "")
+
+
+def test_a_model_that_cannot_be_unpacked_is_told(bench: ReplicaBench) -> None:
+    bench.register()
+    bench.deploy()
+    bench.replica(ReplicaStatus.WANTED)
+    with bench.host() as host:
+        claimed = host.api.claim_replica(ReplicaClaim(consumer=host.consumer))
+        assert claimed is not None
+        # As if the consumer knew of a smaller limit than the server that registered the model.
+        Replica(host, bench.network, claimed.model_copy(update={"max_unpacked_bytes": 1})).run()
+    ended = bench.replica(ReplicaStatus.ENDED)
+    assert ended.reason is ReplicaReason.MODEL_REJECTED
+    assert (ended.detail or "").startswith("the model's zip was rejected: ")
+    assert not bench.containers()
 
 
 def test_a_consumer_hosts_no_more_than_its_slots(bench: ReplicaBench) -> None:
