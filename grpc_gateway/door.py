@@ -46,10 +46,10 @@ class Door(grpc.GenericRpcHandler):
                 return self._handle_locally(call, method)
             return self._relay_unary(call) if self._is_unary(call) else self._relay_stream(call)
         except Refusal as refusal:
-            return _refused(Call(path, headers), refusal)
+            return self._refuse(Call(path, headers), refusal)
         except Exception:
             logger.exception("%s failed", path)
-            return _refused(Call(path, headers), failed())
+            return _failed(Call(path, headers))
 
     @property
     def open_calls(self) -> int:
@@ -91,6 +91,16 @@ class Door(grpc.GenericRpcHandler):
             await self._run(call, context, self._pass_stream)
 
         return grpc.stream_stream_rpc_method_handler(relay_stream)
+
+    def _refuse(self, call: Call, refusal: Refusal) -> "grpc.RpcMethodHandler[Any, Any]":
+        async def refuse(_call: Call) -> None:
+            raise refusal
+
+        async def handle(_requests: object, context: Context) -> None:
+            # Who shows no key does not learn what there is.
+            await self._run(call, context, refuse)
+
+        return grpc.stream_stream_rpc_method_handler(handle)
 
     async def _pass_unary(self, call: Call, request: bytes) -> bytes:
         return await self._relay.unary(call, self._router.find(call, request), request)
@@ -145,11 +155,11 @@ class Door(grpc.GenericRpcHandler):
         return answer
 
 
-def _refused(call: Call, refusal: Refusal) -> "grpc.RpcMethodHandler[Any, Any]":
-    async def refuse(_requests: object, context: Context) -> None:
-        await _abort(call, context, refusal)
+def _failed(call: Call) -> "grpc.RpcMethodHandler[Any, Any]":
+    async def fail(_requests: object, context: Context) -> None:
+        await _abort(call, context, failed())
 
-    return grpc.stream_stream_rpc_method_handler(refuse)
+    return grpc.stream_stream_rpc_method_handler(fail)
 
 
 async def _abort(call: Call, context: Context, refusal: Refusal) -> None:

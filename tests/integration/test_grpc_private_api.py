@@ -1,5 +1,6 @@
 """A gateway with a private API that really runs: the table, demands, reports, keys, and what happens without it."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ import pytest
 
 from contract.access import Scope
 from contract.deployments import ReplicaAssignment, ReplicaBeat, ReplicaClaim
+from contract.gateway_client import GatewayClient
 from contract.tokens import Claims, replica_key, sign_token
+from grpc_gateway.feed import Demands
 from private_api.database import Database
 from private_api.keys import create_key, revoke_key
 from tests.integration.grpc_backend import Backend, run_backend
@@ -102,6 +105,19 @@ def test_a_call_starts_the_first_replica_and_is_answered_by_it(
     consumer.host(backend)
     assert call.result(30) == b"cold"
     assert consumer.show("m")["status"] == "ready"
+
+
+def test_a_demand_alone_starts_a_replica(api: RunningApi, consumer: Consumer, backend: Backend) -> None:
+    consumer.deploy("m")
+
+    async def ask() -> None:
+        client = GatewayClient(api.url, TOKEN)
+        Demands(client).ask("m")
+        # Beside it, in a thread: this event loop sends the demand.
+        await asyncio.to_thread(consumer.host, backend)
+        await client.close()
+
+    asyncio.run(ask())
 
 
 def test_reports_say_what_is_open_and_a_drained_replica_ends_after_its_calls(
@@ -214,6 +230,9 @@ def test_without_a_good_key_calls_are_refused_in_the_words_of_the_http_door(api:
         assert gateway.unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=10)
         names = gateway.unary("/ray.serve.RayServeAPIService/ListApplications")
         assert status_of(lambda: names(b"", timeout=10)).code() is CODE.UNAUTHENTICATED
+        for path in ("/nobody/user.Own/Echo", "/inference.GRPCInferenceService/ModelReady"):
+            hidden = status_of(lambda path=path: gateway.unary(path)(b"", timeout=10))
+            assert hidden.code() is CODE.UNAUTHENTICATED
     assert backend.seen == []
 
 

@@ -206,4 +206,4 @@ def test_a_cancelled_call_waits_no_more(gateway: RunningGateway) -> None:
     load = gateway.server.table.deployments["m"].load
     wait_for(lambda: gateway.run(lambda: load(0)).queued == 1, "the call waits")
     waiting.cancel()
-    wait_for(lambda: gateway.run(lambda: load(0)).queued == 0, "nobody waits", 1)
+    wait_for(lambda: gateway.run(lambda: load(0)).queued == 0, "nobody waits")
