@@ -223,6 +223,31 @@ def test_a_refusal_comes_while_the_client_still_sends(stubs: Path, tmp_path: Pat
         more.put(None)
 
 
+def test_requests_of_a_client_that_left_never_reach_the_kernel(stubs: Path, tmp_path: Path) -> None:
+    kernel = f"""
+class Counting(Kernel):
+    seen = []
+    def on_task_invoke(self, task):
+        self.seen.append(task.get_input_data())
+        if task.get_input_data() == "first":
+            open({str(tmp_path / "started")!r}, "w").close()
+            while not os.path.exists({str(tmp_path / "go")!r}):
+                time.sleep(0.01)
+        task.set_output_data(json.dumps(self.seen))
+Counting().run()
+"""
+    with run_runtime(tmp_path, stubs, kernel) as runtime:
+        first = stream(runtime, requests("first"))
+        await_true(tmp_path / "started")
+        left = stream(runtime, requests(*["left"] * 10))
+        left.cancel()
+        # The cancel is older than this stream's end, on the same connection.
+        assert refusal(stream(runtime, iter([])))[0] == grpc.StatusCode.UNAUTHENTICATED
+        (tmp_path / "go").touch()
+        assert [response.data for response in first] == [b'["first"]']
+        assert json.loads(answers(runtime, "last")[0]) == ["first", "last"]
+
+
 def test_a_stream_tells_the_id_it_was_given(stubs: Path, tmp_path: Path) -> None:
     with run_runtime(tmp_path, stubs, ECHO) as runtime:
         call = stream(runtime, requests("x"), metadata=(("request_id", "7"),))
