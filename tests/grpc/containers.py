@@ -24,7 +24,7 @@ HARDENED = [
     "--memory=2g",
     "--memory-swap=2g",
     "--pids-limit=512",
-    "--shm-size=128m",
+    "--shm-size=1g",
     "--init",
 ]
 

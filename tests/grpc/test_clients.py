@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from contract.tokens import Claims, sign_token
+from tests.grpc import lines
 from tests.grpc.containers import Container, container
 from tests.grpc.scripts import ROOT, run_script
 
 KEY = bytes(range(32))
-GREETINGS = [line for n in range(10) for line in (f"greeting: {n}: Hello foo from bar", f"num: {60 + n}")]
 
 
 @pytest.fixture(scope="module")
@@ -34,38 +34,16 @@ def kserve(request: pytest.FixtureRequest, network: str) -> Iterator[Container]:
         yield running
 
 
-@pytest.mark.parametrize(
-    ("script", "lines"),
-    [
-        ("ray_call.py", ["status code: StatusCode.OK", "greeting: Hello foo from bar", "num: 60"]),
-        (
-            "ray_metadata.py",
-            [
-                "greeting: Method2 called model, loading model: 999",
-                "trailing metadata key: request_id, value 123",
-            ],
-        ),
-        (
-            "ray_streaming.py",
-            [*GREETINGS, "5 messages, sum 10", "greeting: Hello foo from bar", "greeting: Hello bye from bar"],
-        ),
-    ],
-)
+@pytest.mark.parametrize(("script", "expected"), lines.USER_SERVICE.items())
 def test_the_clients_of_the_user_defined_service_work(
-    user_service: Container, stubs: Path, script: str, lines: list[str]
+    user_service: Container, stubs: Path, script: str, expected: list[str]
 ) -> None:
-    assert run_script(script, stubs, user_service.address) == lines
+    assert run_script(script, stubs, user_service.address) == expected
 
 
 def test_a_service_chooses_its_own_statuses_details_and_trailers(network: str, stubs: Path) -> None:
     with container("inference-server/num-lookup:1", network, 9000) as running:
-        assert run_script("ray_context.py", stubs, running.address) == [
-            "StatusCode.INVALID_ARGUMENT",
-            " not found, adding to nums.",
-            "True True",
-            "StatusCode.OK",
-            "True True",
-        ]
+        assert run_script("ray_context.py", stubs, running.address) == lines.NUM_LOOKUP["ray_context.py"]
 
 
 def test_the_classifier_has_another_deployment_prepare_its_images(network: str, stubs: Path) -> None:
@@ -79,50 +57,22 @@ def test_the_classifier_has_another_deployment_prepare_its_images(network: str, 
     assert classes.startswith("Classes: ['circle', ")
 
 
-@pytest.mark.parametrize(
-    ("script", "lines"),
-    [
-        ("tensorflow_predict.py", ["[2.5, 3.0, 4.5]", "half_plus_two 1"]),
-        (
-            "tensorflow_status.py",
-            ["1 AVAILABLE", "StatusCode.NOT_FOUND", "Servable not found for request: Latest(nobody)"],
-        ),
-    ],
-)
+@pytest.mark.parametrize(("script", "expected"), lines.TENSORFLOW.items())
 def test_the_clients_of_tensorflow_serving_work(
-    half_plus_two: Container, stubs: Path, script: str, lines: list[str]
+    half_plus_two: Container, stubs: Path, script: str, expected: list[str]
 ) -> None:
-    assert run_script(script, stubs, half_plus_two.address) == lines
+    assert run_script(script, stubs, half_plus_two.address) == expected
 
 
-@pytest.mark.parametrize(
-    ("script", "lines"),
-    [
-        ("kserve_infer.py", ["[11.0, 22.0, 33.0]", "[-9.0, -18.0, -27.0]", "[11.0, 22.0, 33.0] None"]),
-        (
-            "kserve_control.py",
-            [
-                "True True",
-                "True",
-                "False",
-                "[('INPUT0', 'FP32'), ('INPUT1', 'FP32')]",
-                "True",
-                "True",
-                "add_sub",
-            ],
-        ),
-        ("kserve_stream.py", ["True", "True True", "after"]),
-        ("kserve_decoupled.py", ["[4]", "[2]", "[0]", "[1]", "StatusCode.UNIMPLEMENTED"]),
-    ],
-)
-def test_tritons_client_works(kserve: Container, stubs: Path, script: str, lines: list[str]) -> None:
-    assert run_script(script, stubs, kserve.address) == lines
+@pytest.mark.parametrize(("script", "expected"), lines.KSERVE.items())
+def test_tritons_client_works(kserve: Container, stubs: Path, script: str, expected: list[str]) -> None:
+    assert run_script(script, stubs, kserve.address) == expected
 
 
 def test_the_header_for_errors_ends_a_stream_with_its_status(network: str, stubs: Path) -> None:
     # The Triton of the example is older than this header.
     with container("inference-server/kserve-model:1", network, 8001) as running:
-        assert run_script("kserve_strict.py", stubs, running.address) == ["StatusCode.INVALID_ARGUMENT"]
+        assert run_script("kserve_strict.py", stubs, running.address) == lines.KSERVE_STRICT["kserve_strict.py"]
 
 
 def test_a_client_compiled_from_stream_proto_streams_to_a_kernel(network: str, stubs: Path, tmp_path: Path) -> None:
@@ -132,9 +82,6 @@ def test_a_client_compiled_from_stream_proto_streams_to_a_kernel(network: str, s
     mounts = {model: "/model:ro"}
     with container("inference-server/redhare:1", network, 9010, environment=given, mounts=mounts) as running:
         token = {"STREAM_TOKEN": sign_token(KEY, Claims("text-figures", None, None))}
-        assert run_script("redhare_stream.py", stubs, running.address, token) == [
-            "True",
-            "{'words': 6, 'mean_length': 4.5}",
-        ]
+        assert run_script("redhare_stream.py", stubs, running.address, token) == lines.REDHARE["redhare_stream.py"]
         assert running.stop() == 0
         assert "shut down" in running.logs()

@@ -57,6 +57,12 @@ def refusal(call: Any) -> tuple[grpc.StatusCode, str]:
     return caught.value.code(), caught.value.details()
 
 
+def let_pass(runtime: Runtime) -> None:
+    """What was sent before is read by now: the server answers these one after the other, on the same connection."""
+    for _ in range(20):
+        health_pb2_grpc.HealthStub(runtime.channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+
+
 def run_task(runtime: Runtime, files: dict[str, str], run: str = "run") -> tuple[Any, dict[str, str]]:
     import tasks_pb2
     import tasks_pb2_grpc
@@ -99,9 +105,7 @@ Slow().run()
         first = stream(runtime, requests("first"))
         await_true(tmp_path / "started")
         others = [stream(runtime, requests("x", "y")) for _ in range(4)]
-        # All eight are there once a health check that came after them is answered.
-        for _ in range(20):
-            health_pb2_grpc.HealthStub(runtime.channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        let_pass(runtime)
         (tmp_path / "go").touch()
         assert [response.data for response in first] == [b"1"]
         sizes = {int(response.data) for other in others for response in other}
@@ -221,6 +225,31 @@ def test_a_refusal_comes_while_the_client_still_sends(stubs: Path, tmp_path: Pat
             more.put(message)
         assert refusal(stream(runtime, iter(more.get, None)))[0] == grpc.StatusCode.UNAUTHENTICATED
         more.put(None)
+
+
+def test_requests_of_a_client_that_left_never_reach_the_kernel(stubs: Path, tmp_path: Path) -> None:
+    kernel = f"""
+class Counting(Kernel):
+    seen = []
+    def on_task_invoke(self, task):
+        self.seen.append(task.get_input_data())
+        if task.get_input_data() == "first":
+            open({str(tmp_path / "started")!r}, "w").close()
+            while not os.path.exists({str(tmp_path / "go")!r}):
+                time.sleep(0.01)
+        task.set_output_data(json.dumps(self.seen))
+Counting().run()
+"""
+    with run_runtime(tmp_path, stubs, kernel) as runtime:
+        first = stream(runtime, requests("first"))
+        await_true(tmp_path / "started")
+        left = stream(runtime, requests(*["left"] * 10))
+        let_pass(runtime)
+        left.cancel()
+        let_pass(runtime)
+        (tmp_path / "go").touch()
+        assert [response.data for response in first] == [b'["first"]']
+        assert json.loads(answers(runtime, "last")[0]) == ["first", "last"]
 
 
 def test_a_stream_tells_the_id_it_was_given(stubs: Path, tmp_path: Path) -> None:

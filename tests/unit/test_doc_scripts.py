@@ -3,7 +3,7 @@
 from tests.doc_scripts import ROOT, shown_scripts
 
 CLIENTS = ROOT / "tests" / "grpc" / "clients"
-PAGES = ("ray", "tensorflow")
+PAGES = ("kserve", "ray", "redhare", "tensorflow")
 """Whose clients the page of the same name shows."""
 
 
