@@ -28,8 +28,12 @@ Context = Any
 class Door(grpc.GenericRpcHandler):
     """Takes every path there is: local handlers answer theirs, all others go to deployments."""
 
-    def __init__(self, router: Router, local: LocalHandlers, relay: Relay, keys: Keys) -> None:
+    def __init__(
+        self, router: Router, local: LocalHandlers, relay: Relay, keys: Keys, refresh: Callable[[], Awaitable[None]]
+    ) -> None:
+        """`refresh` takes the newest routing table over."""
         self._router = router
+        self._refresh = refresh
         self._local = local
         self._relay = relay
         self._keys = keys
@@ -103,10 +107,14 @@ class Door(grpc.GenericRpcHandler):
         return grpc.stream_stream_rpc_method_handler(handle)
 
     async def _pass_unary(self, call: Call, request: bytes) -> bytes:
+        if not self._router.is_known(call):
+            await self._refresh()
         return await self._relay.unary(call, self._router.find(call, request), request)
 
     async def _pass_stream(self, call: Call) -> None:
         message = b""
+        if not self._router.is_known(call):
+            await self._refresh()
         if self._router.names_model(call):
             first = await call.read()
             if first is not None:

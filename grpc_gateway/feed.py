@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from contract.deployments import GatewayReport
+from contract.deployments import GatewayReport, RoutingTable
 from contract.errors import DeploymentNotFound, InferenceError, ServiceUnavailable
 from contract.gateway_client import GatewayClient
 from grpc_gateway.table import Table
@@ -19,6 +19,9 @@ _RETRY_S = (0.2, 0.5, 1.0, 2.0)
 _DEMAND_S = 2.0
 """How often a deployment that calls wait for is asked for again."""
 _LEAVE_S = 2.0
+_REFRESH_S = 2.0
+"""How long a call with a name that nobody knows waits for the newest table."""
+_FRESH_FOR_S = 0.2
 
 
 class Demands:
@@ -58,6 +61,32 @@ class Feed:
         self._table = table
         self._name = name
         self._tasks: list[asyncio.Task[None]] = []
+        self._refreshing: asyncio.Task[None] | None = None
+        self._refreshed_at: float | None = None
+
+    async def refresh(self) -> None:
+        """Take the newest table over now: a deployment may be younger than the last one.
+
+        All who ask at the same time share one question, and for a moment its answer. While the private API is away the
+        last table stays in use.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._refreshing is None:
+            if self._refreshed_at is not None and now - self._refreshed_at < _FRESH_FOR_S:
+                return
+            self._refreshing = asyncio.create_task(self._fetch())
+        # Not to be cancelled with one of those who wait.
+        await asyncio.shield(self._refreshing)
+
+    async def _fetch(self) -> None:
+        try:
+            async with asyncio.timeout(_REFRESH_S):
+                self._take_over(await self._client.table(None))
+        except (InferenceError, TimeoutError) as error:
+            logger.warning("the routing table could not be refreshed: %s", error)
+        finally:
+            self._refreshed_at = asyncio.get_running_loop().time()
+            self._refreshing = None
 
     def start(self) -> None:
         """Begin; once per object."""
@@ -87,7 +116,9 @@ class Feed:
         )
 
     async def _follow(self) -> None:
-        table = await self._client.table(self._table.etag)
+        self._take_over(await self._client.table(self._table.etag))
+
+    def _take_over(self, table: RoutingTable) -> None:
         if table.etag != self._table.etag:
             self._table.apply(table)
             logger.info("routing table %s: %d deployments", table.etag[:12], len(table.routes))

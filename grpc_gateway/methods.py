@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from contract.serving import Category
 
 TENSORFLOW = "/tensorflow.serving."
+TASKS = "/inferenceserver.Tasks/"
 KSERVE_SERVICE = "inference.GRPCInferenceService"
 KSERVE = f"/{KSERVE_SERVICE}/"
 

@@ -11,11 +11,12 @@ from contract.wire import peek, peek_text
 from grpc_gateway.calls import Call, Target
 from grpc_gateway.deployments import Deployment
 from grpc_gateway.headers import Headers
-from grpc_gateway.methods import KSERVE, TENSORFLOW, Method, method_of
+from grpc_gateway.methods import KSERVE, TASKS, TENSORFLOW, Method, method_of
 from grpc_gateway.statuses import Refusal
 from grpc_gateway.table import Table
 from grpc_gateway.texts import (
     admin_only,
+    consumers_only,
     missing_spec,
     no_default_service,
     not_populated,
@@ -51,6 +52,14 @@ class Router:
             raise no_default_service(deployment.id, prefix)
         return Call(f"/{service}/{rest}", headers, deployment)
 
+    def is_known(self, call: Call) -> bool:
+        """Whether the table holds the application that the call names, if it names one.
+
+        With a single deployment another name leads to it, too: then it matters whether the table is the newest.
+        """
+        application = call.headers.application
+        return call.deployment is not None or not application or application in self._table.by_application
+
     def names_model(self, call: Call) -> bool:
         """Whether the call's first message is needed to find its target."""
         if call.deployment is not None or call.headers.application in self._table.by_application:
@@ -62,6 +71,8 @@ class Router:
         """Where the call goes; `message` is its first one. Raises `Refusal` where it may not, or nothing is there."""
         if not self._table.is_populated:
             raise not_populated()
+        if call.path.startswith(TASKS):
+            raise consumers_only()
         method = method_of(call.path)
         deployment = self.named(call)
         if deployment is None and method is not None and method.name is not None:

@@ -49,7 +49,8 @@ def build_gateway(options: GatewayOptions) -> GatewayServer:
     ).install(local)
     KServeStreams(router, relay, lanes).install(local)
     Reflection(table, router).install(local)
-    return GatewayServer(options, client, table, Door(router, local, relay, keys), Feed(client, table, options.name))
+    feed = Feed(client, table, options.name)
+    return GatewayServer(options, client, table, Door(router, local, relay, keys, feed.refresh), feed)
 
 
 async def serve_until(options: GatewayOptions, stopping: asyncio.Event, on_start: Callable[[int], None]) -> None:

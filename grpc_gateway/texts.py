@@ -72,6 +72,14 @@ def admin_only(path: str) -> Refusal:
     return Refusal(grpc.StatusCode.UNIMPLEMENTED, f"{method} is passed on only where a deployment sets allow_admin.")
 
 
+def consumers_only() -> Refusal:
+    """The service by which consumers run tasks in a replica: nobody else names folders to it."""
+    return Refusal(
+        grpc.StatusCode.UNIMPLEMENTED,
+        "inferenceserver.Tasks is for the server itself: submit a task by POST /api/tasks/.",
+    )
+
+
 def unknown_servable(name: str, version: int | None) -> Refusal:
     """TensorFlow Serving's answer for a model that is not there."""
     what = f"Latest({name})" if version is None else f"Specific({name}, {version})"

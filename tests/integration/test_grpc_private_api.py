@@ -107,6 +107,24 @@ def test_a_call_starts_the_first_replica_and_is_answered_by_it(
     assert consumer.show("m")["status"] == "ready"
 
 
+def test_a_call_to_an_application_that_was_deployed_just_now_never_goes_to_the_only_older_one(
+    consumer: Consumer, backend: Backend, gateway: RunningGateway
+) -> None:
+    consumer.deploy("older", replicas_min=1)
+    consumer.host(backend)
+    wait_for(lambda: "older" in gateway.run(lambda: dict(gateway.server.table.deployments)), "the table has it")
+    call = gateway.channel.unary_unary(ECHO)
+    for number in range(5):
+        name = f"younger-{number}"
+        consumer.deploy(name, replicas_min=0)
+        # Nobody hosts it: an answer could only be the older one's.
+        with pytest.raises(grpc.RpcError) as caught:
+            call(b"x", metadata=(("application", name),), timeout=2)
+        assert caught.value.code() in (CODE.UNAVAILABLE, CODE.DEADLINE_EXCEEDED)
+        consumer.undeploy(name)
+        wait_for(lambda: len(gateway.run(lambda: gateway.server.table.deployments)) == 1, "it is gone again")
+
+
 def test_a_demand_alone_starts_a_replica(api: RunningApi, consumer: Consumer, backend: Backend) -> None:
     consumer.deploy("m")
 

@@ -209,6 +209,15 @@ def test_calls_that_change_a_server_are_passed_on_only_where_that_is_allowed(
     assert served_by(gateway, path, message) == "one"
 
 
+def test_nobody_but_a_consumer_runs_tasks_in_a_replica(gateway: RunningGateway, one: Backend) -> None:
+    gateway.give(route("a", one, prefix="p", allow_admin=True, serves_tasks=True))
+    for way in ("/inferenceserver.Tasks/Run", "/p/inferenceserver.Tasks/Run"):
+        code, details = refused(gateway, way, b"")
+        assert code is CODE.UNIMPLEMENTED
+        assert "POST /api/tasks/" in details
+    assert one.seen == []
+
+
 def test_a_restricted_key_closes_its_categories(gateway: RunningGateway, one: Backend) -> None:
     keys = [{"categories": ["inference", "statistics"], "key": "infer-key", "value": "open"}]
     gateway.give(route("a", one, restricted_keys=keys, prefix="p"))
