@@ -132,12 +132,14 @@ def test_a_stream_that_the_container_ends_early_ends_at_once(
         reader.join(5)
 
 
-@NAMES
-def test_a_stream_lives_longer_than_a_minute(stack: GrpcDoor, echo: str, name: str | None) -> None:
-    with stack.channel(name) as channel:
-        count = channel.unary_stream("/lanes.Echo/Count")
-        answers = list(count(b"14", metadata=application(echo, ("pause", "5")), timeout=120))
-    assert len(answers) == 14
+def test_a_stream_lives_longer_than_a_minute(stack: GrpcDoor, echo: str) -> None:
+    with stack.channel(NAME) as by_name, stack.channel(None) as by_path:
+        streams = [
+            channel.unary_stream("/lanes.Echo/Count")(b"14", metadata=application(echo, ("pause", "5")), timeout=120)
+            for channel in (by_name, by_path)
+        ]
+        with ThreadPoolExecutor(2) as pool:
+            assert [len(answers) for answers in pool.map(list, streams)] == [14, 14]
 
 
 @NAMES
