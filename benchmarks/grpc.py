@@ -30,7 +30,10 @@ from tests.e2e.compose import compose_system
 from tests.e2e.images import lanes_image
 from tests.e2e.systems import System, free_port, wait_for
 
-METHOD = "/lanes.Echo/Call"
+METHOD = "/inference.GRPCInferenceService/ModelInfer"
+"""Routed by the model's name inside its message."""
+USER_METHOD = "/lanes.Echo/Call"
+"""A user's own, of which the gateway knows nothing: it passes as a stream."""
 HEALTH = "/grpc.health.v1.Health/Check"
 KIB = 1000
 MIB = 1000 * 1000
@@ -63,7 +66,7 @@ def main() -> None:
 
 
 def deploy_echo(system: System, door: Door) -> tuple[list[Lane], Lane]:
-    """A deployment of the echo, as lanes direct, full and express; and the way to the control process."""
+    """A deployment of the echo, as lanes direct, full (also with an unknown method) and express; and the way to health."""
     model = door.add_model(lanes_image())
     serving = {"port": 9000, "protocol": "grpc", "replicas_min": 1, "express": True}
     answer = door.http.post(f"/api/models/{model}/deployment", json=serving)
@@ -72,10 +75,12 @@ def deploy_echo(system: System, door: Door) -> tuple[list[Lane], Lane]:
     (replica,) = (row for row in show(door, model)["replicas"] if row["status"] == "ready")
     port = system.url.rpartition(":")[2] if system.url.count(":") > 1 else "443"
     tls = ("--target", f"localhost:{port}", "--certificate", str(system.verify))
-    method = ("--method", METHOD)
+    method = ("--method", METHOD, "--model", model)
+    own = ("--method", USER_METHOD, "--metadata", f"application={model}")
     lanes = [
         Lane("direct", ("--target", replica["address"], *method)),
         Lane("full", (*tls, "--sni", "grpc.localhost", *method)),
+        Lane("unknown", (*tls, "--sni", "grpc.localhost", *own)),
         Lane("express", (*tls, "--sni", f"{model}.grpc.localhost", *method)),
     ]
     return lanes, Lane("health", (*tls, "--method", HEALTH, "--bytes", "0"))
@@ -170,7 +175,7 @@ def ray_lane(python: Path) -> Iterator[Lane]:
         for line in process.stdout:
             if line.strip() == "ready":
                 break
-        yield Lane("ray", ("--target", f"127.0.0.1:{port}", "--method", METHOD, "--metadata", "application=echo"))
+        yield Lane("ray", ("--target", f"127.0.0.1:{port}", "--method", USER_METHOD, "--metadata", "application=echo"))
     finally:
         process.stdin.close()
         process.wait(60)

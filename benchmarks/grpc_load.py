@@ -23,7 +23,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, float]:
         if arguments.certificate
         else grpc.aio.insecure_channel(arguments.target, options)
     )
-    payload = _message(arguments.bytes)
+    payload = _message(arguments.bytes, arguments.model)
     metadata = [tuple(pair.split("=", 1)) for pair in arguments.metadata]
     latencies: list[float] = []
     async with channel:
@@ -50,16 +50,25 @@ async def measure(arguments: argparse.Namespace) -> dict[str, float]:
     }
 
 
-def _message(size: int) -> bytes:
-    """A message with one bytes field (number 1) of this size; no message at all for 0."""
+def _message(size: int, model: str | None) -> bytes:
+    """A message with this many bytes in one field; no message at all for 0.
+
+    With a model it is a ModelInferRequest: the name is field 1, the bytes are field 7. Else the bytes are field 1.
+    """
     if size == 0:
         return b""
-    length, prefix = size, bytearray(b"\x0a")
+    if model is None:
+        return _field(1, bytes(size))
+    return _field(1, model.encode()) + _field(7, bytes(size))
+
+
+def _field(number: int, value: bytes) -> bytes:
+    length, prefix = len(value), bytearray([number << 3 | 2])
     while length > 0x7F:
         prefix.append(length & 0x7F | 0x80)
         length >>= 7
     prefix.append(length)
-    return bytes(prefix) + bytes(size)
+    return bytes(prefix) + value
 
 
 def _credentials(certificate: Path) -> grpc.ChannelCredentials:
@@ -74,6 +83,7 @@ def main() -> None:
     parser.add_argument("--sni")
     parser.add_argument("--certificate", type=Path)
     parser.add_argument("--metadata", action="append", default=[])
+    parser.add_argument("--model", help="send ModelInferRequests for this model")
     parser.add_argument("--bytes", type=int, default=1000)
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=2)

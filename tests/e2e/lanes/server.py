@@ -118,6 +118,8 @@ class Handlers(grpc.GenericRpcHandler):
             f"/lanes.Echo/{name.capitalize()}": grpc.unary_unary_rpc_method_handler(getattr(echo, name))
             for name in unary
         }
+        # A method that every gateway knows to be unary, with the model's name inside its message.
+        self._handlers["/inference.GRPCInferenceService/ModelInfer"] = self._handlers["/lanes.Echo/Call"]
         self._handlers["/lanes.Echo/Upload"] = grpc.stream_unary_rpc_method_handler(echo.upload)
         self._handlers["/lanes.Echo/Count"] = grpc.unary_stream_rpc_method_handler(echo.count)
         self._handlers["/lanes.Echo/Chat"] = grpc.stream_stream_rpc_method_handler(echo.chat)
