@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def deploy_echo(system: System, door: Door) -> tuple[list[Lane], Lane]:
-    """A deployment of the echo, as lanes direct, full (also with an unknown method) and express; and the way to health."""
+    """A deployment of the echo as lanes: direct, full (also with an unknown method), express; and the way to health."""
     model = door.add_model(lanes_image())
     serving = {"port": 9000, "protocol": "grpc", "replicas_min": 1, "express": True}
     answer = door.http.post(f"/api/models/{model}/deployment", json=serving)
