@@ -29,7 +29,7 @@ def main() -> int:
     configure_logging("WARNING", "text")
     DEMO.mkdir(exist_ok=True)
     ready = _build_ocr_image()
-    options = Options(data_dir=DEMO / "data", port=0, engine="docker" if ready else "process")
+    options = Options(data_dir=DEMO / "data", port=0, grpc_port=None, engine="docker" if ready else "process")
     with standalone_server(options) as server, InferenceClient(server.url) as client:
         print(f"server:  {server.url} ({server.engine})")
         result = _read_page(client) if ready else _count_words(client)

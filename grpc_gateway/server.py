@@ -38,6 +38,8 @@ class GatewayOptions:
     host: str = "127.0.0.1"
     port: int = 0
     """0 is a free one."""
+    more_hosts: tuple[str, ...] = ()
+    """Other addresses of this host to listen on, at the same port."""
     shares_port: bool = False
     """Whether other processes of the same gateway listen on it, too."""
     requires_key: bool = False
@@ -63,12 +65,9 @@ class GatewayServer:
     async def start(self) -> int:
         """Serve; returns the port. Raises `PortTaken`."""
         self._server = grpc.aio.server(handlers=[self.door], options=_server_options(self._options.shares_port))
-        host = self._options.host
-        address = f"[{host}]:{self._options.port}" if ":" in host else f"{host}:{self._options.port}"
-        try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise PortTaken(f"{address} cannot be had: another process listens there, or it is not ours") from error
+        port = _listen(self._server, self._options.host, self._options.port)
+        for host in self._options.more_hosts:
+            _listen(self._server, host, port)
         await self._server.start()
         self._feed.start()
         return port
@@ -92,6 +91,14 @@ class GatewayServer:
         await self.table.abandon()
         await self._client.close()
         logger.info("drained")
+
+
+def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise PortTaken(f"{address} cannot be had: another process listens there, or it is not ours") from error
 
 
 def _server_options(shares_port: bool) -> list[tuple[str, int]]:

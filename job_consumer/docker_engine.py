@@ -162,6 +162,12 @@ class DockerEngine:
             if not self.has_network(name):
                 self._client().create_network(name, driver="bridge", internal=True, check_duplicate=True)
 
+    def network_host(self, name: str) -> str | None:
+        """The Engine's host as the containers of a bridge network see it; None where there is no such address."""
+        with engine_errors():
+            settings = self._client().inspect_network(name)["IPAM"]["Config"] or []
+        return next((each["Gateway"] for each in settings if each.get("Gateway")), None)
+
     def address(self, key: RunKey) -> str | None:
         """A run has one network, and no address any more once it ended."""
         with engine_errors():

@@ -30,6 +30,8 @@ def standalone(
     data_dir: Annotated[Path, typer.Option(help="Where everything is kept.")] = Path("data"),
     host: Annotated[str, typer.Option(help="The address to listen on. There is no TLS here.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Of live calls; 0 picks a free one.")] = 9000,
+    no_grpc: Annotated[bool, typer.Option("--no-grpc", help="No live calls; models are still kept warm.")] = False,
     engine: Annotated[EngineName, typer.Option(help="auto: Docker where it answers, else processes.")] = "auto",
     gpu_uuid: Annotated[str | None, typer.Option(help="The GPU that tasks with use_gpu get.")] = None,
     require_api_key: Annotated[bool, typer.Option(help="Every call needs a key; `keys create` makes them.")] = False,
@@ -45,11 +47,19 @@ def standalone(
     configure_logging(log_level, "text")
     stopping = stop_event()
     options = Options(
-        data_dir=data_dir, host=host, port=port, engine=engine, gpu_uuid=gpu_uuid, require_api_key=require_api_key
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        grpc_port=None if no_grpc else grpc_port,
+        engine=engine,
+        gpu_uuid=gpu_uuid,
+        require_api_key=require_api_key,
     )
     try:
         with standalone_server(options) as server:
             typer.echo(f"InferenceServer is ready at {server.url} ({server.engine}); docs at {server.url}/docs")
+            if server.grpc:
+                typer.echo(f"Live calls over gRPC are taken at {server.grpc}")
             stopping.wait()
     except (GpuMissing, DataDirInUseError, EngineUnavailable, OSError) as error:
         typer.echo(f"inference-server cannot run: {error}", err=True)

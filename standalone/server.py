@@ -5,7 +5,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,6 +25,7 @@ from job_consumer.settings import Proof
 from private_api.service import private_api_service
 from private_api.tasks.claim import SizeLimits
 from public_api.app import create_app
+from standalone.live_door import DEFAULT_PORT, LiveDoor, open_door, plan_door
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ class Options:
     data_dir: Path
     host: str = "127.0.0.1"
     port: int = 8000
+    grpc_port: int | None = DEFAULT_PORT
+    """0 is a free one, None is no gRPC door."""
     engine: EngineName = "auto"
     gpu_uuid: str | None = None
     require_api_key: bool = False
@@ -61,6 +64,8 @@ class Server:
 
     url: str
     engine: str
+    grpc: str | None
+    """`host:port` of the gRPC door, if there is one."""
 
 
 @contextmanager
@@ -68,18 +73,22 @@ def standalone_server(options: Options) -> Iterator[Server]:
     """Run every service while the block is open.
 
     Raises `GpuMissing`, `DataDirInUseError`, `EngineUnavailable` when Docker was asked for and does not answer,
-    `OSError` when the port cannot be had.
+    `OSError` when a port cannot be had.
     """
     if options.gpu_uuid is not None:
         check_gpu(options.gpu_uuid)
     data_dir = options.data_dir.absolute()
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    token = secrets.token_urlsafe(32)
     with ExitStack() as stack:
         stack.enter_context(_exclusive(data_dir))
         work_dir = data_dir / "work"
+        # Kept: replicas outlive this process, and what they were given to show at the gRPC door is signed with it.
+        token = _kept(data_dir / "service-token", lambda: secrets.token_urlsafe(32))
+        consumer_name = _kept(data_dir / "consumer-name", lambda: f"standalone-{secrets.token_hex(4)}")
         engine, description = _pick_engine(options.engine, work_dir)
         stack.callback(engine.close)
+        replica_network = _replica_network(engine)
+        door = _plan_door(options, engine, replica_network)
         broker = stack.enter_context(InMemoryBroker())
         private_app = stack.enter_context(
             private_api_service(
@@ -92,6 +101,7 @@ def standalone_server(options: Options) -> Iterator[Server]:
                 keep_finished_for=options.keep_finished_for,
                 unschedulable_after=timedelta(hours=24),
                 allow_process_models=isinstance(engine, ProcessEngine),
+                gateway_address=door.address_for_replicas if door else "",
             )
         )
         private_port = stack.enter_context(serve_in_thread(private_app, "127.0.0.1", 0))
@@ -100,6 +110,16 @@ def standalone_server(options: Options) -> Iterator[Server]:
         policy = DoorPolicy(requires_key=options.require_api_key, opens_models=not options.require_api_key)
         public_app = create_app(private_url=private_url, service_token=token, policy=policy)
         port = stack.enter_context(serve_in_thread(public_app, options.host, options.port))
+        if door is not None:
+            stack.enter_context(
+                open_door(
+                    door,
+                    private_url=private_url,
+                    service_token=token,
+                    name=consumer_name,
+                    requires_key=options.require_api_key,
+                )
+            )
         stopping = threading.Event()
         consumer = threading.Thread(
             target=run_consumer,
@@ -107,13 +127,13 @@ def standalone_server(options: Options) -> Iterator[Server]:
             kwargs={
                 "api_url": private_url,
                 "proof": Proof("SERVICE_TOKEN", token),
-                "consumer": _consumer_name(data_dir),
+                "consumer": consumer_name,
                 "gpu_uuid": options.gpu_uuid,
                 "accepts_cpu_tasks": True,
                 "work_dir": work_dir,
                 "limits": _host_limits(),
                 "stopping": stopping,
-                "replica_network": _replica_network(engine),
+                "replica_network": replica_network,
                 "replica_slots": REPLICA_SLOTS,
             },
             name="consumer",
@@ -127,7 +147,7 @@ def standalone_server(options: Options) -> Iterator[Server]:
             broker.wake()
             consumer.join(_STOP_S)
 
-        yield Server(f"http://{options.host}:{port}", description)
+        yield Server(f"http://{options.host}:{port}", description, door.address if door else None)
 
 
 def _pick_engine(name: EngineName, work_dir: Path) -> tuple[DockerEngine | ProcessEngine, str]:
@@ -156,6 +176,15 @@ def _replica_network(engine: DockerEngine | ProcessEngine) -> str | None:
     return REPLICA_NETWORK
 
 
+def _plan_door(options: Options, engine: DockerEngine | ProcessEngine, replica_network: str | None) -> LiveDoor | None:
+    if options.grpc_port is None:
+        return None
+    if replica_network is None or isinstance(engine, ProcessEngine):
+        logger.info("no gRPC door: it leads to containers that are kept warm, and there are none here")
+        return None
+    return plan_door(options.host, options.grpc_port, engine.network_host(replica_network))
+
+
 @contextmanager
 def _exclusive(data_dir: Path) -> Iterator[None]:
     with (data_dir / "lock").open("w") as lock:
@@ -168,11 +197,11 @@ def _exclusive(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def _consumer_name(data_dir: Path) -> str:
-    """Kept in the data folder: by it this server's next start finds its own containers, and no other's."""
-    path = data_dir / "consumer-name"
-    if not path.exists():
-        path.write_text(f"standalone-{secrets.token_hex(4)}")
+def _kept(path: Path, make: Callable[[], str]) -> str:
+    """Made at the first start; by it the next one finds its own containers, and they find it."""
+    if not path.exists() or not path.read_text().strip():
+        path.touch(mode=0o600)
+        path.write_text(make())
     return path.read_text().strip()
 
 

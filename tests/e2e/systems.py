@@ -106,6 +106,8 @@ class System:
     gpu_uuid: str | None = None
     processes: Sequence[Service] = field(default_factory=list)
     """In the order of starting."""
+    grpc_port: int | None = None
+    """Of the gRPC door in plain text, where it has one of its own."""
     verify: str | bool = True
     """The certificate that clients must trust, where there is TLS."""
 
@@ -148,10 +150,10 @@ def port_is_free(port: int) -> bool:
 @contextmanager
 def standalone_system(folder: Path, *, engine: str = "docker", gpu_uuid: str | None = None) -> Iterator[System]:
     """`inference-server standalone` as a process."""
-    port = free_port()
+    port, grpc_port = free_port(), free_port()
     data_dir = folder / "data"
     command = [sys.executable, "-m", "operations", "standalone", "--data-dir", str(data_dir), "--port", str(port)]
-    command += ["--engine", engine] + (["--gpu-uuid", gpu_uuid] if gpu_uuid else [])
+    command += ["--grpc-port", str(grpc_port), "--engine", engine] + (["--gpu-uuid", gpu_uuid] if gpu_uuid else [])
     process = Process("standalone", command, {}, folder / "standalone.log")
     system = System(
         name="standalone",
@@ -161,6 +163,7 @@ def standalone_system(folder: Path, *, engine: str = "docker", gpu_uuid: str | N
         work_dir=data_dir / "work",
         data_dir=data_dir,
         gpu_uuid=gpu_uuid,
+        grpc_port=grpc_port,
         processes=[process],
     )
     with _running(system):
