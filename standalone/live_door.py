@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_PORT = 9000
 """Where `infer call` looks beside an `http://` server."""
 _DRAIN_S = 5.0
-_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 
 
 @dataclass(frozen=True)

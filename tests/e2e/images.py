@@ -10,6 +10,7 @@ import docker
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ECHO_TAG = "inference-server/echo:1"
+USER_SERVICE_TAG = "inference-server/user-service:1"
 UNTIL_TOLD = "trap 'exit 1' TERM; sleep 600 & wait"
 """A script that ends as soon as it is asked to. A shell that is not told to would use up its whole grace."""
 LANES = Path(__file__).with_name("lanes")
@@ -49,3 +50,16 @@ def lanes_image() -> str:
     finally:
         client.close()
     return LANES_TAG
+
+
+@functools.cache
+def user_service_image() -> str:
+    """The example of a gRPC service of one's own, which describes itself by reflection."""
+    client = docker.from_env()
+    try:
+        client.images.build(
+            path=str(EXAMPLES / "grpc"), dockerfile="user_service/Dockerfile", tag=USER_SERVICE_TAG, rm=True
+        )
+    finally:
+        client.close()
+    return USER_SERVICE_TAG

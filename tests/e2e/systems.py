@@ -148,12 +148,21 @@ def port_is_free(port: int) -> bool:
 
 
 @contextmanager
-def standalone_system(folder: Path, *, engine: str = "docker", gpu_uuid: str | None = None) -> Iterator[System]:
-    """`inference-server standalone` as a process."""
-    port, grpc_port = free_port(), free_port()
+def standalone_system(
+    folder: Path,
+    *,
+    engine: str = "docker",
+    gpu_uuid: str | None = None,
+    grpc_port: int | None = None,
+    extra: Sequence[str] = (),
+) -> Iterator[System]:
+    """`inference-server standalone` as a process, with `extra` options."""
+    port, grpc_port = free_port(), grpc_port or free_port()
     data_dir = folder / "data"
     command = [sys.executable, "-m", "operations", "standalone", "--data-dir", str(data_dir), "--port", str(port)]
-    command += ["--grpc-port", str(grpc_port), "--engine", engine] + (["--gpu-uuid", gpu_uuid] if gpu_uuid else [])
+    command += (
+        ["--grpc-port", str(grpc_port), "--engine", engine] + (["--gpu-uuid", gpu_uuid] if gpu_uuid else []) + [*extra]
+    )
     process = Process("standalone", command, {}, folder / "standalone.log")
     system = System(
         name="standalone",
