@@ -1,6 +1,7 @@
 """A newcomer who pastes what the README says, from nothing to a result behind TLS."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,11 +13,15 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.compose import ROOT, Compose, beside_others
-from tests.e2e.readme import commands, programs
+from tests.e2e.readme import commands, programs, section
+from tests.e2e.systems import standalone_system
 from tests.services import require_docker
 
 CLONE = "git clone <this repository> inference-server && cd inference-server"
 URL = "https://localhost"
+LIVE = "Live calls: the second door"
+LIVE_ADDRESS = "127.0.0.1:9000"
+GREETED = '{"greeting": "Hello foo from bar", "num": "60"}'
 
 
 @dataclass(frozen=True)
@@ -26,10 +31,11 @@ class Newcomer:
     folder: Path
     compose: Compose
 
-    def paste(self, *lines: str) -> None:
-        """Run lines in one shell that stops at the first failure."""
+    def paste(self, *lines: str) -> str:
+        """Run lines in one shell that stops at the first failure; returns what they printed."""
         done = self.run("bash", "-euc", "\n".join(lines).replace(URL, self.compose.url))
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{self.compose.logs()}"
+        return done.stdout
 
     def execute(self, program: str) -> subprocess.CompletedProcess[str]:
         """Run a Python program against this server."""
@@ -38,11 +44,16 @@ class Newcomer:
 
     def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command with the variables of a machine that also has other servers."""
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        environment = {**os.environ, **self.compose.variables, "PATH": path, **variables}
-        return subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=400, check=False
-        )
+        return run_in(self.folder, *command, **self.compose.variables, **variables)
+
+
+def run_in(folder: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a checkout, with its environment activated."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, **variables}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +107,34 @@ def test_the_program_says_what_the_server_refuses(server: Newcomer) -> None:
     assert refused.returncode == 1
     assert refused.stderr.startswith("550: "), refused
     assert "no-such-model" in refused.stderr
+
+
+@pytest.mark.timeout(600)
+def test_live_calls_work_on_the_server_behind_tls(server: Newcomer) -> None:
+    exports = [line for line in commands("Run it for real") if line.startswith("export ")]
+    assert GREETED in server.paste(*exports, *commands(LIVE))
+    (program,) = programs(LIVE)
+    (channel,) = re.findall(r"`(grpc\.secure_channel\(.*?\))`", section(LIVE))
+    port = server.compose.variables["HTTPS_PORT"]
+    program = program.replace(f'grpc.insecure_channel("{LIVE_ADDRESS}")', channel.replace(":443", f":{port}"))
+    called = server.execute('certificate = open("traefik/certs/server.crt", "rb").read()\n' + program)
+    assert called.stdout == "Hello foo from \n", called
+
+
+@pytest.mark.timeout(600)
+def test_live_calls_work_on_a_standalone_server(tmp_path: Path) -> None:
+    require_docker()
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    with standalone_system(tmp_path) as system:
+        door = f"127.0.0.1:{system.grpc_port}"
+        variables = {"INFERENCE_SERVER_URL": system.url, "INFERENCE_SERVER_GRPC": f"http://{door}"}
+        pasted = run_in(tmp_path, "bash", "-euc", "\n".join(commands(LIVE)), **variables)
+        assert GREETED in pasted.stdout, f"{pasted}\n{system.logs()}"
+        (program,) = programs(LIVE)
+        called = run_in(tmp_path, sys.executable, "-c", program.replace(LIVE_ADDRESS, door))
+        assert called.stdout == "Hello foo from \n", f"{called}\n{system.logs()}"
+        run_in(tmp_path, "infer", "undeploy", "greeter", **variables)
+
+
+def test_the_live_calls_section_is_short() -> None:
+    assert len(section(LIVE).strip().splitlines()) <= 25
