@@ -8,7 +8,7 @@ from pathlib import Path
 from contract.settings import environment
 from operations.checks.certificate import check_certificate
 from operations.checks.configuration import check_secrets, check_variables, read_variables
-from operations.checks.engine import check_compose, check_engine
+from operations.checks.engine import check_compose, check_engine, check_replica_network
 from operations.checks.gpu import check_gpus
 from operations.checks.host import check_clock, check_disks, check_ports
 from operations.checks.software import FIXED_LIBRARIES, check_library, check_python
@@ -25,6 +25,7 @@ def examine(folder: Path) -> list[Finding]:
     return [
         *findings,
         check_compose(),
+        *check_replica_network(variables, engine),
         *check_gpus(folder, variables),
         *check_ports(variables, engine),
         *check_disks(variables, engine),

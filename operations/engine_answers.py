@@ -24,6 +24,7 @@ class EngineAnswers:
     services: list[Mapping[str, Any]]
     """Of Swarm; empty where this is no manager."""
     volumes: list[Mapping[str, Any]]
+    networks: list[Mapping[str, Any]]
 
 
 def ask_engine(address: str) -> EngineAnswers:
@@ -44,6 +45,7 @@ def ask_engine(address: str) -> EngineAnswers:
                 containers=_get(http, "/containers/json"),
                 services=_get(http, "/services") if is_manager else [],
                 volumes=_get(http, "/volumes")["Volumes"] or [],
+                networks=_get(http, "/networks"),
             )
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         raise EngineSilentError(f"nothing usable answers at {address}: {error}") from error

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from contract.settings import Settings, SettingsError
+from grpc_gateway.settings import GatewaySettings
 from job_consumer.settings import JobConsumerSettings
 from operations.findings import Finding, ok, problem, warning
 from operations.secrets import find_faults
 from private_api.settings import PrivateApiSettings
 from public_api.settings import PublicApiSettings
 
-SERVICES: tuple[type[Settings], ...] = (PrivateApiSettings, PublicApiSettings, JobConsumerSettings)
+SERVICES: tuple[type[Settings], ...] = (PrivateApiSettings, PublicApiSettings, GatewaySettings, JobConsumerSettings)
 SECRET_FILES = ("service_token", "postgres_password", "rabbit_password", "rabbitmq.conf")
 # Stands in for what Compose hands over as files; those have a check of their own.
 _STAND_IN = "0123456789abcdef"

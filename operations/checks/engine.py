@@ -1,6 +1,7 @@
 """The Docker Engine: what it is and how it is set up."""
 
 import subprocess
+from collections.abc import Mapping
 
 from operations.engine_answers import EngineAnswers
 from operations.findings import Finding, ok, problem, warning
@@ -91,6 +92,24 @@ def check_log_driver(engine: EngineAnswers) -> Finding:
     if "json-file" in drivers:
         return ok("log driver", found)
     return problem("log driver", "the Engine offers no json-file", "an Engine with the json-file log driver is needed")
+
+
+def check_replica_network(variables: Mapping[str, str], engine: EngineAnswers | None) -> list[Finding]:
+    """Whether consumers can start the containers of deployments on REPLICA_NETWORK; nothing where it is not set."""
+    name = variables.get("REPLICA_NETWORK")
+    swarm = engine.info.get("Swarm", {}) if engine else {}
+    is_worker = swarm.get("LocalNodeState") == "active" and not swarm.get("ControlAvailable")
+    # A worker is told of a network once something of it runs there.
+    if engine is None or not name or is_worker:
+        return []
+    network = next((each for each in engine.networks if each["Name"] == name), None)
+    if network is None:
+        advice = f"`docker stack deploy` makes it; without Swarm: docker network create --internal {name}"
+        return [warning("replica network", f"there is no {name} yet, so no model is kept warm", advice)]
+    if network["Driver"] == "overlay" and not network["Attachable"]:
+        advice = f"remove it, then: docker network create --driver overlay --internal --attachable {name}"
+        return [problem("replica network", f"{name} is not attachable: no consumer can start containers on it", advice)]
+    return [ok("replica network", f"{name} ({network['Driver']})")]
 
 
 def check_compose() -> Finding:

@@ -111,6 +111,7 @@ def test_a_replica_is_on_its_network_alone_and_reached_from_here(bench: Bench, c
     engine.make_network(network)
     assert engine.has_network(network)
     assert client.inspect_network(network)["Internal"]
+    assert engine.network_host(network) == client.inspect_network(network)["IPAM"]["Config"][0]["Gateway"]
     try:
         script = "while true; do echo hello | nc -l -p 9000; done"
         spec = bench.spec(script, network=network)

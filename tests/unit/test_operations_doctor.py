@@ -39,6 +39,7 @@ OLD = EngineAnswers(
     containers=[],
     services=[],
     volumes=[],
+    networks=[],
 )
 NEW = replace(
     OLD,
@@ -64,6 +65,30 @@ def test_an_old_engine_is_warned_about() -> None:
         "docker-init": Level.WARNING,
         "log driver": Level.OK,
     }
+
+
+@pytest.mark.parametrize(
+    ("networks", "swarm", "expected"),
+    [
+        ([], {}, [Level.WARNING]),
+        ([], {"LocalNodeState": "active", "ControlAvailable": False}, []),
+        ([{"Name": "warm", "Driver": "bridge", "Attachable": False}], {}, [Level.OK]),
+        ([{"Name": "warm", "Driver": "overlay", "Attachable": True}], {}, [Level.OK]),
+        ([{"Name": "warm", "Driver": "overlay", "Attachable": False}], {}, [Level.PROBLEM]),
+    ],
+)
+def test_the_network_of_replicas_must_be_there_and_let_containers_in(
+    networks: list[dict[str, Any]], swarm: dict[str, Any], expected: list[Level]
+) -> None:
+    asked = replace(OLD, networks=networks, info={**OLD.info, "Swarm": swarm})
+    findings = engine.check_replica_network({"REPLICA_NETWORK": "warm"}, asked)
+    assert [finding.level for finding in findings] == expected
+    assert engine.check_replica_network({}, asked) == []
+
+
+def test_a_faulty_variable_of_the_gateway_is_named() -> None:
+    (fault,) = configuration.variable_faults({"GRPC_STREAM_URL": "not an address"})
+    assert fault.startswith("GRPC_STREAM_URL: ")
 
 
 def test_a_new_engine_is_fine() -> None:
