@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from contract.access import DoorPolicy
 from contract.http_server import serve_in_thread
@@ -120,34 +120,37 @@ def standalone_server(options: Options) -> Iterator[Server]:
                     requires_key=options.require_api_key,
                 )
             )
-        stopping = threading.Event()
-        consumer = threading.Thread(
-            target=run_consumer,
-            args=(broker, engine),
-            kwargs={
-                "api_url": private_url,
-                "proof": Proof("SERVICE_TOKEN", token),
-                "consumer": consumer_name,
-                "gpu_uuid": options.gpu_uuid,
-                "accepts_cpu_tasks": True,
-                "work_dir": work_dir,
-                "limits": _host_limits(),
-                "stopping": stopping,
-                "replica_network": replica_network,
-                "replica_slots": REPLICA_SLOTS,
-            },
-            name="consumer",
-            daemon=True,
+        stack.enter_context(
+            _consumer(
+                broker,
+                engine,
+                api_url=private_url,
+                proof=Proof("SERVICE_TOKEN", token),
+                consumer=consumer_name,
+                gpu_uuid=options.gpu_uuid,
+                accepts_cpu_tasks=True,
+                work_dir=work_dir,
+                limits=_host_limits(),
+                replica_network=replica_network,
+                replica_slots=REPLICA_SLOTS,
+            )
         )
-        consumer.start()
-
-        @stack.callback
-        def stop_consumer() -> None:
-            stopping.set()
-            broker.wake()
-            consumer.join(_STOP_S)
-
         yield Server(f"http://{options.host}:{port}", description, door.address if door else None)
+
+
+@contextmanager
+def _consumer(broker: InMemoryBroker, engine: DockerEngine | ProcessEngine, **options: Any) -> Iterator[None]:
+    """Run a consumer in a thread while the block is open."""
+    stopping = threading.Event()
+    options["stopping"] = stopping
+    thread = threading.Thread(target=run_consumer, args=(broker, engine), kwargs=options, name="consumer", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        broker.wake()
+        thread.join(_STOP_S)
 
 
 def _pick_engine(name: EngineName, work_dir: Path) -> tuple[DockerEngine | ProcessEngine, str]:
