@@ -1,6 +1,7 @@
 """The log format every service shares: one line per event on stdout, as text or JSON.
 
-`log_task(logger, uid)` puts `task=<uid>` first; the request id of the HTTP call being served follows every line.
+`log_task(logger, uid)` puts `task=<uid>` first, `log_replica` `replica=<uid>`; the request id of the HTTP call being
+served follows every line.
 """
 
 import json
@@ -29,8 +30,7 @@ class _JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if uid := getattr(record, "task", None):
-            fields["task"] = uid
+        fields |= getattr(record, "subject", {})
         if current := request_id.get():
             fields["request"] = current
         if record.exc_info:
@@ -38,19 +38,23 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(fields)
 
 
-class TaskLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose every line starts with the task it is about."""
+class SubjectLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose every line starts with the one thing it is about."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """Prefix the message and carry the uid as a field of its own for the JSON format."""
-        uid = (self.extra or {}).get("task")
-        kwargs["extra"] = {"task": uid}
-        return f"task={uid} {msg}", kwargs
+        kwargs["extra"] = {"subject": self.extra}
+        return " ".join([*(f"{kind}={uid}" for kind, uid in (self.extra or {}).items()), msg]), kwargs
 
 
-def log_task(logger: logging.Logger, uid: str) -> TaskLogger:
+def log_task(logger: logging.Logger, uid: str) -> SubjectLogger:
     """`logger`, for lines about one task."""
-    return TaskLogger(logger, {"task": uid})
+    return SubjectLogger(logger, {"task": uid})
+
+
+def log_replica(logger: logging.Logger, uid: str) -> SubjectLogger:
+    """`logger`, for lines about one replica."""
+    return SubjectLogger(logger, {"replica": uid})
 
 
 def configure_logging(level: str, fmt: str) -> None:

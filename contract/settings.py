@@ -46,6 +46,17 @@ Duration = Annotated[timedelta, BeforeValidator(_parse_duration)]
 """A length of time, written as `90s`, `15m`, `12h` or `30d`."""
 
 
+_NO = frozenset({"0", "false", "no", "off"})
+
+
+def _parse_switch(value: object) -> object:
+    return value.strip().lower() not in _NO if isinstance(value, str) else value
+
+
+Switch = Annotated[bool, BeforeValidator(_parse_switch)]
+"""Whether something is on: any value but `0`, `false`, `no` and `off`."""
+
+
 def check_secret(value: SecretStr) -> SecretStr:
     """The secret itself, where it is one. Raises `ValueError` with what to do, and without the secret."""
     fault = secret_fault(value.get_secret_value())

@@ -68,7 +68,7 @@ def _read(encoded: str) -> Claims:
     try:
         body: Any = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
         subject, owner, expires_at = body["sub"], body["own"], body["exp"]
-    except (binascii.Error, ValueError, KeyError, TypeError) as error:
+    except (binascii.Error, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TokenRefused("this is not a token; authenticate first") from error
     if not isinstance(subject, str) or not isinstance(expires_at, int | None) or not isinstance(owner, str | None):
         raise TokenRefused("this is not a token; authenticate first")

@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from contract.errors import InferenceError
+from inference_client.cli_calls import call
 from inference_client.cli_deployments import add_deployment_commands
 from inference_client.cli_models import build_models_app
 from inference_client.cli_tasks import add_task_commands
@@ -62,6 +63,7 @@ def build_app() -> typer.Typer:
     app.callback()(_callback)
     app.add_typer(build_models_app(), name="models")
     add_task_commands(app)
+    app.command("call")(call)
     add_deployment_commands(app)
     return app
 
@@ -70,6 +72,12 @@ def _callback(
     context: typer.Context,
     server: Annotated[
         str | None, typer.Option(help=f"The server's URL [{VARIABLES['server']}; default {DEFAULT_SERVER}].")
+    ] = None,
+    grpc: Annotated[
+        str | None,
+        typer.Option(
+            help=f"The server's gRPC door, host:port [{VARIABLES['grpc']}; default grpc.<server's host>:443]."
+        ),
     ] = None,
     key: Annotated[
         str | None, typer.Option(help=f"The API key; other users may see it here, so prefer [{VARIABLES['key']}].")
@@ -80,9 +88,9 @@ def _callback(
 ) -> None:
     """Run models on an InferenceServer: send files, wait, fetch what the model made of them.
 
-    Server, key and CA may also stand in ~/.config/inference-server/config.toml as server, key and ca.
+    All of them may also stand in ~/.config/inference-server/config.toml as server, grpc, key and ca.
     """
-    context.obj = Session(server=server, key=key, ca=ca)
+    context.obj = Session(server=server, grpc=grpc, key=key, ca=ca)
 
 
 def _report(error: InferenceError | ClientError | OSError, *, as_json: bool) -> ExitCode:

@@ -45,11 +45,15 @@ class Display:
         self._print(f"warning: {text}", style="yellow")
 
     def show_failure(self, body: Mapping[str, Any]) -> None:
-        """An error's body: the detail, and of a failed task the reason, the exit code and the end of its log."""
+        """An error's body: the detail; of a live call its status and request id; of a failed task the reason, the exit
+        code and the end of its log.
+        """
         facts = [str(body["reason"])] if body.get("reason") else []
         facts += [f"exit code {body['exit_code']}"] if body.get("exit_code") is not None else []
+        facts += [f"request {body['request_id']}"] if body.get("request_id") else []
         known = f" ({', '.join(facts)})" if facts else ""
-        self._print(f"infer: {body.get('detail')}{known}", style="red")
+        code = f"{body['code']}: " if body.get("code") else ""
+        self._print(f"infer: {code}{body.get('detail')}{known}", style="red")
         if body.get("log_tail"):
             self._print("--- the end of the task's log ---")
             self._print(str(body["log_tail"]).rstrip("\n"))

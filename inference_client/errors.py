@@ -4,6 +4,7 @@ ClientError
 ├── UnusableInput
 ├── DamagedDownload
 ├── WaitTimeout
+├── CallFailed
 ├── DeploymentFailing
 └── Interrupted
 """
@@ -38,6 +39,14 @@ class WaitTimeout(ClientError):
 
 class DeploymentFailing(ClientError):
     """The deployment's replicas end by themselves; the server goes on trying."""
+
+
+class CallFailed(ClientError):
+    """A live call ended with another gRPC status than OK; `code` is its name, such as NOT_FOUND."""
+
+    def __init__(self, code: str, details: str, **fields: Any) -> None:
+        super().__init__(details, code=code, **fields)
+        self.code = code
 
 
 class Interrupted(ClientError):

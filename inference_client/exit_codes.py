@@ -12,7 +12,14 @@ from contract.errors import (
     TaskPending,
 )
 from contract.statuses import Reason, Status
-from inference_client.errors import ClientError, DamagedDownload, DeploymentFailing, Interrupted, WaitTimeout
+from inference_client.errors import (
+    CallFailed,
+    ClientError,
+    DamagedDownload,
+    DeploymentFailing,
+    Interrupted,
+    WaitTimeout,
+)
 
 
 class ExitCode(IntEnum):
@@ -34,12 +41,12 @@ MEANINGS = {
     ExitCode.OK: "done",
     ExitCode.TASK_FAILED: "the task failed, or the deployment does",
     ExitCode.USAGE: "wrong usage, or a local file that cannot be used",
-    ExitCode.NOT_FOUND: "no such task, model, deployment or route",
+    ExitCode.NOT_FOUND: "no such task, model, deployment, method or route",
     ExitCode.REFUSED: "the server refused the request",
     ExitCode.SERVER: "the server is unreachable, failed, or sent damaged data",
     ExitCode.OUTPUT_MISSING: "the task finished, but its output is no longer stored",
-    ExitCode.NOT_ENDED: "the task has not ended, or the deployment is not ready (in time)",
-    ExitCode.CANCELLED: "the task was cancelled",
+    ExitCode.NOT_ENDED: "the task or call has not ended, or the deployment is not ready (in time)",
+    ExitCode.CANCELLED: "the task or call was cancelled",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
 }
 
@@ -57,11 +64,25 @@ _CODES: dict[type[Exception], ExitCode] = {
     DamagedDownload: ExitCode.SERVER,
 }
 
+_STATUSES = {
+    "NOT_FOUND": ExitCode.NOT_FOUND,
+    "UNIMPLEMENTED": ExitCode.NOT_FOUND,
+    "DEADLINE_EXCEEDED": ExitCode.NOT_ENDED,
+    "CANCELLED": ExitCode.CANCELLED,
+    "UNAVAILABLE": ExitCode.SERVER,
+    "INTERNAL": ExitCode.SERVER,
+    "UNKNOWN": ExitCode.SERVER,
+    "DATA_LOSS": ExitCode.SERVER,
+}
+"""gRPC statuses of live calls; every other one says that the request was refused."""
+
 
 def exit_code_of(error: InferenceError | ClientError | OSError) -> ExitCode:
     """The code that stands for `error`."""
     if isinstance(error, TaskFailed) and _is_cancellation(error):
         return ExitCode.CANCELLED
+    if isinstance(error, CallFailed):
+        return _STATUSES.get(error.code, ExitCode.REFUSED)
     for cls, code in _CODES.items():
         if isinstance(error, cls):
             return code

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from contract.settings import environment
 from inference_client.client import InferenceClient
-from inference_client.config import load_config
+from inference_client.config import ClientConfig, load_config
 from inference_client.display import Display
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document on stdout, errors too.")]
@@ -20,14 +20,20 @@ class Session:
     """One call of `infer`, as the options before the command say."""
 
     server: str | None
+    grpc: str | None
     key: str | None
     ca: str | None
 
-    def connect(self, display: Display) -> InferenceClient:
-        """A client of the configured server; the caller closes it. Raises `UnusableInput`."""
-        config = load_config(environment(), server=self.server, key=self.key, ca=self.ca)
+    def configure(self, display: Display) -> ClientConfig:
+        """The settled values; what the user should know of them is told. Raises `UnusableInput`."""
+        config = load_config(environment(), server=self.server, grpc=self.grpc, key=self.key, ca=self.ca)
         for warning in config.warnings:
             display.warn(warning)
+        return config
+
+    def connect(self, display: Display) -> InferenceClient:
+        """A client of the configured server; the caller closes it. Raises `UnusableInput`."""
+        config = self.configure(display)
         return InferenceClient(config.server, key=config.key, verify=config.ca or True)
 
 

@@ -10,6 +10,7 @@ from contract.service_start import start_service
 from contract.signals import stop_event
 from job_consumer.container_spec import Limits
 from job_consumer.docker_engine import DockerEngine
+from job_consumer.gpu_check import GpuMissing, check_gpu
 from job_consumer.service import run_consumer
 from job_consumer.settings import JobConsumerSettings
 from job_consumer.slots import SlotTaken, hold_slots
@@ -18,17 +19,22 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Run until a signal. Returns the exit code: 2 for faulty settings, 3 where another consumer has our place."""
+    """Run until a signal. Returns the exit code.
+
+    2 for faulty settings, 3 where another consumer has our place, 4 where our GPU is not on this host.
+    """
     return start_service("job-consumer", JobConsumerSettings, _run)
 
 
 def _run(settings: JobConsumerSettings) -> int:
     try:
+        if settings.gpu_uuid is not None:
+            check_gpu(settings.gpu_uuid)
         with hold_slots(settings.work_dir, settings.consumer_name, settings.gpu_uuid):
             _work(settings)
-    except SlotTaken as error:
+    except (SlotTaken, GpuMissing) as error:
         logger.error("consumer=%s does not start: %s", settings.consumer_name, error)
-        return 3
+        return 3 if isinstance(error, SlotTaken) else 4
     return 0
 
 
@@ -56,6 +62,8 @@ def _work(settings: JobConsumerSettings) -> None:
             ),
             stopping=stopping,
             alive_file=settings.alive_file,
+            replica_network=settings.replica_network,
+            replica_slots=settings.replica_slots,
         )
     engine.close()
 

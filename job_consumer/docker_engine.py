@@ -20,9 +20,9 @@ from docker.utils import kwargs_from_env
 
 from job_consumer.docker_errors import engine_errors, is_read_timeout, start_error
 from job_consumer.docker_images import ensure_image
-from job_consumer.docker_log import open_log, read_log
-from job_consumer.docker_profile import Host, consumer_label, container_config, run_labels
-from job_consumer.engine import LABEL, ContainerSpec, EngineUnavailable, ExitState, RunKey, RunState, RunVanished
+from job_consumer.docker_log import open_log, read_log, read_tail
+from job_consumer.docker_profile import Host, consumer_label, container_config, run_key, run_labels
+from job_consumer.engine import ContainerSpec, EngineUnavailable, ExitState, RunKey, RunState, RunVanished
 
 logger = logging.getLogger(__name__)
 
@@ -101,10 +101,8 @@ class DockerEngine:
             containers = self._client().containers(all=True, filters={"label": label})
         found = []
         for container in containers:
-            labels = container["Labels"]
-            uid, fence = labels.get(f"{LABEL}.task", ""), labels.get(f"{LABEL}.fence", "")
-            if uid and fence.isdecimal():
-                found.append((RunKey(uid, int(fence)), _run_state(container["State"])))
+            if (key := run_key(container["Labels"])) is not None:
+                found.append((key, _run_state(container["State"])))
             else:
                 logger.warning("container %s carries our label but names no run", container["Id"])
         return found
@@ -138,6 +136,40 @@ class DockerEngine:
                     raise RunVanished(key.name) from error
                 raise
             yield from read_log(response, stop)
+
+    def log_tail(self, key: RunKey, max_bytes: int) -> bytes:
+        """Read without following."""
+        with engine_errors():
+            try:
+                return read_tail(self._client(), key.name, max_bytes)
+            except APIError as error:
+                if error.status_code in (404, 409):
+                    raise RunVanished(key.name) from error
+                raise
+
+    def has_network(self, name: str) -> bool:
+        """An attachable overlay network counts once this host takes part in it."""
+        with engine_errors():
+            try:
+                self._client().inspect_network(name)
+            except NotFound:
+                return False
+        return True
+
+    def make_network(self, name: str) -> None:
+        """Make a bridge network without a way outside, unless there is one of this name."""
+        with engine_errors():
+            if not self.has_network(name):
+                self._client().create_network(name, driver="bridge", internal=True, check_duplicate=True)
+
+    def address(self, key: RunKey) -> str | None:
+        """A run has one network, and no address any more once it ended."""
+        with engine_errors():
+            try:
+                networks = self._client().inspect_container(key.name)["NetworkSettings"]["Networks"]
+            except NotFound as error:
+                raise RunVanished(key.name) from error
+        return next((network["IPAddress"] for network in networks.values() if network["IPAddress"]), None)
 
     def stop(self, key: RunKey, grace_s: float) -> None:
         """TERM is what the image calls its stop signal."""

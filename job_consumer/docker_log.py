@@ -11,6 +11,8 @@ from requests import HTTPError, Response
 HEADER = struct.Struct(">BxxxL")
 """Which stream, and how many bytes follow."""
 STOP_CHECK_S = 0.2
+TAIL_ENTRIES = 64
+"""Of the Engine's log, each at most 16 KiB: bounds what a tail reads."""
 
 
 def open_log(client: docker.APIClient, container: str) -> Response:
@@ -34,6 +36,12 @@ def open_log(client: docker.APIClient, container: str) -> Response:
     if connection is not None:
         connection.sock.settimeout(None)
     return response
+
+
+def read_tail(client: docker.APIClient, container: str, max_bytes: int) -> bytes:
+    """The last bytes of the log as it is now."""
+    log: bytes = client.logs(container, stdout=True, stderr=True, stream=False, tail=TAIL_ENTRIES)
+    return log[-max_bytes:]
 
 
 def read_log(response: Response, stop: Event) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from job_consumer.engine import LABEL, ContainerSpec, Mount, RunKey
+from job_consumer.engine import LABEL, ContainerSpec, Mount, RunKey, RunKind
 
 OPEN_FILES = 16_384
 """Not above what the Engine itself may open: one without CAP_SYS_RESOURCE could not start the container."""
@@ -34,7 +34,7 @@ def container_config(spec: ContainerSpec, host: Host) -> dict[str, Any]:
         "Labels": _labels(spec),
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
-            "NetworkMode": "none",
+            "NetworkMode": spec.network or "none",
             "IpcMode": "private",
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
@@ -66,7 +66,16 @@ def container_config(spec: ContainerSpec, host: Host) -> dict[str, Any]:
 
 def run_labels(key: RunKey) -> dict[str, str]:
     """The labels by which everything of one run is found."""
-    return {f"{LABEL}.task": key.uid, f"{LABEL}.fence": str(key.fence)}
+    return {f"{LABEL}.{key.kind}": key.uid, f"{LABEL}.fence": str(key.fence)}
+
+
+def run_key(labels: Mapping[str, str]) -> RunKey | None:
+    """The run whose labels these are, if they are a run's."""
+    fence = labels.get(f"{LABEL}.fence", "")
+    for kind in RunKind:
+        if (uid := labels.get(f"{LABEL}.{kind}")) and fence.isdecimal():
+            return RunKey(uid, int(fence), kind)
+    return None
 
 
 def consumer_label(consumer: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from threading import Event
 from typing import Protocol
 
 LABEL = "inference-server"
-"""Prefix of the labels on everything an engine makes: `<LABEL>.task`, `.fence`, `.consumer`."""
+"""Prefix of the labels on everything an engine makes: `<LABEL>.task` or `.replica`, `.fence`, `.consumer`."""
 
 
 class EngineUnavailable(Exception):
@@ -26,17 +26,26 @@ class RunVanished(Exception):
     """The engine knows no run of this key: somebody else removed it."""
 
 
+class RunKind(StrEnum):
+    """What a run is an attempt of; its uid is unique among its kind."""
+
+    TASK = "task"
+    REPLICA = "replica"
+
+
 @dataclass(frozen=True, order=True)
 class RunKey:
-    """Names one attempt: a task under one fencing token."""
+    """Names one attempt: a task, or a replica, under one fencing token."""
 
     uid: str
     fence: int
+    kind: RunKind = RunKind.TASK
 
     @property
     def name(self) -> str:
         """The container's name. Deterministic, so that a second start of the same attempt conflicts."""
-        return f"is-{self.uid}-{self.fence}"
+        kind = "" if self.kind is RunKind.TASK else f"{self.kind}-"
+        return f"is-{kind}{self.uid}-{self.fence}"
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,8 @@ class ContainerSpec:
     temporary_bytes: int
     """Size of the tmpfs at /tmp."""
     log_limit_bytes: int
+    network: str | None = None
+    """The only network it sees, by name; None is none at all."""
 
 
 class RunState(StrEnum):
@@ -129,6 +140,18 @@ class Engine(Protocol):
 
         Ends with the run, or soon after `stop`. Raises `RunVanished` and all else when stepped, not when called.
         """
+        ...
+
+    def log_tail(self, key: RunKey, max_bytes: int) -> bytes:
+        """The last bytes of the run's stdout and stderr so far. Raises `RunVanished`."""
+        ...
+
+    def has_network(self, name: str) -> bool:
+        """Whether runs can be put on this network: never where the engine has no networks of its own."""
+        ...
+
+    def address(self, key: RunKey) -> str | None:
+        """The run's IP address on its network; None while it has none. Raises `RunVanished`."""
         ...
 
     def stop(self, key: RunKey, grace_s: float) -> None:

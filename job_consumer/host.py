@@ -3,13 +3,15 @@
 import contextlib
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from contract.errors import InferenceError
 from contract.private_client import PrivateClient
 from job_consumer.container_spec import Limits
 from job_consumer.engine import Engine
+from job_consumer.gpu_gate import GpuGate
+from job_consumer.hosted import HostedReplicas
 from job_consumer.settings import Proof
 from job_consumer.workspace import WorkDir
 
@@ -37,6 +39,11 @@ class Host:
     engine: Engine
     work: WorkDir
     stopping: threading.Event
+    replica_network: str | None = None
+    """The Engine's network that gateways reach replicas on; None where this consumer hosts none."""
+    replica_slots: int = 0
+    replicas: HostedReplicas = field(default_factory=HostedReplicas)
+    gpu: GpuGate = field(default_factory=GpuGate)
     alive_file: Path | None = None
     """Touched as long as the consumer gets on: container health checks look at its age.
 

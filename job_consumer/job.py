@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Callable
 from enum import Enum, auto
-from pathlib import Path
 from typing import TypeVar
 
 from contract.errors import InferenceError, InvalidArchive, StaleFence, TaskNotFound, TooLarge
@@ -13,12 +12,13 @@ from contract.logging import log_task
 from contract.schemas import Assignment, Failure, Release
 from contract.statuses import Phase, Reason
 from job_consumer.collect import measure_folder
-from job_consumer.container_spec import decide_container
+from job_consumer.container_spec import decide_container, memory_limit
 from job_consumer.engine import ContainerSpec, EngineUnavailable, ExitState, ImageNotFound, RunKey, RunVanished
 from job_consumer.failures import ModelFailed
-from job_consumer.heart import Heart
+from job_consumer.heart import TaskHeart
 from job_consumer.host import AttemptLost, ConsumerStopping, Host
 from job_consumer.log_follower import LogFollower
+from job_consumer.model_files import open_model
 from job_consumer.transfer import fetch_archive, persist, upload_output
 from job_consumer.unpack import unpack_archive
 from job_consumer.workspace import ModelFolder
@@ -59,12 +59,12 @@ class Job:
         self._log.info("adopting the run of fence %s", self._key.fence)
         self._conclude(Phase.RUNNING, self._run_found)
 
-    def _conclude(self, phase: Phase, work: Callable[[Heart], None]) -> None:
-        with Heart(self._host, self._assignment, phase) as heart:
+    def _conclude(self, phase: Phase, work: Callable[[TaskHeart], None]) -> None:
+        with TaskHeart(self._host, self._assignment, phase) as heart:
             if self._settle(heart, work) is Ending.SETTLED:
                 self._clean_up()
 
-    def _settle(self, heart: Heart, work: Callable[[Heart], None]) -> Ending:
+    def _settle(self, heart: TaskHeart, work: Callable[[TaskHeart], None]) -> Ending:
         try:
             try:
                 work(heart)
@@ -93,55 +93,48 @@ class Job:
             self._release(heart, f"{self._host.consumer}: {type(error).__name__}", blameless=False, once=True)
         return Ending.SETTLED
 
-    def _run_fresh(self, heart: Heart) -> None:
+    def _run_fresh(self, heart: TaskHeart) -> None:
         self._prepare(heart)
         self._start(heart)
         self._see_through(heart)
 
-    def _run_found(self, heart: Heart) -> None:
+    def _run_found(self, heart: TaskHeart) -> None:
         self._recall_verdict()
         # Starts a run that was created only, and leaves one alone that runs or ended.
         self._start(heart)
         self._see_through(heart)
 
-    def _prepare(self, heart: Heart) -> None:
+    def _prepare(self, heart: TaskHeart) -> None:
         self._host.work.open_workspace(self._key)
-        archive, limit = self._workspace.input_zip, self._assignment.max_unpacked_bytes
-        try:
-            self._fetch(heart, self._host.api.fetch_input, archive, self._assignment.input.sha256)
-            unpack_archive(archive, self._workspace.input_dir, max_unpacked_bytes=limit)
-        except InvalidArchive as error:
-            raise ModelFailed(Reason.INPUT_REJECTED, f"the input zip was rejected: {error}") from error
-        archive.unlink()
-        self._check(heart)
+        self._fetch_input(heart)
         try:
             self._host.engine.ensure_image(self._assignment.container_tag, self._assignment.pull_policy)
         except ImageNotFound as error:
             raise ModelFailed(Reason.IMAGE_NOT_FOUND, str(error)) from error
 
-    def _fetch(self, heart: Heart, fetch: Callable[[str, int, Path], None], target: Path, sha256: str) -> None:
-        self._persist(heart, lambda: fetch_archive(fetch, self._key, target, sha256))
+    def _fetch_input(self, heart: TaskHeart) -> None:
+        archive, limit = self._workspace.input_zip, self._assignment.max_unpacked_bytes
+        try:
+            fetch, sha256 = self._host.api.fetch_input, self._assignment.input.sha256
+            self._persist(heart, lambda: fetch_archive(fetch, self._key, archive, sha256))
+            unpack_archive(archive, self._workspace.input_dir, max_unpacked_bytes=limit)
+        except InvalidArchive as error:
+            raise ModelFailed(Reason.INPUT_REJECTED, f"the input zip was rejected: {error}") from error
+        archive.unlink()
+        self._check(heart)
 
-    def _open_model(self, heart: Heart) -> ModelFolder | None:
-        archive = self._assignment.model_archive
-        if archive is None:
-            return None
+    def _open_model(self, heart: TaskHeart) -> ModelFolder | None:
+        try:
+            return open_model(self._host, heart, self._key, self._assignment, self._host.api.fetch_model)
+        except InvalidArchive as error:
+            raise ModelFailed(Reason.INPUT_REJECTED, f"the model's zip was rejected: {error}") from error
 
-        def fill(folder: Path) -> None:
-            zipped = folder.with_suffix(".zip")
-            try:
-                self._fetch(heart, self._host.api.fetch_model, zipped, archive.sha256)
-                unpack_archive(zipped, folder, max_unpacked_bytes=self._assignment.max_unpacked_bytes)
-            except InvalidArchive as error:
-                raise ModelFailed(Reason.INPUT_REJECTED, f"the model's zip was rejected: {error}") from error
-            finally:
-                zipped.unlink(missing_ok=True)
-
-        return self._host.work.open_model(archive.sha256, fill)
-
-    def _start(self, heart: Heart) -> None:
+    def _start(self, heart: TaskHeart) -> None:
         spec = self._decide(self._open_model(heart))
         self._check(heart)
+        if spec.gpu_uuid is not None:
+            # Beside a replica only if that one shares its GPU.
+            self._host.gpu.enter(self._key, shares=True, check=lambda: self._check(heart))
         try:
             self._host.engine.start(spec)
         except ImageNotFound as error:
@@ -159,7 +152,7 @@ class Job:
             own_user=self._host.own_user,
         )
 
-    def _see_through(self, heart: Heart) -> None:
+    def _see_through(self, heart: TaskHeart) -> None:
         follower = LogFollower(self._host.api, self._host.engine, self._key)
         follower.start()
         try:
@@ -171,10 +164,8 @@ class Job:
         self._judge(state)
         self._deliver(heart)
 
-    def _watch(self, heart: Heart) -> ExitState:
-        # Kept here as well as by the server, which may be out of reach.
-        own_deadline = time.monotonic() + self._assignment.time_limit_s
-        measured_at = time.monotonic()
+    def _watch(self, heart: TaskHeart) -> ExitState:
+        clock = RunClock(self._assignment.time_limit_s)
         while True:
             try:
                 state = self._host.engine.wait(self._key, _WATCH_S)
@@ -185,15 +176,9 @@ class Job:
                 state = None
             if state is not None:
                 return state
-            self._check(heart)
-            if time.monotonic() > min(own_deadline, heart.deadline or own_deadline):
-                limit = self._assignment.time_limit_s
-                self._end_run(ModelFailed(Reason.TIME_LIMIT, f"the run took longer than its limit of {limit} s"))
-            if time.monotonic() - measured_at > _MEASURE_S:
-                self._check_output_size()
-                measured_at = time.monotonic()
+            self._check_limits(heart, clock)
 
-    def _check(self, heart: Heart) -> None:
+    def _check(self, heart: TaskHeart) -> None:
         """Raises when the attempt must not go on."""
         if heart.is_lost:
             raise AttemptLost
@@ -201,6 +186,18 @@ class Job:
             self._end_run(ModelFailed(Reason.CANCELLED, "cancelled by its owner"))
         if self._host.stopping.is_set():
             raise ConsumerStopping
+
+    def _check_limits(self, heart: TaskHeart, clock: "RunClock") -> None:
+        """Raises when the run must not go on."""
+        self._check(heart)
+        if time.monotonic() > min(clock.deadline, heart.deadline or clock.deadline):
+            self._end_run(self._time_limit_reached())
+        if clock.is_time_to_measure():
+            self._check_output_size()
+
+    def _time_limit_reached(self) -> ModelFailed:
+        limit = self._assignment.time_limit_s
+        return ModelFailed(Reason.TIME_LIMIT, f"the run took longer than its limit of {limit} s")
 
     def _check_output_size(self) -> None:
         size, limit = measure_folder(self._workspace.output_dir), self._assignment.max_output_bytes
@@ -220,7 +217,7 @@ class Job:
 
     def _judge(self, state: ExitState) -> None:
         if state.out_of_memory:
-            limit = self._decide(None).memory_limit_bytes
+            limit = memory_limit(self._assignment, self._host.limits)
             detail = f"the run needed more than its {limit} bytes of memory"
             raise ModelFailed(Reason.OUT_OF_MEMORY, detail, state.exit_code)
         if state.exit_code == 0:
@@ -229,7 +226,7 @@ class Job:
             raise EngineUnavailable(f"the engine failed during the run, which ended with {state.exit_code}")
         raise ModelFailed(Reason.EXIT_CODE, f"the container ended with exit code {state.exit_code}", state.exit_code)
 
-    def _deliver(self, heart: Heart) -> None:
+    def _deliver(self, heart: TaskHeart) -> None:
         api, folder, limit = self._host.api, self._workspace.output_dir, self._assignment.max_output_bytes
         try:
             commit = self._persist(heart, lambda: upload_output(api, self._host.consumer, self._key, folder, limit))
@@ -237,10 +234,10 @@ class Job:
             raise ModelFailed(Reason.OUTPUT_TOO_LARGE, str(error), 0) from error
         self._persist(heart, lambda: api.commit(self._key.uid, self._key.fence, commit))
 
-    def _persist(self, heart: Heart, call: Callable[[], _Answer]) -> _Answer:
+    def _persist(self, heart: TaskHeart, call: Callable[[], _Answer]) -> _Answer:
         return persist(self._host, heart, call)
 
-    def _release(self, heart: Heart, detail: str, *, blameless: bool, once: bool = False) -> None:
+    def _release(self, heart: TaskHeart, detail: str, *, blameless: bool, once: bool = False) -> None:
         release = Release(consumer=self._host.consumer, detail=detail[:4096], blameless=blameless)
         try:
             if once:
@@ -263,3 +260,20 @@ class Job:
             self._host.work.remove_workspace(self._key)
         except (EngineUnavailable, OSError):
             self._log.exception("something of the attempt is left; the next start of this consumer removes it")
+        finally:
+            self._host.gpu.leave(self._key)
+
+
+class RunClock:
+    """When a run must end, kept here as well as by the server, which may be out of reach; when to measure /output."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.deadline = time.monotonic() + limit_s
+        self._measured_at = time.monotonic()
+
+    def is_time_to_measure(self) -> bool:
+        """True every few seconds."""
+        due = time.monotonic() - self._measured_at > _MEASURE_S
+        if due:
+            self._measured_at = time.monotonic()
+        return due

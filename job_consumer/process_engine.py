@@ -121,6 +121,23 @@ class ProcessEngine:
                     return
                 stop.wait(POLL_S)
 
+    def log_tail(self, key: RunKey, max_bytes: int) -> bytes:
+        """From the file."""
+        run = self._run(key)
+        _known_state(run, key)
+        with run.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - max_bytes))
+            return log.read(max_bytes)
+
+    def has_network(self, name: str) -> bool:
+        """Processes have the machine's network or none."""
+        return False
+
+    def address(self, key: RunKey) -> str | None:
+        """None, for want of a network."""
+        _known_state(self._run(key), key)
+        return None
+
     def stop(self, key: RunKey, grace_s: float) -> None:
         """Through the supervisor, which ends the whole tree of processes."""
         with suppress(RunVanished):

@@ -45,6 +45,10 @@ class JobConsumerSettings(BrokerSettings):
     shared_memory_bytes: Annotated[int, Field(ge=MIB)] = 1 * GIB
     temporary_bytes: Annotated[int, Field(ge=MIB)] = 1 * GIB
     container_log_bytes: Annotated[int, Field(ge=MIB)] = 32 * MIB
+    replica_network: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None = Field(
+        None, description="The Engine's network that gateways reach replicas on; unset: no replicas are hosted."
+    )
+    replica_slots: Annotated[int, Field(ge=0, le=1000, description="At most so many replicas at once.")] = 8
 
     @field_validator("consumer_key")
     @classmethod

@@ -8,10 +8,12 @@ from contract.broker import CPU_QUEUE, GPU_QUEUE, Broker
 from contract.errors import Conflict, InferenceError, ServiceUnavailable, StaleFence, TaskNotFound
 from contract.private_client import REFUSALS
 from contract.schemas import Assignment, ClaimRequest, ConsumerRegistration, Release
-from job_consumer.engine import EngineUnavailable, RunKey
+from job_consumer.engine import EngineUnavailable, RunKey, RunKind
 from job_consumer.host import Host
 from job_consumer.job import Job
+from job_consumer.replica_host import ReplicaHost
 from job_consumer.slots import SlotTaken
+from job_consumer.warm_job import WarmJob
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +28,27 @@ class Worker:
     def __init__(self, host: Host, broker: Broker, *, accepts_cpu_tasks: bool) -> None:
         self._host = host
         self._broker = broker
-        self._accepts_cpu_tasks = accepts_cpu_tasks
+        self._registration = ConsumerRegistration(
+            consumer=host.consumer,
+            gpu_uuid=host.gpu_uuid,
+            accepts_cpu_tasks=accepts_cpu_tasks,
+            replica_slots=host.replica_slots,
+        )
+        self._replica_host = ReplicaHost(host, broker, self._registration)
         # GPU work first: nobody else can do it.
         self._queues = ([GPU_QUEUE] if host.gpu_uuid else []) + ([CPU_QUEUE] if accepts_cpu_tasks else [])
 
     def run(self) -> None:
         """Register, adopt, then work until told to stop. Raises `SlotTaken`."""
         self._until_it_works(self.register)
+        self._until_it_works(self._replica_host.adopt)
+        self._replica_host.start()
+        try:
+            self._work()
+        finally:
+            self._replica_host.join()
+
+    def _work(self) -> None:
         self._until_it_works(self.adopt)
         # What was queued while nobody listened has no bell any more.
         self._until_it_works(lambda: self.work_off(self._claim(None)))
@@ -42,11 +58,8 @@ class Worker:
 
     def register(self) -> None:
         """Raises `SlotTaken` where a consumer that lives has our GPU, on whichever host."""
-        registration = ConsumerRegistration(
-            consumer=self._host.consumer, gpu_uuid=self._host.gpu_uuid, accepts_cpu_tasks=self._accepts_cpu_tasks
-        )
         try:
-            self._host.api.register(registration)
+            self._host.api.register(self._registration)
         except Conflict as error:
             raise SlotTaken(error.detail) from error
 
@@ -72,12 +85,15 @@ class Worker:
     def work_off(self, assignment: Assignment | None) -> None:
         """Run a task, and every further one that can be claimed at once."""
         while assignment is not None:
-            Job(self._host, assignment).run()
+            self._job(assignment).run()
+            if self._host.replica_network is not None:
+                # A replica may wait for the GPU.
+                self._broker.wake()
             assignment = None if self._host.stopping.is_set() else self._claim(None)
 
     def adopt(self) -> None:
         """Go on with every run of ours that still holds its task; remove what nobody owns."""
-        runs = [key for key, _ in self._host.engine.find(self._host.consumer)]
+        runs = [key for key, _ in self._host.engine.find(self._host.consumer) if key.kind is RunKind.TASK]
         for key in runs:
             if (assignment := self._still_ours(key)) is not None:
                 Job(self._host, assignment).resume()
@@ -90,15 +106,13 @@ class Worker:
         for key in set(self._host.work.workspaces()) - set(runs):
             self._give_back(key)
 
+    def _job(self, assignment: Assignment) -> Job:
+        if assignment.replica_uid is None:
+            return Job(self._host, assignment)
+        return WarmJob(self._host, assignment, assignment.replica_uid)
+
     def _claim(self, uid: str | None) -> Assignment | None:
-        return self._host.api.claim(
-            ClaimRequest(
-                consumer=self._host.consumer,
-                gpu_uuid=self._host.gpu_uuid,
-                accepts_cpu_tasks=self._accepts_cpu_tasks,
-                uid=uid,
-            )
-        )
+        return self._host.api.claim(ClaimRequest(**self._registration.model_dump(), uid=uid))
 
     def _still_ours(self, key: RunKey) -> Assignment | None:
         try:

@@ -39,6 +39,7 @@ def standalone(
     from contract.logging import configure_logging
     from contract.signals import stop_event
     from job_consumer.engine import EngineUnavailable
+    from job_consumer.gpu_check import GpuMissing
     from standalone.server import DataDirInUseError, Options, standalone_server
 
     configure_logging(log_level, "text")
@@ -50,7 +51,7 @@ def standalone(
         with standalone_server(options) as server:
             typer.echo(f"InferenceServer is ready at {server.url} ({server.engine}); docs at {server.url}/docs")
             stopping.wait()
-    except (DataDirInUseError, EngineUnavailable, OSError) as error:
+    except (GpuMissing, DataDirInUseError, EngineUnavailable, OSError) as error:
         typer.echo(f"inference-server cannot run: {error}", err=True)
         raise typer.Exit(2) from error
 

@@ -2,18 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import Field, SecretStr
 
-from contract.settings import Secret, Settings
-
-_NO = frozenset({"0", "false", "no", "off"})
-
-
-def _parse_switch(value: object) -> object:
-    return value.strip().lower() not in _NO if isinstance(value, str) else value
-
-
-_Switch = Annotated[bool, BeforeValidator(_parse_switch)]
+from contract.settings import Secret, Settings, Switch
 
 
 class PublicApiSettings(Settings):
@@ -25,9 +16,9 @@ class PublicApiSettings(Settings):
     public_api_host: str = "0.0.0.0"  # noqa: S104 - inside its container, behind Traefik
     public_api_port: Annotated[int, Field(ge=1, le=65535)] = 8000
     allow_public_post_model: Annotated[
-        _Switch,
+        Switch,
         Field(description="Whether everybody may register models: any value but 0, false, no and off allows it."),
     ] = False
     require_api_key: Annotated[
-        _Switch, Field(description="Whether every call needs a key: any value but 0, false, no and off asks for one.")
+        Switch, Field(description="Whether every call needs a key: any value but 0, false, no and off asks for one.")
     ] = False

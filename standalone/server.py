@@ -18,6 +18,7 @@ from contract.memory_broker import InMemoryBroker
 from job_consumer.container_spec import Limits
 from job_consumer.docker_engine import DockerEngine
 from job_consumer.engine import EngineUnavailable
+from job_consumer.gpu_check import check_gpu
 from job_consumer.process_engine import ProcessEngine
 from job_consumer.service import run_consumer
 from job_consumer.settings import Proof
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 MIB = 1024**2
 GIB = 1024**3
 EngineName = Literal["auto", "docker", "process"]
+REPLICA_NETWORK = "inference-server-replicas"
+"""Made where it is missing, and left: another standalone server of this host may use it."""
+REPLICA_SLOTS = 8
 _STOP_S = 20
 
 
@@ -63,9 +67,11 @@ class Server:
 def standalone_server(options: Options) -> Iterator[Server]:
     """Run every service while the block is open.
 
-    Raises `DataDirInUseError`, `EngineUnavailable` when Docker was asked for and does not answer, `OSError` when the
-    port cannot be had.
+    Raises `GpuMissing`, `DataDirInUseError`, `EngineUnavailable` when Docker was asked for and does not answer,
+    `OSError` when the port cannot be had.
     """
+    if options.gpu_uuid is not None:
+        check_gpu(options.gpu_uuid)
     data_dir = options.data_dir.absolute()
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     token = secrets.token_urlsafe(32)
@@ -107,6 +113,8 @@ def standalone_server(options: Options) -> Iterator[Server]:
                 "work_dir": work_dir,
                 "limits": _host_limits(),
                 "stopping": stopping,
+                "replica_network": _replica_network(engine),
+                "replica_slots": REPLICA_SLOTS,
             },
             name="consumer",
             daemon=True,
@@ -134,6 +142,18 @@ def _pick_engine(name: EngineName, work_dir: Path) -> tuple[DockerEngine | Proce
             logger.warning("no Docker Engine answers, models run as processes (process:<path>): %s", error)
     process = ProcessEngine(work_dir=work_dir)
     return process, process.check()
+
+
+def _replica_network(engine: DockerEngine | ProcessEngine) -> str | None:
+    """Where models that are kept warm are reached; None where they cannot be."""
+    if isinstance(engine, ProcessEngine):
+        return None
+    try:
+        engine.make_network(REPLICA_NETWORK)
+    except EngineUnavailable as error:
+        logger.warning("no model is kept warm here, the network %s cannot be made: %s", REPLICA_NETWORK, error)
+        return None
+    return REPLICA_NETWORK
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Read the text of page images: every png, jpg, tif and bmp under INPUT_DIR, with the weights in MODEL_DIR.
 
+As a replica of a deployment it answers single pages and whole tasks instead, and keeps the networks loaded: live.py.
+
 Leaves in OUTPUT_DIR:
 
 - `text.json`: each page's lines with text, confidence (0 to 1) and box: four corners in pixels of the upright page,
@@ -16,7 +18,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,11 +55,20 @@ def main() -> None:
     input_dir = Path(os.environ.get("INPUT_DIR", "/input"))
     output_dir = Path(os.environ.get("OUTPUT_DIR", "/output"))
     model_dir = Path(os.environ.get("MODEL_DIR", "/model"))
+    if os.environ.get("REPLICA_UID"):
+        from live import serve_pages
 
+        serve_pages(open_reader(model_dir))
+        return
+    read_task(input_dir, output_dir, lambda: open_reader(model_dir))
+
+
+def read_task(input_dir: Path, output_dir: Path, open_reader: Callable[[], RapidOCR]) -> None:
+    """Read all pages of a folder. Raises `SystemExit` with a sentence where it cannot."""
     names = find_page_files(input_dir)
     total = count_pages(input_dir, names)
     started = time.monotonic()
-    reader = open_reader(model_dir)
+    reader = open_reader()
 
     results: list[dict[str, Any]] = []
     for name in names:

@@ -65,6 +65,8 @@ def judge_certificate(certificate: Certificate, domain: str, now_s: float, make:
         return problem(_NAME, "not valid yet", "see that this host's clock is right; otherwise " + make)
     if not any(covers(name, domain) for name in certificate.names):
         return problem(_NAME, f"for {names}, and not for PROXY_DOMAIN={domain}", make)
+    if not any(covers(name, f"grpc.{domain}") for name in certificate.names):
+        return warning(_NAME, f"for {names}, and not for grpc.{domain}", "gRPC clients need that name: " + make)
     found = f"for {names}, valid for {(certificate.ends_s - now_s) / _DAY_S:.0f} days"
     return warning(_NAME, found, "renew it: " + make) if certificate.ends_s - now_s < WARN_BELOW_S else ok(_NAME, found)
 

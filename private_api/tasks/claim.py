@@ -38,6 +38,8 @@ def claim_task(database: Database, request: ClaimRequest, sizes: SizeLimits, *, 
         note_consumer(session, request, now, owner)
         # From here on the consumer's row is locked: its claims, also those of replicas, come one after the other.
         session.flush()
+        # After the wait for the lock: what was queued meanwhile is due.
+        now = database.now(session)
         hosted = hosted_by(session, request.consumer)
         claimable = may_claim(session, request.consumer, hosted, request.replica_slots, now)
         for candidates in _candidates(request, claimable, now):

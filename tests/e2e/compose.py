@@ -29,6 +29,12 @@ class Compose:
         self.variables = {**variables, "COMPOSE_PROJECT_NAME": self.project}
         self._environment = {**os.environ, **self.variables}
 
+    @property
+    def url(self) -> str:
+        """Where its door is."""
+        port = self.variables["HTTPS_PORT"]
+        return f"https://{DOMAIN}" if port == "443" else f"https://{DOMAIN}:{port}"
+
     def run(self, *arguments: str, check: bool = True) -> str:
         """Run `docker compose` with these arguments; returns its stdout."""
         done = subprocess.run(
@@ -103,39 +109,40 @@ def make_files(folder: Path) -> None:
     subprocess.run([sys.executable, "-m", "operations.secrets", "--dir", str(folder / "secrets")], cwd=ROOT, check=True)
 
 
+def beside_others() -> dict[str, str]:
+    """The variables by which a project does not get in the way of another one on this machine."""
+    # The real ports where this machine has them to spare.
+    https, http = (443, 80) if port_is_free(443) and port_is_free(80) else (free_port(), free_port())
+    return {
+        "INFERENCE_SERVER_IMAGE": build_image(),
+        "HTTPS_PORT": str(https),
+        "HTTP_PORT": str(http),
+        "CONSUMER_NAME": f"test-{secrets.token_hex(4)}",
+        "MEMORY_LIMIT_BYTES": str(4 * 1024**3),
+    }
+
+
 @contextmanager
 def compose_project(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[tuple[Compose, str]]:
     """A project with everything made that `up` needs; yields it and its URL. Nothing runs yet."""
     shutil.copy(ROOT / "docker-compose.yaml", folder)
     make_files(folder)
-    # The real ports where this machine has them to spare.
-    https, http = (443, 80) if port_is_free(443) and port_is_free(80) else (free_port(), free_port())
-    compose = Compose(
-        folder,
-        {
-            "INFERENCE_SERVER_IMAGE": build_image(),
-            "PROXY_DOMAIN": DOMAIN,
-            "HTTPS_PORT": str(https),
-            "HTTP_PORT": str(http),
-            "COMPOSE_PROFILES": "cpu",
-            "ALLOW_PUBLIC_POST_MODEL": "1",
-            "CONSUMER_NAME": f"test-{secrets.token_hex(4)}",
-            "MEMORY_LIMIT_BYTES": str(4 * 1024**3),
-            **(extra or {}),
-        },
-    )
+    settings = {"PROXY_DOMAIN": DOMAIN, "COMPOSE_PROFILES": "cpu", "ALLOW_PUBLIC_POST_MODEL": "1"}
+    compose = Compose(folder, {**beside_others(), **settings, **(extra or {})})
     try:
-        yield compose, f"https://{DOMAIN}" if https == 443 else f"https://{DOMAIN}:{https}"
+        yield compose, compose.url
     finally:
         compose.run("down", "--volumes", "--timeout", "5", check=False)
 
 
 @contextmanager
-def compose_system(folder: Path, *, gpu_uuid: str | None = None) -> Iterator[System]:
+def compose_system(
+    folder: Path, *, gpu_uuid: str | None = None, extra: Mapping[str, str] | None = None
+) -> Iterator[System]:
     """The stack, healthy."""
-    with compose_project(folder, {"GPU_UUID": gpu_uuid or ""}) as (compose, url):
+    with compose_project(folder, {"GPU_UUID": gpu_uuid or "", **(extra or {})}) as (compose, url):
         compose.run("up", "--detach", "--wait")
-        names = ["postgres", "rabbitmq", "private-api", "public-api", "traefik", "job-consumer"]
+        names = ["postgres", "rabbitmq", "private-api", "public-api", "grpc-gateway", "traefik", "job-consumer"]
         services = [ComposeService(compose, name) for name in names]
         system = System(
             name="compose",

@@ -1,16 +1,20 @@
-"""Two real Docker Engines in one swarm: this machine's, which is the manager, and that of a second host.
+"""Two real Docker Engines in one swarm, each of a host made for the time of the test.
 
-The second host comes from the program that `TEST_SECOND_HOST_COMMAND` names: `PROGRAM up NAME N` makes a host at
-10.77.0.N, on one link with this machine's 10.77.0.1, prints the address of its Engine and ties it to the interface
-`host-NAME`; `PROGRAM down NAME` removes it. Both share one file system and one kernel.
+This machine's own Engine stays out of it: one that leaves a swarm forgets the names of every other container that it
+runs (https://github.com/moby/moby/issues/45144).
+
+A host comes from the program that `TEST_SECOND_HOST_COMMAND` names: `PROGRAM up NAME N` makes one at 10.77.0.N, on one
+link with this machine's 10.77.0.1, prints the address of its Engine and ties it to the interface `host-NAME`;
+`PROGRAM down NAME` removes it. All share one file system and one kernel.
 """
 
 import os
+import random
 import re
 import secrets
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +23,10 @@ import pytest
 
 from tests.e2e.compose import DOMAIN, ROOT, build_image, make_files
 from tests.e2e.images import echo_image
-from tests.e2e.systems import free_port
-from tests.services import missing
+from tests.e2e.systems import free_port, wait_for
+from tests.tcp_proxy import TcpProxy
 
 COMMAND = os.environ.get("TEST_SECOND_HOST_COMMAND")
-MANAGER_ADDRESS = "10.77.0.1"
 PLATFORM_LABEL, CONSUMER_LABEL = "inference-server.platform", "inference-server.consumer"
 RUN_LABEL = "inference-server.task"
 
@@ -37,10 +40,12 @@ def run(*command: str, check: bool = True) -> str:
 
 @dataclass(frozen=True)
 class Host:
-    """A Docker host of the swarm."""
+    """A Docker host of the swarm. It can be cut off."""
 
     engine: str
     """The address of its Engine."""
+    address: str
+    interface: str
 
     def docker(self, *arguments: str, check: bool = True) -> str:
         """Run a command of Docker's CLI against this host."""
@@ -76,13 +81,6 @@ class Host:
         parts = [subprocess.run(command, capture_output=True, text=True, check=False) for command in commands]
         return "\n".join(part.stdout + part.stderr for part in parts)
 
-
-@dataclass(frozen=True)
-class SecondHost(Host):
-    """The host that can be cut off."""
-
-    interface: str
-
     def cut_off(self) -> None:
         """As a pulled cable would; its Engine still answers on its socket."""
         run("ip", "link", "set", self.interface, "down")
@@ -101,7 +99,7 @@ class Swarm:
     verify: str
     """The certificate to trust."""
     manager: Host
-    worker: SecondHost
+    worker: Host
 
     def allow_consumers(self, host: Host) -> None:
         """Label a host's node for consumers."""
@@ -128,6 +126,17 @@ class Swarm:
         """The ids of the consumers' containers that run on a host."""
         return host.docker("ps", "-q", "--filter", f"label=com.docker.swarm.service.name={self.stack}_job-consumer")
 
+    def state(self, host: Host) -> str:
+        """What the swarm takes a host's node for: `ready` or `down`."""
+        return self.manager.docker("node", "inspect", "--format", "{{.Status.State}}", host.name)
+
+    def pass_time(self, uid: str) -> None:
+        """As if the lease's time had passed since the last heartbeat of a task's holder."""
+        (postgres,) = self.manager.docker("ps", "-q", "--filter", f"name={self.stack}_postgres").split()
+        statement = f"UPDATE tasks SET lease_until = now() WHERE uid = '{uid}'"  # noqa: S608 - hex digits
+        answer = self.manager.docker("exec", postgres, "psql", "-U", "inference", "-d", "inference", "-c", statement)
+        assert answer == "UPDATE 1", answer
+
     def outputs(self, uid: str) -> list[Path]:
         """The archives of a task's outputs, those of lost attempts included."""
         name = f"{self.stack}_data"
@@ -148,46 +157,65 @@ def swarm_stack(folder: Path) -> Iterator[Swarm]:
     """The stack of stack.yaml, deployed on two hosts; everything is removed at the end."""
     if not COMMAND:
         # Not `missing`: that would fail wherever CI has no such program.
-        pytest.skip("no second Docker host: TEST_SECOND_HOST_COMMAND names no program that makes one")
-    manager = Host(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
-    if manager.docker("info", "--format", "{{.Swarm.LocalNodeState}}") != "inactive":
-        missing("this Docker Engine belongs to a swarm already")
-    with _second_host(COMMAND) as worker, _joined(manager, worker), _deployed(manager, worker, folder) as swarm:
+        pytest.skip("no second Docker host: TEST_SECOND_HOST_COMMAND names no program that makes hosts")
+    first, second = random.sample(range(2, 251), 2)
+    with (
+        _host(COMMAND, first) as manager,
+        _host(COMMAND, second) as worker,
+        _linked(manager, worker),
+        _joined(manager, worker),
+        _deployed(manager, worker, folder) as swarm,
+    ):
         yield swarm
 
 
 @contextmanager
-def _second_host(command: str) -> Iterator[SecondHost]:
+def _host(command: str, number: int) -> Iterator[Host]:
     # An interface's name has 15 characters at most.
-    name, number = f"is{secrets.token_hex(3)}", 2 + secrets.randbelow(249)
+    name = f"is{secrets.token_hex(3)}"
     try:
         engine = run(command, "up", name, str(number)).splitlines()[-1]
-        yield SecondHost(engine, f"host-{name}")
+        yield Host(engine, f"10.77.0.{number}", f"host-{name}")
     finally:
         run("ip", "link", "set", f"host-{name}", "up", check=False)
         run(command, "down", name, check=False)
 
 
 @contextmanager
-def _joined(manager: Host, worker: Host) -> Iterator[None]:
-    had_gateway = bool(manager.docker("network", "ls", "-q", "--filter", "name=docker_gwbridge"))
+def _linked(manager: Host, worker: Host) -> Iterator[None]:
+    """Let the two speak to each other: this machine's Engine forbids what is bridged and not its own."""
+    (link,) = {Path(f"/sys/class/net/{host.interface}/master").resolve().name for host in (manager, worker)}
+    rule = ("DOCKER-USER", "--in-interface", link, "--out-interface", link, "--jump", "ACCEPT")
+    run("iptables", "--insert", *rule)
     try:
-        manager.docker("swarm", "init", "--advertise-addr", MANAGER_ADDRESS)
-        token = manager.docker("swarm", "join-token", "-q", "worker")
-        worker.docker("swarm", "join", "--token", token, f"{MANAGER_ADDRESS}:2377")
-        manager.docker("node", "update", "--label-add", f"{PLATFORM_LABEL}=true", manager.name)
         yield
     finally:
-        worker.docker("swarm", "leave", "--force", check=False)
-        manager.docker("swarm", "leave", "--force", check=False)
-        if not had_gateway:
-            _until(lambda: not manager.docker("network", "rm", "docker_gwbridge", check=False), 1)
+        run("iptables", "--delete", *rule, check=False)
 
 
 @contextmanager
-def _deployed(manager: Host, worker: SecondHost, folder: Path) -> Iterator[Swarm]:
+def _joined(manager: Host, worker: Host) -> Iterator[None]:
+    try:
+        manager.docker("swarm", "init", "--advertise-addr", manager.address)
+        token = manager.docker("swarm", "join-token", "-q", "worker")
+        worker.docker("swarm", "join", "--token", token, f"{manager.address}:2377")
+        manager.docker("node", "update", "--label-add", f"{PLATFORM_LABEL}=true", manager.name)
+        yield
+    finally:
+        # It ends what runs, for nothing to start again while the hosts are removed.
+        worker.docker("swarm", "leave", "--force", check=False)
+        manager.docker("swarm", "leave", "--force", check=False)
+
+
+@contextmanager
+def _deployed(manager: Host, worker: Host, folder: Path) -> Iterator[Swarm]:
     make_files(folder)
-    worker.load(build_image(), echo_image())
+    ours = (build_image(), echo_image())
+    platform = re.findall(r"^ +image: ([\w.:/-]+)$", (ROOT / "stack.yaml").read_text(), re.MULTILINE)
+    with ThreadPoolExecutor() as pool:
+        loads = [pool.submit(worker.load, *ours), pool.submit(manager.load, *ours, *platform)]
+    for load in loads:
+        load.result()
     stack, port = f"is-test-{secrets.token_hex(3)}", free_port()
     variables = {
         "INFERENCE_SERVER_IMAGE": build_image(),
@@ -200,21 +228,14 @@ def _deployed(manager: Host, worker: SecondHost, folder: Path) -> Iterator[Swarm
         "DOCKER_SOCKET": _sockets(folder, manager, worker),
     }
     verify = str(folder / "traefik/certs/server.crt")
-    swarm = Swarm(stack, f"https://{DOMAIN}:{port}", verify, manager, worker)
-    try:
-        # There is no key before there is a database; the first deployment starts no consumer.
-        (folder / "secrets/consumer_key").write_text("none yet")
-        _deploy(manager, stack, folder, variables)
-        (folder / "secrets/consumer_key").write_text(_make_key(manager, stack))
-        _deploy(manager, stack, folder, {**variables, "CONSUMER_KEY_VERSION": "2"})
-        yield swarm
-    finally:
-        manager.docker("stack", "rm", stack, check=False)
-        label = f"label=com.docker.stack.namespace={stack}"
-        _until(lambda: not manager.docker("ps", "-aq", "--filter", label), 60)
-        _remove_runs(manager, swarm.consumer(manager))
-        for volume in manager.docker("volume", "ls", "-q", "--filter", label).split():
-            manager.docker("volume", "rm", volume, check=False)
+    # There is no key before there is a database; the first deployment starts no consumer.
+    (folder / "secrets/consumer_key").write_text("none yet")
+    _deploy(manager, stack, folder, variables)
+    (folder / "secrets/consumer_key").write_text(_make_key(manager, stack))
+    _deploy(manager, stack, folder, {**variables, "CONSUMER_KEY_VERSION": "2"})
+    # The certificate is for a name of this machine's.
+    with TcpProxy(f"//{manager.address}:{port}", port) as front:
+        yield Swarm(stack, f"https://{DOMAIN}:{front.port}", verify, manager, worker)
 
 
 def _deploy(manager: Host, stack: str, folder: Path, variables: Mapping[str, str]) -> None:
@@ -239,8 +260,7 @@ def _make_key(manager: Host, stack: str) -> str:
         made.extend(manager.docker("exec", found.split()[0], *command, check=False).split() if found else [])
         return bool(made)
 
-    _until(make, 240)
-    assert made, "no key could be made"
+    wait_for(make, 240, lambda: manager.docker("stack", "ps", "--no-trunc", stack))
     return made[0]
 
 
@@ -260,18 +280,3 @@ def _sockets(folder: Path, *hosts: Host) -> str:
     for host in hosts:
         (folder / f"{host.name}.sock").symlink_to(host.engine.removeprefix("unix://"))
     return f"{folder}/{{{{.Node.Hostname}}}}.sock"
-
-
-def _remove_runs(host: Host, consumer: str) -> None:
-    label = ("--filter", f"label=inference-server.consumer={consumer}")
-    for container in host.docker("ps", "-aq", *label).split():
-        host.docker("rm", "--force", container, check=False)
-    for volume in host.docker("volume", "ls", "-q", *label).split():
-        host.docker("volume", "rm", volume, check=False)
-
-
-def _until(condition: Callable[[], bool], seconds: float) -> None:
-    """Give a removal its time; what is left then is left."""
-    ends_at = time.monotonic() + seconds
-    while not condition() and time.monotonic() < ends_at:
-        time.sleep(0.2)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.images import EXAMPLES, echo_image, script_image
+from tests.e2e.images import EXAMPLES, UNTIL_TOLD, echo_image, script_image
 from tests.e2e.systems import System, standalone_system
 from tests.services import docker_problem, missing, require_docker
 
@@ -104,7 +104,7 @@ def test_the_command_says_why_a_task_failed(docker_server: System, tmp_path: Pat
 
 def test_a_cancelled_task_has_an_exit_code_of_its_own(docker_server: System, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("x")
-    infer(docker_server, "models", "add", script_image("sleep 600"), "slow", "--pull-policy", "never")
+    infer(docker_server, "models", "add", script_image(UNTIL_TOLD), "slow", "--pull-policy", "never")
     uid = infer(docker_server, "submit", "slow", tmp_path / "x").strip()
     infer(docker_server, "cancel", uid)
     infer(docker_server, "wait", uid, "--timeout", "60", expect=8)

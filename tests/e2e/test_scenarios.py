@@ -12,11 +12,12 @@ import requests
 from tests.databases import PostgresServer
 from tests.e2e.client import Door, door_of, zip_of
 from tests.e2e.compose import compose_system
-from tests.e2e.images import echo_image, script_image
+from tests.e2e.images import UNTIL_TOLD, echo_image, script_image
 from tests.e2e.systems import System, leftovers, services_system, standalone_system, wait_for
+from tests.gpu_host import gpu_or
 from tests.services import require_docker, require_rabbitmq
 
-GPU_UUID = "GPU-5b9a2f0e-0000-4000-8000-000000000001"
+GPU_UUID = gpu_or("GPU-5b9a2f0e-0000-4000-8000-000000000001")
 
 
 @pytest.fixture(scope="module", params=["standalone", "services", "compose"])
@@ -127,7 +128,7 @@ def test_too_much_memory_is_told_as_such(door: Door) -> None:
 
 
 def test_a_run_over_its_time_limit_is_ended(door: Door) -> None:
-    model = door.add_model(script_image("echo started; sleep 600"), time_limit_s=2)
+    model = door.add_model(script_image(f"echo started; {UNTIL_TOLD}"), time_limit_s=2)
     body = door.ended(door.submit(model, {"i": b""})).json()
     assert body["reason"] == "time_limit"
     assert "2 s" in body["detail"]
@@ -158,7 +159,7 @@ def test_an_unknown_model_is_550_and_an_unknown_task_554(door: Door) -> None:
 
 
 def test_a_running_task_is_cancelled(door: Door) -> None:
-    uid = door.submit(door.add_model(script_image("echo up; sleep 600")), {"i": b""})
+    uid = door.submit(door.add_model(script_image(f"echo up; {UNTIL_TOLD}")), {"i": b""})
     door.wait_status(uid, "running")
     assert door.http.post(f"/api/tasks/{uid}/cancel").json()["cancel_requested"] is True
     answer = door.ended(uid, seconds=60)
@@ -166,7 +167,7 @@ def test_a_running_task_is_cancelled(door: Door) -> None:
 
 
 def test_a_waiting_task_is_cancelled_at_once_and_a_deleted_one_is_gone(door: Door) -> None:
-    model = door.add_model(script_image("sleep 600"))
+    model = door.add_model(script_image(UNTIL_TOLD))
     busy = door.submit(model, {"i": b""})
     door.wait_status(busy, "running")
     waiting = door.submit(model, {"i": b""})

@@ -15,7 +15,7 @@ from tests.e2e.images import echo_image, script_image
 from tests.e2e.systems import wait_for
 from tests.services import require_docker
 
-SERVICES = ("postgres", "rabbitmq", "private-api", "public-api", "traefik", "job-consumer")
+SERVICES = ("postgres", "rabbitmq", "private-api", "public-api", "grpc-gateway", "traefik", "job-consumer")
 TASKS = 50
 
 
@@ -146,7 +146,7 @@ def test_services_run_with_least_privilege(compose: Compose) -> None:
         assert "ALL" in host["CapDrop"] or service == "rabbitmq", service
         assert not host["Privileged"]
         assert host["LogConfig"]["Config"].get("max-size"), service
-    for service in ("private-api", "public-api"):
+    for service in ("private-api", "public-api", "grpc-gateway"):
         details = inspect(compose, service)
         assert details["Config"]["User"] == "10001:10001"
         assert details["HostConfig"]["ReadonlyRootfs"] is True

@@ -168,7 +168,7 @@ def leftovers(client: docker.APIClient, keys: list[RunKey]) -> list[str]:
     """Containers and volumes that carry a label of these runs."""
     found = []
     for key in keys:
-        filters = {"label": f"{LABEL}.task={key.uid}"}
+        filters = {"label": f"{LABEL}.{key.kind}={key.uid}"}
         found += [container["Id"] for container in client.containers(all=True, filters=filters)]
         found += [volume["Name"] for volume in client.volumes(filters=filters)["Volumes"] or []]
     return found

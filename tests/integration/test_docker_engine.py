@@ -1,5 +1,6 @@
 """What only the Docker engine promises: the hardened profile, images and registries, nothing left behind."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -12,8 +13,8 @@ from docker.errors import APIError
 
 from job_consumer.docker_engine import DockerEngine
 from job_consumer.docker_errors import start_error
-from job_consumer.engine import EngineUnavailable, ImageNotFound, RunState
-from tests.integration.engine_bench import MIB, Bench, build_image, docker_bench, leftovers
+from job_consumer.engine import EngineUnavailable, ImageNotFound, RunKind, RunState
+from tests.integration.engine_bench import MIB, Bench, build_image, docker_bench, leftovers, until
 from tests.services import require_docker
 
 
@@ -100,6 +101,48 @@ def test_the_profile_holds_inside_the_container(bench: Bench) -> None:
         "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
         "NVIDIA_VISIBLE_DEVICES=GPU-1234",
     ]
+
+
+def test_a_replica_is_on_its_network_alone_and_reached_from_here(bench: Bench, client: docker.APIClient) -> None:
+    network = f"is-test-{bench.consumer}"
+    engine = bench.engine
+    assert isinstance(engine, DockerEngine)
+    engine.make_network(network)
+    engine.make_network(network)
+    assert engine.has_network(network)
+    assert client.inspect_network(network)["Internal"]
+    try:
+        script = "while true; do echo hello | nc -l -p 9000; done"
+        spec = bench.spec(script, network=network)
+        mounts = tuple(mount for mount in spec.mounts if mount.kept)
+        key = replace(spec.key, kind=RunKind.REPLICA)
+        bench.keys.append(key)
+        bench.engine.start(replace(spec, key=key, mounts=mounts))
+        container = client.inspect_container(f"is-replica-{key.uid}-1")
+        assert container["HostConfig"]["NetworkMode"] == network
+        assert list(container["NetworkSettings"]["Networks"]) == [network]
+        assert container["Config"]["Labels"] == {
+            "inference-server.replica": key.uid,
+            "inference-server.fence": "1",
+            "inference-server.consumer": bench.consumer,
+        }
+        assert bench.engine.find(bench.consumer) == [(key, RunState.RUNNING)]
+        address = bench.engine.address(key)
+        assert address is not None
+        until(lambda: answer_of(address, 9000) == b"hello\n")
+        bench.engine.remove(key)
+        assert bench.engine.find(bench.consumer) == []
+    finally:
+        bench.engine.remove(key)
+        client.remove_network(network)
+
+
+def answer_of(host: str, port: int) -> bytes:
+    try:
+        with socket.create_connection((host, port), timeout=5) as connection:
+            return connection.recv(100)
+    except OSError:
+        return b""
 
 
 def test_a_fork_bomb_hits_the_limit_of_processes(bench: Bench) -> None:
@@ -238,6 +281,10 @@ def test_an_engine_that_does_not_answer_is_unavailable(bench: Bench, tmp_path: P
             lambda: dead.find("x"),
             lambda: dead.wait(spec.key, 1),
             lambda: next(dead.follow_log(spec.key, None)),  # type: ignore[arg-type]
+            lambda: dead.log_tail(spec.key, 1),
+            lambda: dead.has_network("x"),
+            lambda: dead.make_network("x"),
+            lambda: dead.address(spec.key),
             lambda: dead.stop(spec.key, 1),
             lambda: dead.remove(spec.key),
         ):

@@ -11,7 +11,7 @@ import docker
 import pytest
 
 from job_consumer.engine import RunKey, RunState, RunVanished
-from tests.integration.engine_bench import END_S, MIB, Bench, docker_bench, process_bench
+from tests.integration.engine_bench import END_S, MIB, Bench, docker_bench, process_bench, until
 from tests.services import require_docker
 
 UNKNOWN = RunKey("0" * 64, 1)
@@ -75,6 +75,15 @@ def test_a_flood_of_log_is_bounded_and_does_not_block_the_run(bench: Bench) -> N
     key, ended = bench.run("yes 0123456789012345678901234567890123456789 | head -c 20000000", log_limit_bytes=MIB)
     assert ended.exit_code == 0
     assert len(bench.log_of(key)) < 2 * MIB
+
+
+def test_the_tail_of_a_log_is_its_last_bytes_while_the_run_lasts_and_after(bench: Bench) -> None:
+    key = bench.start('seq 1 5000; echo up > "$OUTPUT_DIR/up"; until [ -e "$OUTPUT_DIR/go" ]; do sleep 0.05; done')
+    bench.wait_for_output(key, "up")
+    until(lambda: bench.engine.log_tail(key, 10) == b"4999\n5000\n")
+    bench.output(key, "go").touch()
+    bench.end_of(key)
+    assert bench.engine.log_tail(key, 10) == b"4999\n5000\n"
 
 
 def test_waiting_for_a_run_that_goes_on_returns_none_and_then_its_end(bench: Bench) -> None:
@@ -142,6 +151,11 @@ def test_another_engine_object_adopts_a_run(bench: Bench) -> None:
         assert other.find(bench.consumer) == [(key, RunState.EXITED)]
 
 
+def test_a_run_without_a_network_has_no_address(bench: Bench) -> None:
+    assert not bench.engine.has_network("is-test-nowhere")
+    assert bench.engine.address(bench.start("sleep 300")) is None
+
+
 def test_removing_ends_a_run_and_may_be_repeated(bench: Bench) -> None:
     key = bench.start('echo up > "$OUTPUT_DIR/up"; sleep 300')
     bench.wait_for_output(key, "up")
@@ -156,6 +170,10 @@ def test_an_unknown_run_has_vanished_and_needs_no_ending(bench: Bench) -> None:
         bench.engine.wait(UNKNOWN, 1)
     with pytest.raises(RunVanished):
         next(bench.engine.follow_log(UNKNOWN, Event()))
+    with pytest.raises(RunVanished):
+        bench.engine.log_tail(UNKNOWN, 10)
+    with pytest.raises(RunVanished):
+        bench.engine.address(UNKNOWN)
     bench.engine.stop(UNKNOWN, 1)
     bench.engine.remove(UNKNOWN)
 

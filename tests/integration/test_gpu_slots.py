@@ -20,10 +20,11 @@ from private_api.tables import ConsumerRow
 from private_api.tasks.consumers import register_consumer
 from private_api.tasks.limits import LEASE
 from tests.e2e.systems import Process, wait_for
+from tests.gpu_host import gpu_or
 from tests.running_api import RunningApi, run_private_api
 from tests.services import require_docker, require_rabbitmq
 
-GPU = "GPU-8a2f1c3d-5b6e-4f70-9182-a3b4c5d6e7f8"
+GPU = gpu_or("GPU-8a2f1c3d-5b6e-4f70-9182-a3b4c5d6e7f8")
 READY = "waits for work"
 
 

@@ -129,3 +129,42 @@ def test_every_written_duration_is_within_its_smaller_unit(seconds: int):
 @pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 * 2**40, "3.0 TiB")])
 def test_sizes_are_written(size: int, text: str):
     assert format_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("server", "target", "uses_tls"),
+    [
+        ("https://inference.example.org", "grpc.inference.example.org:443", True),
+        ("https://inference.example.org:8443/", "grpc.inference.example.org:8443", True),
+        ("http://127.0.0.1:8000", "127.0.0.1:9000", False),
+        ("http://[::1]:8000", "[::1]:9000", False),
+    ],
+)
+def test_the_grpc_door_is_beside_the_server_unless_somebody_says_otherwise(environment, server, target, uses_tls):
+    door = load_config(environment, server=server).door()
+    assert (door.target, door.uses_tls) == (target, uses_tls)
+    environment["INFERENCE_SERVER_GRPC"] = "http://elsewhere:5"
+    assert load_config(environment, server=server).door().target == "elsewhere:5"
+    door = load_config(environment, server=server, grpc="elsewhere").door()
+    assert (door.target, door.uses_tls) == ("elsewhere:443", True)
+
+
+def test_a_door_behind_an_address_needs_its_name(environment):
+    with pytest.raises(UnusableInput, match="--grpc"):
+        load_config(environment, server="https://10.0.0.1").door()
+
+
+@pytest.mark.parametrize("text", ["ftp://x", "http://", "host:port", "https://host/path", "https://user@host"])
+def test_what_is_no_door_is_refused(environment, text):
+    with pytest.raises(UnusableInput, match="not a gRPC door"):
+        load_config(environment, grpc=text).door()
+
+
+def test_the_files_door_is_that_of_the_files_server(environment):
+    store(environment, 'server = "https://mine"\ngrpc = "https://door"\nkey = "secret"\n')
+    assert load_config(environment).door().target == "door:443"
+    assert load_config(environment).door_key == "secret"
+    assert load_config(environment, server="https://other").door().target == "grpc.other:443"
+    assert load_config(environment, grpc="https://another").door_key is None
+    assert load_config(environment, grpc="https://another").key == "secret"
+    assert load_config(environment, grpc="https://another", key="flag").door_key == "flag"

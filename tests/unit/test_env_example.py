@@ -3,12 +3,13 @@
 import re
 from pathlib import Path
 
+from grpc_gateway.settings import GatewaySettings
 from job_consumer.settings import JobConsumerSettings
 from private_api.settings import PrivateApiSettings
 from public_api.settings import PublicApiSettings
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = (PrivateApiSettings, PublicApiSettings, JobConsumerSettings)
+SETTINGS = (PrivateApiSettings, PublicApiSettings, GatewaySettings, JobConsumerSettings)
 # Read by Compose or Swarm alone: no service sees them.
 DEPLOYMENT_ONLY = {
     "COMPOSE_FILE",
@@ -21,6 +22,7 @@ DEPLOYMENT_ONLY = {
     "HTTPS_PORT",
     "HTTP_PORT",
     "INFERENCE_SERVER_IMAGE",
+    "REDHARE_PORT",
 }
 
 
@@ -34,7 +36,7 @@ def test_every_variable_of_every_service_is_documented_and_no_other() -> None:
 
 
 def test_compose_hands_every_variable_of_the_file_on() -> None:
-    compose = (ROOT / "docker-compose.yaml").read_text()
+    compose = "".join((ROOT / name).read_text() for name in ("docker-compose.yaml", "compose.redhare.yaml"))
     active = set(re.findall(r"^([A-Z][A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     read_by_compose_itself = {"COMPOSE_FILE", "COMPOSE_PROFILES"}
     handed_on = set(re.findall(r"\$\{([A-Z_]+)", compose))

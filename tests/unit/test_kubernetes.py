@@ -377,16 +377,61 @@ def test_kubectl_renders_what_this_check_reads(copied: Path, overlay: str) -> No
     assert theirs == ours
 
 
-def test_the_overlay_of_one_installation_in_the_guide_is_valid(copied: Path) -> None:
-    (example,) = re.findall(
-        r"```yaml\n# deploy/kubernetes/site/kustomization.yaml\n(.*?)```", GUIDE.read_text(), re.DOTALL
-    )
-    (copied / "site").mkdir()
-    (copied / "site/kustomization.yaml").write_text(example)
-    site = Rendered(kubectl_render(copied / "site"))
-    for resource in site:
+@pytest.fixture
+def site(copied: Path) -> Path:
+    """The overlay of one installation, as the guide has it."""
+    folder = copied / "site"
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text(guide_file("kustomization.yaml"))
+    return folder
+
+
+def guide_file(name: str) -> str:
+    pattern = rf"```yaml\n# deploy/kubernetes/site/{re.escape(name)}\n(.*?)```"
+    (text,) = re.findall(pattern, GUIDE.read_text(), re.DOTALL)
+    return str(text)
+
+
+def render_valid(folder: Path) -> Rendered:
+    rendered = Rendered(kubectl_render(folder))
+    for resource in rendered:
         kubernetes_validate.validate(resource, NEWEST, strict=True)
-    (ingress,) = site.of_kind("Ingress")
+    return rendered
+
+
+def test_the_overlay_of_one_installation_in_the_guide_is_valid(site: Path) -> None:
+    rendered = render_valid(site)
+    (ingress,) = rendered.of_kind("Ingress")
     assert "example.org" not in str(ingress["spec"])
-    ours = [container for service, _, container in site.workloads() if service in SETTINGS]
+    ours = [container for service, _, container in rendered.workloads() if service in SETTINGS]
     assert all("/" in container["image"] for container in ours)
+
+
+def test_the_volume_for_backups_in_the_guide_is_mounted_where_its_commands_write(site: Path) -> None:
+    (site / "backup.yaml").write_text(guide_file("backup.yaml"))
+    text = GUIDE.read_text()
+    (resources,) = re.findall(r"`resources`, `(\[.+?\])`", text)
+    (patch,) = re.findall(r"```yaml\n(  - target: .*?)```", text, re.DOTALL)
+    overlay = guide_file("kustomization.yaml") + patch
+    (site / "kustomization.yaml").write_text(re.sub(r"^resources: .*$", f"resources: {resources}", overlay, flags=re.M))
+    rendered = render_valid(site)
+    (pod, container) = next((pod, container) for name, pod, container in rendered.workloads() if name == "private-api")
+    (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "backup")
+    claims = [claim["metadata"]["name"] for claim in rendered.of_kind("PersistentVolumeClaim")]
+    assert volume["persistentVolumeClaim"]["claimName"] in claims
+    (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] == "backup")
+    written = re.findall(r"inference-server (?:backup|restore) \"?(/\S+)/", text)
+    assert written == [mount["mountPath"]] * 2
+
+
+def test_the_patch_for_a_restore_in_the_guide_makes_the_private_api_wait_unprobed(site: Path, tmp_path: Path) -> None:
+    (patch,) = re.findall(r"patch deployment private-api --type json -p '(\[.*?\])'", GUIDE.read_text(), re.DOTALL)
+    path = tmp_path / "deployment.yaml"
+    path.write_text(yaml.safe_dump(Rendered(kubectl_render(site)).get("Deployment", "private-api")))
+    command = ["kubectl", "patch", "--local", "--filename", str(path), "--type", "json", "--patch", patch]
+    done = subprocess.run([*command, "--output", "yaml"], capture_output=True, text=True, check=True)
+    patched = yaml.safe_load(done.stdout)
+    kubernetes_validate.validate(patched, NEWEST, strict=True)
+    (container,) = containers(patched)
+    assert container["command"] == ["sleep", "infinity"]
+    assert not [name for name in container if name.endswith("Probe")]

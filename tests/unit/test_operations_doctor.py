@@ -199,8 +199,16 @@ def make_certificate(folder: Path, domain: str, days: int = 825) -> None:
 def test_the_certificate_that_the_script_makes_is_fine_for_its_domain_only(tmp_path: Path) -> None:
     make_certificate(tmp_path / "certs", "inference.example.org")
     found = certificate.check_certificate(tmp_path / "certs", "inference.example.org")
-    assert (found.level, found.found) == (Level.OK, "for inference.example.org, valid for 825 days")
+    names = "inference.example.org, grpc.inference.example.org, *.grpc.inference.example.org"
+    assert (found.level, found.found) == (Level.OK, f"for {names}, valid for 825 days")
     assert certificate.check_certificate(tmp_path / "certs", "other.example.org").level is Level.PROBLEM
+
+
+def test_a_certificate_without_the_name_of_the_grpc_door_is_warned_about() -> None:
+    parsed = certificate.Certificate(begins_s=0, ends_s=10**9, names=("example.org",))
+    found = certificate.judge_certificate(parsed, "example.org", 1, "make one")
+    assert found.level is Level.WARNING
+    assert "not for grpc.example.org" in found.found
 
 
 def test_a_certificate_that_ends_soon_is_warned_about(tmp_path: Path) -> None:

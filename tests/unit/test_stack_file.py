@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # A name of its own per host, a GPU from Swarm, and a stack's name on the command line.
 COMPOSE_ONLY = {"COMPOSE_PROJECT_NAME", "CONSUMER_NAME", "GPU_UUID"}
-STACK_ONLY = {"CONFIG_VERSION", "CONSUMER_KEY_VERSION", "GPU_COUNT", "WORK_VOLUME"}
+STACK_ONLY = {"CONFIG_VERSION", "CONSUMER_KEY_VERSION", "GPU_COUNT", "REPLICA_NETWORK", "WORK_VOLUME"}
 
 
 def variables(name: str) -> set[str]:

@@ -1,0 +1,180 @@
+"""What the gRPC door costs: full lane and express lane against the container itself, and against Ray Serve's proxy.
+
+    .venv/bin/python -m benchmarks.grpc [--rounds 5] [--seconds 2] [--ray-python .venv-ray/bin/python]
+
+The stack is the one of docker-compose.yaml behind Traefik's TLS; the yardstick is the same container, called directly
+and in plain text. All lanes are measured in turns; each ratio is the median of the rounds' ratios. Ray's environment:
+
+    python3 -m venv .venv-ray && .venv-ray/bin/pip install 'ray[serve]==2.60.0' grpcio-tools
+
+Goals: full lane at least 0.30 of direct at 32 calls of 1 KB and 2.5 times Ray, express at least 0.6 of direct, a health
+check under load within 20 ms in 99 of 100 cases, at most 500 us of the gateway's CPU per call.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+
+from tests.e2e.client import Door, door_of
+from tests.e2e.compose import compose_system
+from tests.e2e.images import lanes_image
+from tests.e2e.systems import System, free_port, wait_for
+
+METHOD = "/lanes.Echo/Call"
+HEALTH = "/grpc.health.v1.Health/Check"
+KIB = 1000
+MIB = 1000 * 1000
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One way to the same echo."""
+
+    name: str
+    arguments: tuple[str, ...]
+
+
+def main() -> None:
+    """Print medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--ray-python", type=Path, help="an interpreter with ray[serve]; without it Ray is left out")
+    arguments = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        system = stack.enter_context(compose_system(folder))
+        door = stack.enter_context(door_of(system.url, system.verify))
+        lanes, health = deploy_echo(system, door)
+        if arguments.ray_python:
+            lanes.append(stack.enter_context(ray_lane(arguments.ray_python)))
+        compare(lanes, arguments.rounds, arguments.seconds)
+        measure_health(lanes[1], health, arguments.seconds)
+
+
+def deploy_echo(system: System, door: Door) -> tuple[list[Lane], Lane]:
+    """A deployment of the echo, as lanes direct, full and express; and the way to the control process."""
+    model = door.add_model(lanes_image())
+    serving = {"port": 9000, "protocol": "grpc", "replicas_min": 1, "express": True}
+    answer = door.http.post(f"/api/models/{model}/deployment", json=serving)
+    assert answer.status_code == 200, answer.text
+    wait_for(lambda: show(door, model)["status"] == "ready", 60, lambda: str(show(door, model)))
+    (replica,) = (row for row in show(door, model)["replicas"] if row["status"] == "ready")
+    port = system.url.rpartition(":")[2] if system.url.count(":") > 1 else "443"
+    tls = ("--target", f"localhost:{port}", "--certificate", str(system.verify))
+    method = ("--method", METHOD)
+    lanes = [
+        Lane("direct", ("--target", replica["address"], *method)),
+        Lane("full", (*tls, "--sni", "grpc.localhost", *method)),
+        Lane("express", (*tls, "--sni", f"{model}.grpc.localhost", *method)),
+    ]
+    return lanes, Lane("health", (*tls, "--method", HEALTH, "--bytes", "0"))
+
+
+def show(door: Door, model: str) -> dict[str, Any]:
+    """The deployment."""
+    view: dict[str, Any] = door.http.get(f"/api/models/{model}/deployment").json()
+    return view
+
+
+def compare(lanes: list[Lane], rounds: int, seconds: float) -> None:
+    """Each lane at 1 and 32 calls of 1 KB, and at 1 call of 1 MB, in turns."""
+    for concurrency, size in ((1, KIB), (32, KIB), (1, MIB)):
+        results: dict[str, list[dict[str, float]]] = {lane.name: [] for lane in lanes}
+        spent: list[float] = []
+        for _ in range(rounds):
+            for lane in lanes:
+                before = gateway_cpu_us()
+                result = run_load(lane, concurrency, size, seconds)
+                if lane.name == "full":
+                    spent.append((gateway_cpu_us() - before) / result["calls"])
+                results[lane.name].append(result)
+        print(f"\n{concurrency} at once, {size / KIB:.0f} KB, {rounds} rounds of {seconds} s")
+        for lane in lanes:
+            rows = results[lane.name]
+            print(
+                f"  {lane.name:8} median {statistics.median(row['rate'] for row in rows):7.0f}/s"
+                f"  p50 {statistics.median(row['p50_ms'] for row in rows):7.2f} ms"
+                f"  p99 {statistics.median(row['p99_ms'] for row in rows):7.2f} ms"
+                f"  of direct {ratio(rows, results['direct']):.2f}"
+                + (f"  of ray {ratio(rows, results['ray']):.2f}" if "ray" in results else "")
+            )
+        print(f"  gateway's CPU per call of the full lane: {statistics.median(spent):.0f} us")
+
+
+def ratio(rows: list[dict[str, float]], yardstick: list[dict[str, float]]) -> float:
+    """The median of the rounds' ratios."""
+    return statistics.median(row["rate"] / other["rate"] for row, other in zip(rows, yardstick, strict=True))
+
+
+def measure_health(full: Lane, health: Lane, seconds: float) -> None:
+    """A health check 20 times a second while the full lane is as busy as it can be."""
+    print()
+    for size in (KIB, MIB):
+        load = start_load(full, 32, size, seconds * 4)
+        try:
+            row = run_load(health, 1, 0, seconds * 2, "--pause", "0.05")
+        finally:
+            load.wait()
+        print(f"health beside 32 calls of {size / KIB:.0f} KB: p50 {row['p50_ms']:.1f} ms, p99 {row['p99_ms']:.1f} ms")
+
+
+def start_load(lane: Lane, concurrency: int, size: int, seconds: float, *more: str) -> subprocess.Popen[str]:
+    """The load as a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.grpc_load", *lane.arguments, "--concurrency", str(concurrency)]
+    command += [*(() if "--bytes" in lane.arguments else ("--bytes", str(size))), "--seconds", str(seconds), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def run_load(lane: Lane, concurrency: int, size: int, seconds: float, *more: str) -> dict[str, float]:
+    """What the load printed."""
+    process = start_load(lane, concurrency, size, seconds, *more)
+    printed, _ = process.communicate()
+    assert process.returncode == 0, f"{lane.name}: the load failed"
+    result: dict[str, float] = json.loads(printed)
+    return result
+
+
+def gateway_cpu_us() -> float:
+    """CPU time that every gateway on this Engine has used so far, in microseconds."""
+    client = docker.APIClient()
+    try:
+        filters = {"label": "com.docker.compose.service=grpc-gateway"}
+        usage = [client.stats(row["Id"], stream=False, one_shot=True) for row in client.containers(filters=filters)]
+        return sum(row["cpu_stats"]["cpu_usage"]["total_usage"] / 1000 for row in usage)
+    finally:
+        client.close()
+
+
+@contextmanager
+def ray_lane(python: Path) -> Iterator[Lane]:
+    """Ray Serve with the same echo, on this machine, in plain text."""
+    port = free_port()
+    peer = Path(__file__).with_name("ray_peer.py")
+    process = subprocess.Popen(
+        [str(python), "-P", str(peer), str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin
+    assert process.stdout
+    try:
+        for line in process.stdout:
+            if line.strip() == "ready":
+                break
+        yield Lane("ray", ("--target", f"127.0.0.1:{port}", "--method", METHOD, "--metadata", "application=echo"))
+    finally:
+        process.stdin.close()
+        process.wait(60)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Calls one gRPC method over and over and prints what that gave, as JSON. `benchmarks.grpc` starts it as a process.
+
+Messages are opaque bytes, so that the client's own work is the same on every lane.
+"""
+
+import argparse
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+
+async def measure(arguments: argparse.Namespace) -> dict[str, float]:
+    """Calls per second and latencies (ms) of `concurrency` callers on one channel for `seconds`."""
+    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    if arguments.sni:
+        options.append(("grpc.ssl_target_name_override", arguments.sni))
+    channel = (
+        grpc.aio.secure_channel(arguments.target, _credentials(arguments.certificate), options)
+        if arguments.certificate
+        else grpc.aio.insecure_channel(arguments.target, options)
+    )
+    payload = _message(arguments.bytes)
+    metadata = [tuple(pair.split("=", 1)) for pair in arguments.metadata]
+    latencies: list[float] = []
+    async with channel:
+        call = channel.unary_unary(arguments.method)
+        await call(payload, metadata=metadata, wait_for_ready=True, timeout=30)
+        ends_at = time.perf_counter() + arguments.seconds
+
+        async def repeat() -> None:
+            while (began := time.perf_counter()) < ends_at:
+                await call(payload, metadata=metadata, timeout=30)
+                latencies.append(time.perf_counter() - began)
+                if arguments.pause:
+                    await asyncio.sleep(arguments.pause)
+
+        began = time.perf_counter()
+        await asyncio.gather(*(repeat() for _ in range(arguments.concurrency)))
+        took = time.perf_counter() - began
+    latencies.sort()
+    return {
+        "calls": len(latencies),
+        "rate": len(latencies) / took,
+        "p50_ms": latencies[len(latencies) // 2] * 1000,
+        "p99_ms": latencies[int(len(latencies) * 0.99)] * 1000,
+    }
+
+
+def _message(size: int) -> bytes:
+    """A message with one bytes field (number 1) of this size; no message at all for 0."""
+    if size == 0:
+        return b""
+    length, prefix = size, bytearray(b"\x0a")
+    while length > 0x7F:
+        prefix.append(length & 0x7F | 0x80)
+        length >>= 7
+    prefix.append(length)
+    return bytes(prefix) + bytes(size)
+
+
+def _credentials(certificate: Path) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(certificate.read_bytes())
+
+
+def main() -> None:
+    """Measure once."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--target", required=True)
+    parser.add_argument("--method", required=True)
+    parser.add_argument("--sni")
+    parser.add_argument("--certificate", type=Path)
+    parser.add_argument("--metadata", action="append", default=[])
+    parser.add_argument("--bytes", type=int, default=1000)
+    parser.add_argument("--concurrency", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--pause", type=float, default=0, help="between two calls of one caller, in seconds")
+    print(json.dumps(asyncio.run(measure(parser.parse_args()))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Two deployments that work together: the classifier has another deployment prepare its images, through the gateway.
+
+The image serves both services: deployed twice, once as each. `GRPC_GATEWAY` and `GATEWAY_TOKEN` are given to every
+replica; the token makes the call count as one of the deployment's owner.
+"""
+
+import base64
+import binascii
+import os
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+import grpc
+import numpy as np
+import preprocessing_pb2_grpc
+import user_defined_protos_pb2_grpc
+from pixels import SIDE, normalize
+from preprocessing_pb2 import EncodedImage, Pixels
+from server import OPTIONS, serve
+from user_defined_protos_pb2 import ImageClass, ImageData
+
+PORT = 9000
+PREPROCESSOR = "image-preprocessor"
+"""The `application` that the other deployment goes by."""
+WEIGHTS = Path(__file__).parent / "weights.npz"
+PREPROCESSING_S = 30.0
+"""At most; less where the caller has less time. Without a deadline a caller has more time than grpc can count."""
+TOP = 3
+
+
+class Preprocessing(preprocessing_pb2_grpc.PreprocessingServicer):
+    """What `image-preprocessor` is called for."""
+
+    def Normalize(self, request: EncodedImage, context: grpc.ServicerContext) -> Pixels:
+        """Decode and scale one image."""
+        try:
+            pixels = normalize(request.data)
+        except ValueError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        return Pixels(values=pixels.ravel(), side=SIDE)
+
+
+class ImageClassification(user_defined_protos_pb2_grpc.ImageClassificationServiceServicer):
+    """What `image-classifier` is called for."""
+
+    def __init__(self, gateway: grpc.Channel, token: str) -> None:
+        self._preprocessing = preprocessing_pb2_grpc.PreprocessingStub(gateway)
+        self._token = token
+        with np.load(WEIGHTS) as weights:
+            self._weights = dict(weights)
+
+    def Predict(self, request: ImageData, context: grpc.ServicerContext) -> ImageClass:
+        """The likeliest classes of the image in a `data:` URL. A status of the other deployment is passed on."""
+        try:
+            image = decode_url(request.url)
+        except ValueError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        try:
+            pixels = self._preprocessing.Normalize(
+                EncodedImage(data=image),
+                metadata=self._metadata(context),
+                timeout=min(context.time_remaining(), PREPROCESSING_S),
+            )
+        except grpc.RpcError as error:
+            context.abort(error.code(), f"{PREPROCESSOR}: {error.details()}")
+        return self._classify(np.array(pixels.values, dtype=np.float32))
+
+    def _metadata(self, context: grpc.ServicerContext) -> list[tuple[str, str]]:
+        """Who calls whom; the caller's request id goes along, so that both calls are found under one."""
+        given = [(key, value) for key, value in context.invocation_metadata() if key == "request_id"]
+        return [("application", PREPROCESSOR), ("authorization", f"Bearer {self._token}"), *given]
+
+    def _classify(self, pixels: np.ndarray) -> ImageClass:
+        hidden = np.maximum(pixels @ self._weights["w1"] + self._weights["b1"], 0)
+        scores = np.exp(hidden @ self._weights["w2"] + self._weights["b2"])
+        probabilities = scores / scores.sum()
+        best = np.argsort(-probabilities)[:TOP]
+        return ImageClass(classes=self._weights["classes"][best], probabilities=probabilities[best])
+
+
+def decode_url(url: str) -> bytes:
+    """What a `data:` URL holds. Raises `ValueError`: a container has no network to fetch anything else from."""
+    head, comma, body = url.partition(",")
+    if not head.startswith("data:") or not comma:
+        raise ValueError("url must be a data: URL; containers have no way to other hosts")
+    data = unquote_to_bytes(body)
+    if not head.endswith(";base64"):
+        return data
+    try:
+        return base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"the data: URL is not base64: {error}") from error
+
+
+if __name__ == "__main__":
+    channel = grpc.insecure_channel(os.environ["GRPC_GATEWAY"], options=OPTIONS)
+    classification = ImageClassification(channel, os.environ.get("GATEWAY_TOKEN", ""))
+    add_classification = user_defined_protos_pb2_grpc.add_ImageClassificationServiceServicer_to_server
+    add_preprocessing = preprocessing_pb2_grpc.add_PreprocessingServicer_to_server
+    serve(
+        PORT,
+        {
+            "userdefinedprotos.ImageClassificationService": lambda server: add_classification(classification, server),
+            "imageexample.Preprocessing": lambda server: add_preprocessing(Preprocessing(), server),
+        },
+    )

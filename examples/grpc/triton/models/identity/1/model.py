@@ -1,0 +1,16 @@
+"""Its input."""
+
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    """Called by Triton's Python backend."""
+
+    def execute(self, requests):
+        """One response for each request."""
+        return [
+            pb_utils.InferenceResponse(
+                [pb_utils.Tensor.from_dlpack("OUTPUT0", pb_utils.get_input_tensor_by_name(request, "INPUT0"))]
+            )
+            for request in requests
+        ]

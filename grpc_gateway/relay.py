@@ -1,0 +1,257 @@
+"""Calls passed on to replicas: the only place where the two sides of a call meet.
+
+Messages are bytes and stay bytes. Each is passed on before the next one is read, in both directions, so that a side
+that does not read makes the other one wait.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import grpc
+
+from grpc_gateway.calls import Call, Target
+from grpc_gateway.lanes import Lane, Lanes
+from grpc_gateway.replicas import Replica
+from grpc_gateway.statuses import Metadata, Refusal, refusal_of_call
+from grpc_gateway.texts import timed_out
+
+_OVERTAKING = 5
+"""Turns of the event loop between the caller's last message and telling the replica of it."""
+_NEARLY = 0.98
+"""gRPC's timers are a little coarse: from this part of a limit on, it was the limit that ended a call."""
+
+
+class BackendStream:
+    """A stream that is open on a replica. `Relay.open` makes it and ends it."""
+
+    def __init__(self, stream: Any, replica: Replica, lanes: Lanes) -> None:
+        self._stream = stream
+        # Not `stream.write`: where a replica ends the stream early, that makes INTERNAL of the status the replica gave
+        # (grpc/grpc#36066). Below it is the same call without that.
+        self._send: Callable[[bytes], Awaitable[None]] = stream._cython_call.send_serialized_message
+        self._lanes = lanes
+        self.replica = replica
+        self.trailers: Metadata = ()
+        """The replica's trailing metadata, once `read` has returned None."""
+
+    async def initial_metadata(self) -> Metadata:
+        """What the replica sends before its first message; waits for it."""
+        return tuple(await self._stream.initial_metadata())
+
+    async def write(self, message: bytes) -> bool:
+        """Send one message; waits while the replica does not read. False once the stream is over: `read` says how."""
+        self._lanes.hold(len(message))
+        try:
+            await self._stream.wait_for_connection()
+            if self._stream.done():
+                return False
+            await self._send(message)
+        except (grpc.aio.AioRpcError, grpc.aio.InternalError):
+            return False
+        finally:
+            self._lanes.drop(len(message))
+        return True
+
+    async def end(self) -> None:
+        """Say that no more messages come."""
+        # Where the stream is over already, `read` says how.
+        with suppress(grpc.aio.InternalError):
+            await self._stream.done_writing()
+
+    async def read(self) -> bytes | None:
+        """The replica's next message, or None once it ended the stream with OK. Raises `Refusal` for any other end."""
+        try:
+            message = await self._stream.read()
+        except grpc.aio.AioRpcError as error:
+            raise refusal_of_call(error) from error
+        if isinstance(message, bytes):
+            return message
+        self.trailers = tuple(await self._stream.trailing_metadata())
+        return None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its status is known."""
+        return bool(self._stream.done())
+
+    def cancel(self) -> None:
+        """End the stream now. The replica sees a cancelled call."""
+        self._stream.cancel()
+
+
+class Relay:
+    """Passes calls on. It belongs to one event loop."""
+
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes = lanes
+
+    async def unary(self, call: Call, target: Target, request: bytes) -> bytes:
+        """The replica's response; its metadata goes out through `call`. Raises `Refusal` with the replica's status."""
+        lanes, deployment = self._lanes, target.deployment
+        lanes.enter(Lane.INFER)
+        try:
+            lanes.hold(len(request))
+            try:
+                replica = await self._acquire(call, target, Lane.INFER)
+                try:
+                    return await _send(call, target, replica, request)
+                finally:
+                    deployment.release(replica, Lane.INFER)
+            finally:
+                lanes.drop(len(request))
+        finally:
+            lanes.leave(Lane.INFER)
+
+    async def stream(
+        self,
+        call: Call,
+        target: Target,
+        requests: AsyncIterator[bytes] | None = None,
+        *,
+        lane: Lane = Lane.STREAM,
+    ) -> None:
+        """Relay a call of any kind until it is over; `requests` stands in for the caller's messages.
+
+        Raises `Refusal` with the replica's status, or what `requests` raises. In the lane of inference the deployment's
+        time limit holds for as long as the call looks like a unary one: a single request and no response yet.
+        """
+        async with self.open(call, target, lane=lane) as backend:
+            limit_s = target.deployment.call_timeout_s if lane is Lane.INFER else None
+            upstream = _Upstream(backend, limit_s)
+            pump = asyncio.create_task(upstream.pump(call.requests() if requests is None else requests))
+            try:
+                await self._answer(call, backend, upstream)
+            except (Refusal, asyncio.CancelledError):
+                if upstream.failure is not None:
+                    raise upstream.failure from None
+                raise
+            finally:
+                upstream.stop_clock()
+                pump.cancel()
+
+    @asynccontextmanager
+    async def open(self, call: Call, target: Target, *, lane: Lane = Lane.STREAM) -> AsyncIterator[BackendStream]:
+        """A stream to a replica of `target`, for as long as the block is open; leaving it cancels what is under way.
+
+        Waits for a replica. Raises `Refusal` where none comes or a limit is reached.
+        """
+        self._lanes.enter(lane)
+        try:
+            replica = await self._acquire(call, target, lane)
+            try:
+                method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = replica.channel.stream_stream(target.path)
+                stream = method(timeout=call.time_remaining(), metadata=call.headers.forward)
+                try:
+                    yield BackendStream(stream, replica, self._lanes)
+                finally:
+                    stream.cancel()
+            finally:
+                target.deployment.release(replica, lane)
+        finally:
+            self._lanes.leave(lane)
+
+    async def _acquire(self, call: Call, target: Target, lane: Lane) -> Replica:
+        """A replica that is connected: nothing was sent anywhere before, so another one may be tried."""
+        headers, deployment = call.headers, target.deployment
+        affinity = headers.multiplexed_model_id or headers.session_id
+        replica = await deployment.acquire(lane, affinity, call.time_remaining())
+        if replica.is_connected:
+            return replica
+        tried: list[Replica] = []
+        while True:
+            try:
+                if await replica.connect():
+                    return replica
+            except BaseException:
+                deployment.release(replica, lane)
+                raise
+            deployment.release(replica, lane)
+            tried.append(replica)
+            replica = await deployment.acquire(lane, affinity, call.time_remaining(), tried)
+
+    async def _answer(self, call: Call, backend: BackendStream, upstream: "_Upstream") -> None:
+        initial = await backend.initial_metadata()
+        # A stream that is over already had no more than a status: then there is nothing to announce.
+        if initial or not backend.is_over:
+            await call.send_initial_metadata(initial)
+        while (message := await backend.read()) is not None:
+            upstream.stop_clock()
+            self._lanes.hold_response(len(message))
+            try:
+                await call.write(message)
+            finally:
+                self._lanes.drop(len(message))
+        call.trailers += backend.trailers
+
+
+class _Upstream:
+    """The caller's messages on their way to a replica, while the answers come back beside them."""
+
+    def __init__(self, backend: BackendStream, limit_s: float | None) -> None:
+        self._backend = backend
+        self._limit_s = limit_s
+        self._began_at = asyncio.get_running_loop().time()
+        self._clock: asyncio.TimerHandle | None = None
+        self._has_answer = False
+        self.failure: Exception | None = None
+        """Why the stream was cancelled from this side."""
+
+    async def pump(self, requests: AsyncIterator[bytes]) -> None:
+        """Pass the messages on, one by one, until the caller ends its side or the stream is over."""
+        count = 0
+        try:
+            async for message in requests:
+                count += 1
+                if not await self._backend.write(message):
+                    return
+            # A cancelled call looks like one whose caller has ended its side, until grpc cancels this task a few turns
+            # later: the replica must not take it for a proper end.
+            for _ in range(_OVERTAKING):
+                await asyncio.sleep(0)
+            await self._backend.end()
+            if count == 1 and self._limit_s is not None and not self._has_answer:
+                self._start_clock(self._limit_s)
+        except Exception as error:
+            self._fail(error)
+
+    def stop_clock(self) -> None:
+        """An answer came, or the call is over."""
+        self._has_answer = True
+        if self._clock is not None:
+            self._clock.cancel()
+
+    def _start_clock(self, limit_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._clock = loop.call_at(self._began_at + limit_s, self._fail, timed_out(limit_s))
+
+    def _fail(self, failure: Exception) -> None:
+        self.failure = failure
+        self._backend.cancel()
+
+
+async def _send(call: Call, target: Target, replica: Replica, request: bytes) -> bytes:
+    remaining, limit_s = call.time_remaining(), target.deployment.call_timeout_s
+    is_ours = limit_s is not None and (remaining is None or limit_s < remaining)
+    invoke: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = replica.channel.unary_unary(target.path)
+    loop = asyncio.get_running_loop()
+    began_at = loop.time()
+    rpc = invoke(request, timeout=limit_s if is_ours else remaining, metadata=call.headers.forward)
+    try:
+        response: bytes = await rpc
+    except grpc.aio.AioRpcError as error:
+        initial = error.initial_metadata()
+        if initial:
+            await call.send_initial_metadata(tuple(initial))
+        is_late = limit_s is not None and loop.time() - began_at >= limit_s * _NEARLY
+        if is_ours and limit_s is not None and is_late and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise timed_out(limit_s) from error
+        raise refusal_of_call(error) from error
+    finally:
+        rpc.cancel()
+    if initial := await rpc.initial_metadata():
+        await call.send_initial_metadata(tuple(initial))
+    if trailers := await rpc.trailing_metadata():
+        call.trailers.extend(trailers)
+    return response

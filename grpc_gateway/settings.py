@@ -1,0 +1,52 @@
+"""The variables of the gRPC gateway."""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+
+from contract.settings import Duration, Secret, Settings, Switch
+from grpc_gateway.lanes import Limits
+
+_MOST_WORKERS = 4
+_DEFAULTS = Limits()
+
+_Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class GatewaySettings(Settings):
+    """Read once in `__main__`."""
+
+    service_token: Secret = Field(SecretStr(""), description="What the gateway proves itself with to the private API.")
+    private_api_url: Annotated[str, Field(pattern=r"^http://[^/?#\s]+$")] = "http://private-api:8001"
+    grpc_host: str = "0.0.0.0"  # noqa: S104 - inside its container, behind Traefik
+    grpc_port: Annotated[int, Field(ge=1, le=65535)] = 9000
+    grpc_control_port: Annotated[int, Field(ge=1, le=65535, description="Of the process for control calls.")] = 9001
+    grpc_workers: Annotated[
+        int | None, Field(ge=1, le=64, description="Processes on the port; unset: one per core, at most 4.")
+    ] = None
+    grpc_drain: Annotated[Duration, Field(description="How long calls may go on after SIGTERM.")] = timedelta(
+        seconds=25
+    )
+    grpc_max_in_flight: Annotated[_Count, Field(description="Calls relayed at once.")] = _DEFAULTS.max_in_flight
+    grpc_max_streams: Annotated[_Count, Field(description="Streams relayed at once.")] = _DEFAULTS.max_streams
+    grpc_max_bytes_in_flight: Annotated[int, Field(ge=1024**2, description="Bytes of messages held at once.")] = (
+        _DEFAULTS.max_bytes_in_flight
+    )
+    grpc_stream_url: Annotated[
+        str | None, Field(pattern=r"^[^/\s]+:\d+$", description="`host:port` that redhare's auth answers.")
+    ] = None
+    grpc_token_lifetime: Annotated[
+        Duration, Field(gt=timedelta(0), description="How long the tokens of redhare's auth open streams.")
+    ] = timedelta(hours=1)
+    require_api_key: Annotated[
+        Switch, Field(description="Whether every call needs a key: any value but 0, false, no and off asks for one.")
+    ] = False
+    alive_file: Annotated[Path | None, Field(description="Touched as long as every process gets on.")] = None
+
+    @property
+    def workers(self) -> int:
+        """How many processes share the port."""
+        return self.grpc_workers or min(os.cpu_count() or 1, _MOST_WORKERS)

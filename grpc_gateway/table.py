@@ -1,0 +1,131 @@
+"""The routing table of one gateway process: what the private API said last, ready for look-ups."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from contract.deployments import RoutingTable
+from grpc_gateway.deployments import Deployment
+from grpc_gateway.lanes import Limits
+
+_LEFT_REPLICA_GRACE_S = 60.0
+"""How long after its drain timeout the token of a replica that left the table is still accepted."""
+
+
+class Table:
+    """Deployments by their names. It belongs to one event loop; every look-up is one of a dictionary."""
+
+    def __init__(self, limits: Limits, demand: Callable[[str], None]) -> None:
+        self._limits = limits
+        self._demand = demand
+        self._change = asyncio.Event()
+        self._owners: dict[str, str | None] = {}
+        self._removed: list[Deployment] = []
+        self._left: dict[str, tuple[str | None, float]] = {}
+        self.etag: str | None = None
+        """None before the first table."""
+        self.is_draining = False
+        """Whether this gateway is about to stop."""
+        self.is_closed = False
+        """Whether it stops right now."""
+        self.deployments: dict[str, Deployment] = {}
+        """By id, sorted."""
+        self.by_prefix: dict[str, Deployment] = {}
+        self.by_application: dict[str, Deployment] = {}
+        self.by_model: dict[str, Deployment] = {}
+        self.by_name: dict[str, list[Deployment]] = {}
+        """By id, application, model name or service: what a health check may ask for."""
+        self.only: Deployment | None = None
+        """The one deployment, where there is exactly one."""
+
+    @property
+    def is_populated(self) -> bool:
+        """Whether a table ever came."""
+        return self.etag is not None
+
+    def apply(self, table: RoutingTable) -> None:
+        """Make `table` the one that calls are routed by. Calls under way are not touched."""
+        current: dict[str, Deployment] = {}
+        for route in table.routes:
+            deployment = self.deployments.get(route.human_readable_id)
+            if deployment is None:
+                deployment = Deployment(route, self._limits, self._demand)
+            else:
+                deployment.update(route)
+            current[route.human_readable_id] = deployment
+        gone = [deployment for name, deployment in self.deployments.items() if name not in current]
+        for deployment in gone:
+            deployment.remove()
+        self._removed = [deployment for deployment in (*self._removed, *gone) if deployment.open_calls()]
+        self.deployments = current
+        everyone = list(current.values())
+        self.by_prefix = {d.route.serving.prefix: d for d in everyone if d.route.serving.prefix}
+        self.by_application = {d.route.application: d for d in everyone}
+        self.by_model = {name: d for d in everyone for name in d.route.model_names}
+        self.by_name = _by_name(everyone)
+        self.only = everyone[0] if len(everyone) == 1 else None
+        self._note_replicas(everyone)
+        self.etag = table.etag
+        self._tell()
+
+    def open_calls(self) -> dict[str, int]:
+        """Calls open per replica, of deployments that were removed too as long as they have any."""
+        self._removed = [deployment for deployment in self._removed if deployment.open_calls()]
+        return {
+            uid: count
+            for deployment in (*self.deployments.values(), *self._removed)
+            for uid, count in deployment.open_calls().items()
+        }
+
+    def drain(self) -> None:
+        """Let health checks say that this gateway is about to stop. Calls are served all the same."""
+        self.is_draining = True
+        self._tell()
+
+    def close(self) -> None:
+        """End what waits for changes."""
+        self.is_closed = True
+        self._tell()
+
+    async def abandon(self) -> None:
+        """Close the connections to all replicas."""
+        everyone = (*self.deployments.values(), *self._removed)
+        await asyncio.gather(*(deployment.abandon() for deployment in everyone))
+
+    def next_change(self) -> asyncio.Event:
+        """Set at the next change of anything in here. Take it before looking, so that no change falls in between."""
+        return self._change
+
+    def owner_of_replica(self, uid: str) -> tuple[bool, str | None]:
+        """Whether this replica lives, and whose deployment it belongs to."""
+        if uid in self._owners:
+            return True, self._owners[uid]
+        owner, until = self._left.get(uid, (None, 0.0))
+        return until > asyncio.get_running_loop().time(), owner
+
+    def _note_replicas(self, everyone: Iterable[Deployment]) -> None:
+        """Remember whose replicas these are; one that drains may still call for a while."""
+        now = asyncio.get_running_loop().time()
+        self._left = {uid: (owner, until) for uid, (owner, until) in self._left.items() if until > now}
+        current: dict[str, str | None] = {}
+        drain_s = _LEFT_REPLICA_GRACE_S
+        for deployment in everyone:
+            drain_s = max(drain_s, deployment.route.serving.drain_timeout_s + _LEFT_REPLICA_GRACE_S)
+            for backend in deployment.route.backends:
+                current[backend.uid] = deployment.route.owner
+        for uid in self._owners.keys() - current.keys():
+            self._left[uid] = (self._owners[uid], now + drain_s)
+        self._owners = current
+
+    def _tell(self) -> None:
+        change, self._change = self._change, asyncio.Event()
+        change.set()
+
+
+def _by_name(everyone: Iterable[Deployment]) -> dict[str, list[Deployment]]:
+    names: dict[str, list[Deployment]] = {}
+    for deployment in everyone:
+        route = deployment.route
+        own = {deployment.id, route.application, *route.model_names, *filter(None, [route.serving.service])}
+        for name in own:
+            names.setdefault(name, []).append(deployment)
+    return names

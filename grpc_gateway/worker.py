@@ -1,0 +1,49 @@
+"""One process of a gateway: what the supervisor starts."""
+
+import asyncio
+import logging
+import signal
+import sys
+from multiprocessing.connection import Connection
+
+from contract.logging import configure_logging
+from grpc_gateway.server import GatewayOptions, PortTaken
+from grpc_gateway.service import serve_until
+
+logger = logging.getLogger(__name__)
+
+BEAT_S = 2.0
+"""How often a process tells its supervisor that its event loop turns, and notices when there is none."""
+EXIT_PORT_TAKEN = 3
+
+
+def run_worker(options: GatewayOptions, beats: Connection, log_level: str, log_format: str) -> None:
+    """Serve until SIGTERM, or until the supervisor is gone; the first beat says that it serves."""
+    # Ctrl-C reaches every process of the terminal; the supervisor says when to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    configure_logging(log_level, log_format)
+    try:
+        asyncio.run(_serve(options, beats))
+    except PortTaken as error:
+        logger.error("%s: %s", options.name, error)
+        sys.exit(EXIT_PORT_TAKEN)
+
+
+async def _serve(options: GatewayOptions, beats: Connection) -> None:
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+
+    def beat() -> None:
+        try:
+            beats.send_bytes(b"")
+        except OSError:
+            logger.warning("the supervisor is gone; stopping")
+            stopping.set()
+            return
+        loop.call_later(BEAT_S, beat)
+
+    def on_start(port: int) -> None:
+        logger.info("%s serves on port %d", options.name, port)
+        beat()
+
+    await serve_until(options, stopping, on_start)

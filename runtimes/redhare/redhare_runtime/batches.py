@@ -1,0 +1,149 @@
+"""Requests on their way to the kernel, and how it is led through those that wait: one thread, one batch at a time."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from itertools import count
+from queue import Empty, SimpleQueue
+
+logger = logging.getLogger(__name__)
+
+_numbers = count(1)
+
+
+class KernelFailed(Exception):
+    """The kernel raised while it had this request. The text names the exception."""
+
+
+class Request:
+    """One request; made in the event loop's thread, answered from the kernel's."""
+
+    def __init__(self, data: bytes) -> None:
+        self.id = str(next(_numbers))
+        self.data = data
+        self.gone = False
+        """Nobody waits for the answer any more."""
+        self._loop = asyncio.get_running_loop()
+        self.answer: asyncio.Future[bytes] = self._loop.create_future()
+
+    def give(self, answer: bytes | KernelFailed) -> None:
+        """Settle the request; from any thread, once."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._settle, answer)
+
+    def _settle(self, answer: bytes | KernelFailed) -> None:
+        if self.answer.done():
+            return
+        if isinstance(answer, KernelFailed):
+            self.answer.set_exception(answer)
+        else:
+            self.answer.set_result(answer)
+
+
+class TaskContext:
+    """One request as the kernel sees it."""
+
+    def __init__(self, batch: Sequence[Request], index: int) -> None:
+        self._batch = batch
+        self._index = index
+        self._next: TaskContext | None = None
+        self._answered = False
+
+    def get_id(self) -> str:
+        """A name for this request, unique in this process."""
+        return self._request.id
+
+    def get_input_data(self) -> str | bytes:
+        """What the client sent: text, or bytes where it is not UTF-8."""
+        try:
+            return self._request.data.decode()
+        except UnicodeDecodeError:
+            return self._request.data
+
+    def set_output_data(self, data: str | bytes) -> None:
+        """Answer the client. The first answer counts."""
+        encoded = data.encode() if isinstance(data, str) else bytes(data)
+        if self._answered:
+            logger.error("request %s: answered twice; only the first answer was sent", self._request.id)
+            return
+        self._answered = True
+        self._request.give(encoded)
+
+    def next(self) -> "TaskContext | None":
+        """The request that waits behind this one, or None: the same one each time it is asked."""
+        if self._next is None and self._index + 1 < len(self._batch):
+            self._next = TaskContext(self._batch, self._index + 1)
+        return self._next
+
+    def settle(self, error: Exception | None) -> int:
+        """After the kernel's return: answer what it left open; the number of requests it has been led to."""
+        reached, context = 0, self
+        while True:
+            reached += 1
+            if not context._answered:
+                context._give_up(error)
+            if context._next is None:
+                return reached
+            context = context._next
+
+    def _give_up(self, error: Exception | None) -> None:
+        if error is not None:
+            self._request.give(KernelFailed(f"{type(error).__name__}: {error}"))
+        else:
+            logger.error("request %s: the kernel set no output; the answer is empty", self._request.id)
+            self._request.give(b"")
+
+    @property
+    def _request(self) -> Request:
+        return self._batch[self._index]
+
+
+class Inbox:
+    """Requests in order of arrival. `put` and `close` may be called from any thread and from a signal's handler."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Request | None] = SimpleQueue()
+
+    def put(self, request: Request) -> None:
+        """Add one at the end."""
+        self._queue.put(request)
+
+    def close(self) -> None:
+        """Let `work` return once it has done what came before."""
+        self._queue.put(None)
+
+    def work(self, invoke: Callable[[TaskContext], None], max_batch: int) -> None:
+        """Lead the kernel through what comes, until `close`."""
+        while True:
+            batch, closed = self._take(max_batch)
+            while batch:
+                batch = batch[_invoke(invoke, batch) :]
+            if closed:
+                return
+
+    def _take(self, max_batch: int) -> tuple[list[Request], bool]:
+        """Wait for a request and take all that wait with it; whether this was the end."""
+        batch: list[Request] = []
+        request = self._queue.get()
+        while request is not None:
+            if not request.gone:
+                batch.append(request)
+            if len(batch) == max_batch:
+                return batch, False
+            try:
+                request = self._queue.get_nowait()
+            except Empty:
+                return batch, False
+        return batch, True
+
+
+def _invoke(invoke: Callable[[TaskContext], None], batch: Sequence[Request]) -> int:
+    """Call the kernel; how many of the batch it took. One that never asks for `next()` takes a single one."""
+    first, failed = TaskContext(batch, 0), None
+    try:
+        invoke(first)
+    # The kernel is foreign code: whatever it raises belongs to the requests it had, not to the next ones.
+    except Exception as error:
+        logger.exception("the kernel failed")
+        failed = error
+    return first.settle(failed)

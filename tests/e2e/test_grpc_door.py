@@ -1,0 +1,445 @@
+"""Calls through the gRPC door of the Compose stack, over TLS, to containers: what passes, is refused, survives.
+
+Each test that depends on how Traefik reads HTTP/2 runs by both names: `grpc.<domain>` and the domain itself.
+"""
+
+import contextlib
+import queue
+import socket
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.e2e.client import door_of
+from tests.e2e.compose import compose_system
+from tests.e2e.grpc_door import NAME, GrpcDoor, application, fresh_name
+from tests.e2e.images import lanes_image
+from tests.e2e.systems import wait_for
+from tests.services import require_docker
+
+pytestmark = pytest.mark.timeout(300)
+
+NAMES = pytest.mark.parametrize("name", [NAME, None], ids=["by-name", "by-path"])
+TAIL = "Ping /ray.serve.RayServeAPIService/ListApplications for available applications."
+HEALTHZ = "/ray.serve.RayServeAPIService/Healthz"
+LIST = "/ray.serve.RayServeAPIService/ListApplications"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcDoor]:
+    require_docker()
+    with (
+        compose_system(tmp_path_factory.mktemp("grpc"), extra={"GRPC_WORKERS": "2"}) as system,
+        door_of(system.url, system.verify) as door,
+    ):
+        yield GrpcDoor(door, system)
+
+
+@pytest.fixture(scope="module")
+def echo(stack: GrpcDoor) -> str:
+    """A deployment that most tests share."""
+    return stack.deploy(lanes_image(), replicas_max=1)
+
+
+@pytest.fixture
+def only(stack: GrpcDoor) -> Iterator[GrpcDoor]:
+    """The stack without any deployment but the test's own."""
+    stack.clear()
+    yield stack
+    stack.clear()
+
+
+def code_of(call: Any, *arguments: Any, **options: Any) -> tuple[grpc.StatusCode, str]:
+    """How a call fails."""
+
+    def complete() -> None:
+        answer = call(*arguments, **options)
+        if hasattr(answer, "__next__"):
+            list(answer)
+
+    with pytest.raises(grpc.RpcError) as caught:
+        complete()
+    return caught.value.code(), caught.value.details()
+
+
+def trailers_of(call: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+    """The trailing metadata of a call, whether or not it fails."""
+    try:
+        _, done = call.with_call(*arguments, **options)
+    except grpc.RpcError as error:
+        done = error
+    return dict(done.trailing_metadata())
+
+
+@NAMES
+def test_all_four_kinds_of_methods_pass(stack: GrpcDoor, echo: str, name: str | None) -> None:
+    with stack.channel(name) as channel:
+        metadata = application(echo)
+        assert channel.unary_unary("/lanes.Echo/Call")(b"\x00\xff", metadata=metadata, timeout=20) == b"\x00\xff"
+        assert list(channel.unary_stream("/lanes.Echo/Count")(b"3", metadata=metadata, timeout=20)) == [
+            b"0",
+            b"1",
+            b"2",
+        ]
+        upload = channel.stream_unary("/lanes.Echo/Upload")
+        assert upload(iter([b"a", b"", b"bcd"]), metadata=metadata, timeout=20) == b"3 4"
+        chat = channel.stream_stream("/lanes.Echo/Chat")
+        assert list(chat(iter([b"x", b"y"]), metadata=metadata, timeout=20)) == [b"x", b"y"]
+
+
+@NAMES
+def test_a_message_of_64_mib_passes_both_ways(stack: GrpcDoor, echo: str, name: str | None) -> None:
+    message = bytes(range(256)) * (64 * 1024**2 // 256)
+    options = {"grpc.max_receive_message_length": -1, "grpc.max_send_message_length": -1}
+    with stack.channel(name, options) as channel:
+        assert channel.unary_unary("/lanes.Echo/Call")(message, metadata=application(echo), timeout=60) == message
+
+
+@NAMES
+@pytest.mark.parametrize(
+    ("last", "code"), [(b"end", grpc.StatusCode.OK), (b"deny", grpc.StatusCode.UNAUTHENTICATED)], ids=["ok", "denied"]
+)
+def test_a_stream_that_the_container_ends_early_ends_at_once(
+    stack: GrpcDoor, echo: str, name: str | None, last: bytes, code: grpc.StatusCode
+) -> None:
+    requests: queue.Queue[bytes | None] = queue.Queue()
+    requests.put(b"one")
+    requests.put(last)
+    with stack.channel(name) as channel:
+        # The client keeps its side open: nothing ever ends the iterator.
+        call = channel.stream_stream("/lanes.Echo/Chat")(iter(requests.get, None), metadata=application(echo))
+        answers: list[bytes] = []
+        ended = threading.Event()
+
+        def read() -> None:
+            with contextlib.suppress(grpc.RpcError):
+                answers.extend(call)
+            ended.set()
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        assert ended.wait(5), "the end of the stream was held back"
+        assert call.code() is code
+        assert answers[0] == b"one"
+        requests.put(None)
+        reader.join(5)
+
+
+@NAMES
+def test_a_stream_lives_longer_than_a_minute(stack: GrpcDoor, echo: str, name: str | None) -> None:
+    with stack.channel(name) as channel:
+        count = channel.unary_stream("/lanes.Echo/Count")
+        answers = list(count(b"14", metadata=application(echo, ("pause", "5")), timeout=120))
+    assert len(answers) == 14
+
+
+@NAMES
+def test_codes_details_and_trailers_of_the_container_pass(stack: GrpcDoor, echo: str, name: str | None) -> None:
+    with stack.channel(name) as channel:
+        call = channel.unary_unary("/lanes.Echo/Status")
+        metadata = application(
+            echo, ("code", "FAILED_PRECONDITION"), ("details-bin", "naïve ☃".encode()), ("request_id", "r-1")
+        )
+        with pytest.raises(grpc.RpcError) as caught:
+            call(b"", metadata=metadata, timeout=20)
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert caught.value.details() == "naïve ☃"
+    trailers = dict(caught.value.trailing_metadata())
+    assert (trailers["first"], trailers["second-bin"], trailers["request_id"]) == ("1", b"\x00\xff", "r-1")
+
+
+def test_a_failure_that_nobody_handles_is_told_in_at_most_4096_characters(stack: GrpcDoor, echo: str) -> None:
+    with stack.channel() as channel:
+        code, details = code_of(channel.unary_unary("/lanes.Echo/Boom"), b"", metadata=application(echo), timeout=20)
+    assert code in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
+    assert "boom" in details
+    assert len(details) <= 4096
+
+
+def test_a_method_nobody_has_is_unimplemented(stack: GrpcDoor, echo: str) -> None:
+    with stack.channel() as channel:
+        code, _ = code_of(channel.unary_unary("/lanes.Echo/Nothing"), b"", metadata=application(echo), timeout=20)
+    assert code is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_every_answer_carries_a_request_id(stack: GrpcDoor, echo: str) -> None:
+    with stack.channel() as channel:
+        call, sleep = channel.unary_unary("/lanes.Echo/Call"), channel.unary_unary("/lanes.Echo/Sleep")
+        given = ("request_id", "given-1")
+        assert trailers_of(call, b"", metadata=application(echo, given), timeout=20)["request_id"] == "given-1"
+        made = trailers_of(call, b"", metadata=application(echo), timeout=20)["request_id"]
+        assert made != trailers_of(call, b"", metadata=application(echo), timeout=20)["request_id"]
+        assert len(made) == 36
+        seen = channel.unary_unary("/lanes.Echo/Metadata")(b"", metadata=application(echo, given), timeout=20)
+        assert b"request_id=given-1" in seen
+        wrong = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        assert "request_id" in trailers_of(wrong, b"\x0a\x07missing", timeout=20)
+        assert trailers_of(sleep, b"x", metadata=application(echo, given), timeout=20)["request_id"] == "given-1"
+
+
+def test_what_only_the_door_may_say_never_comes_from_a_client(stack: GrpcDoor, echo: str) -> None:
+    metadata = application(echo, ("x-is-caller", "mallory"), ("authorization", "Basic c2VjcmV0"), ("x-mine", "kept"))
+    with stack.channel() as channel:
+        seen = channel.unary_unary("/lanes.Echo/Metadata")(b"", metadata=metadata, timeout=20)
+    assert b"x-mine=kept" in seen
+    assert b"mallory" not in seen
+    assert b"c2VjcmV0" not in seen
+
+
+def test_the_callers_deadline_reaches_the_container(stack: GrpcDoor, echo: str) -> None:
+    with stack.channel() as channel:
+        left = channel.unary_unary("/lanes.Echo/Deadline")(b"", metadata=application(echo), timeout=7)
+    # gRPC rounds a timeout up to a unit that fits its header.
+    assert 6 < float(left) <= 7.1
+
+
+def test_a_cancelled_call_is_cancelled_in_the_container(stack: GrpcDoor, echo: str) -> None:
+    with stack.channel() as channel:
+        count = channel.unary_unary("/lanes.Echo/Cancellations")
+
+        def cancelled() -> int:
+            return int(count(b"", metadata=application(echo), timeout=20))
+
+        before = cancelled()
+        unary = channel.unary_unary("/lanes.Echo/Sleep").future(b"60", metadata=application(echo))
+        requests: queue.Queue[bytes | None] = queue.Queue()
+        requests.put(b"hello")
+        stream = channel.stream_stream("/lanes.Echo/Chat")(iter(requests.get, None), metadata=application(echo))
+        assert next(stream) == b"hello"
+        sleepers = channel.unary_unary("/lanes.Echo/Sleepers")
+        wait_for(lambda: sleepers(b"", metadata=application(echo), timeout=20) != b"0", 10)
+        unary.cancel()
+        stream.cancel()
+        requests.put(None)
+        wait_for(lambda: cancelled() == before + 2, 10)
+
+
+def test_a_thousand_calls_on_one_channel_run_at_once(stack: GrpcDoor) -> None:
+    model = stack.deploy(lanes_image(), max_in_flight=2000)
+    with stack.channel() as channel:
+        sleep = channel.unary_unary("/lanes.Echo/Sleep")
+        sleep(b"0", metadata=application(model), timeout=20)
+        began = time.monotonic()
+        calls = [sleep.future(b"10", metadata=application(model), timeout=60) for _ in range(1000)]
+        assert [call.result() for call in calls] == [b"10"] * 1000
+        # One after the other in groups of 250, as HTTP/2 proxies allow by default, they would take 40 s.
+        assert time.monotonic() - began < 30
+    stack.undeploy(model)
+
+
+def test_a_deployments_own_limit_ends_a_call(stack: GrpcDoor) -> None:
+    model = stack.deploy(lanes_image(), call_timeout_s=1.0)
+    with stack.channel() as channel:
+        failed = code_of(channel.unary_unary("/lanes.Echo/Sleep"), b"30", metadata=application(model), timeout=20)
+    assert failed == (grpc.StatusCode.DEADLINE_EXCEEDED, "Request timed out after 1.0s.")
+    stack.undeploy(model)
+
+
+def test_a_full_queue_is_told_and_health_still_answers(stack: GrpcDoor) -> None:
+    model = stack.deploy(lanes_image(), max_in_flight=1, max_queued=1)
+    with stack.channel() as channel, stack.channel(None) as control:
+        sleep = channel.unary_unary("/lanes.Echo/Sleep")
+        # Limits are shared out to the gateway's processes; one channel leads to one of them.
+        calls = [sleep.future(b"5", metadata=application(model), timeout=60) for _ in range(6)]
+        codes = Counter(call.code() for call in calls)
+        assert codes[grpc.StatusCode.OK] >= 2
+        assert codes[grpc.StatusCode.RESOURCE_EXHAUSTED] >= 3
+        assert codes.total() == codes[grpc.StatusCode.OK] + codes[grpc.StatusCode.RESOURCE_EXHAUSTED]
+        busy = [sleep.future(b"5", metadata=application(model), timeout=60)]
+        for by in (channel, control):
+            assert by.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=3) == b"\x08\x01"
+        assert [call.result() for call in busy] == [b"5"]
+    stack.undeploy(model)
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+def test_a_killed_container_is_unavailable_and_comes_back(stack: GrpcDoor, kind: str) -> None:
+    model = stack.deploy(lanes_image())
+    before = stack.replicas(model)[0]["uid"]
+    with stack.channel() as channel:
+        if kind == "unary":
+            failed = code_of(channel.unary_unary("/lanes.Echo/Exit"), b"", metadata=application(model), timeout=20)
+        else:
+            chat = channel.stream_stream("/lanes.Echo/Chat")
+            failed = code_of(chat, iter([b"one", b"exit"]), metadata=application(model), timeout=20)
+        assert failed[0] is grpc.StatusCode.UNAVAILABLE, failed
+        # On demand: the next call waits for another replica.
+        call = channel.unary_unary("/lanes.Echo/Call")
+        wait_for(lambda: answers(call, model), 60, lambda: f"{stack.show(model)}\n{stack.system.logs()}")
+    assert stack.replicas(model)[0]["uid"] != before
+    ended = [row for row in stack.show(model)["replicas"] if row["uid"] == before]
+    assert ended[0]["reason"] == "container_ended"
+    assert "137" in ended[0]["detail"]
+    stack.undeploy(model)
+
+
+def answers(call: Any, model: str) -> bool:
+    try:
+        return bool(call(b"x", metadata=application(model), timeout=30) == b"x")
+    except grpc.RpcError:
+        return False
+
+
+def test_the_first_call_starts_a_deployment_and_idleness_ends_it(stack: GrpcDoor) -> None:
+    model = stack.deploy(lanes_image(), replicas_min=0, idle_timeout_s=3)
+    assert stack.show(model)["status"] == "idle"
+    with stack.channel() as channel:
+        assert channel.unary_unary("/lanes.Echo/Call")(b"cold", metadata=application(model), timeout=60) == b"cold"
+        wait_for(lambda: stack.show(model)["status"] == "idle" and not stack.replicas(model), 60)
+        ended = stack.show(model)["replicas"]
+        assert [row["reason"] for row in ended] == ["surplus"]
+    stack.undeploy(model)
+
+
+def test_a_container_that_cannot_start_says_why_and_backs_off(stack: GrpcDoor) -> None:
+    model = stack.deploy("busybox:1.37", wait=False, replicas_min=0)
+    with stack.channel() as channel:
+        call = channel.unary_unary("/lanes.Echo/Call")
+        code, details = code_of(call, b"x", metadata=application(model), timeout=60)
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert "exit code 0" in details or "ended" in details, details
+    shown = stack.show(model)
+    assert shown["status"] == "failing"
+    assert shown["failures"] >= 1
+    assert shown["next_start_at"]
+    stack.undeploy(model)
+
+
+def test_two_replicas_share_the_calls_and_a_multiplexed_model_sticks_to_one(stack: GrpcDoor) -> None:
+    model = stack.deploy(lanes_image(), replicas_min=2, replicas_max=2)
+    with stack.channel() as channel:
+        who = channel.unary_unary("/lanes.Echo/Who")
+        spread = Counter(who(b"", metadata=application(model), timeout=20) for _ in range(200))
+        assert len(spread) == 2
+        assert min(spread.values()) >= 60, spread
+        for multiplexed in ("a", "b", "c"):
+            metadata = application(model, ("multiplexed_model_id", multiplexed))
+            assert len({who(b"", metadata=metadata, timeout=20) for _ in range(20)}) == 1
+    stack.undeploy(model)
+
+
+def test_a_replica_that_drains_fails_no_call(stack: GrpcDoor) -> None:
+    model = stack.deploy(lanes_image(), replicas_min=2, replicas_max=2)
+    stopped = threading.Event()
+    failures: list[grpc.RpcError] = []
+    answered = Counter[str]()
+    with stack.channel() as channel:
+        sleep = channel.unary_unary("/lanes.Echo/Sleep")
+
+        def load() -> None:
+            while not stopped.is_set():
+                try:
+                    sleep(b"0.2", metadata=application(model), timeout=20)
+                    answered["calls"] += 1
+                except grpc.RpcError as error:
+                    failures.append(error)
+
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(8):
+                pool.submit(load)
+            stack.redeploy(model, replicas_min=1, replicas_max=1, wait=False, idle_timeout_s=1)
+            try:
+                wait_for(lambda: len(stack.replicas(model)) == 1 and live(stack, model) == 1, 60)
+            finally:
+                stopped.set()
+    assert not failures
+    assert answered["calls"] > 0
+    stack.undeploy(model)
+
+
+def live(stack: GrpcDoor, model: str) -> int:
+    return sum(row["status"] != "ended" for row in stack.show(model)["replicas"])
+
+
+def test_prefixes_never_cross_and_work_in_both_forms(stack: GrpcDoor) -> None:
+    one, two = (fresh_name() for _ in range(2))
+    deployed = {
+        prefix: stack.deploy(lanes_image(), prefix=prefix, default_service="lanes.Echo") for prefix in (one, two)
+    }
+    uids = {prefix: stack.replicas(model)[0]["uid"].encode() for prefix, model in deployed.items()}
+    for name in (NAME, None):
+        with stack.channel(name) as channel:
+            for prefix, uid in uids.items():
+                for path in (f"/{prefix}/Who", f"/{prefix}/lanes.Echo/Who"):
+                    assert channel.unary_unary(path)(b"", timeout=20) == uid
+            code, _ = code_of(channel.unary_unary("/nowhere/Who"), b"", timeout=20)
+            assert code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED)
+    answer = stack.door.http.post(
+        f"/api/models/{stack.door.add_model(lanes_image())}/deployment", json={"port": 9000, "prefix": one}
+    )
+    assert answer.status_code == 409
+    assert deployed[one] in answer.json()["detail"]
+    for model in deployed.values():
+        stack.undeploy(model)
+
+
+def test_applications_are_listed_and_chosen_as_ray_does_it(only: GrpcDoor) -> None:
+    only.wait_routed()
+    with only.channel() as channel:
+        call, unset = channel.unary_unary("/lanes.Echo/Call"), f"Application metadata not set. {TAIL}"
+        for path in (LIST, HEALTHZ):
+            failed = code_of(channel.unary_unary(path), b"", timeout=10)
+            assert failed == (grpc.StatusCode.UNAVAILABLE, "Route table is not populated yet.")
+        assert code_of(call, b"", timeout=10) == (grpc.StatusCode.NOT_FOUND, unset)
+
+        first = only.deploy(lanes_image(), application="app1")
+        only.wait_routed("app1")
+        assert channel.unary_unary(HEALTHZ)(b"", timeout=10) == b"\x0a\x07success"
+        for metadata in ((), application("nope")):
+            assert call(b"only one", metadata=metadata, timeout=20) == b"only one"
+
+        only.deploy(lanes_image(), application="app2")
+        only.wait_routed("app1", "app2")
+        assert call(b"x", metadata=application("app2"), timeout=20) == b"x"
+        assert code_of(call, b"", timeout=10) == (grpc.StatusCode.NOT_FOUND, unset)
+        assert code_of(call, b"", metadata=application("nope"), timeout=10) == (
+            grpc.StatusCode.NOT_FOUND,
+            f"Application 'nope' not found. {TAIL}",
+        )
+        only.undeploy(first)
+        only.wait_routed("app2")
+
+
+def test_the_plain_ports_are_closed_and_a_name_nobody_has_is_refused(stack: GrpcDoor) -> None:
+    for port in (9000, 9001, 9010):
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0, port
+    with stack.channel("other.localhost") as channel:
+        code, _ = code_of(channel.unary_unary(HEALTHZ), b"", timeout=5)
+    assert code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_second_gateway_does_not_share_the_port(stack: GrpcDoor) -> None:
+    listing = subprocess.run(
+        ["docker", "ps", "--quiet", "--filter", "label=com.docker.compose.service=grpc-gateway"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    mine = [line for line in listing.stdout.split() if stack.door.url and line]
+    second = ["docker", "exec", mine[0], "python", "-m", "grpc_gateway"]
+    done = subprocess.run(second, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 3, done
+    assert "9000" in done.stdout + done.stderr
+
+
+def test_an_express_route_leads_straight_to_the_replica(stack: GrpcDoor) -> None:
+    model = stack.deploy(lanes_image(), express=True)
+    uid = stack.replicas(model)[0]["uid"].encode()
+
+    def reached() -> bool:
+        with stack.channel(f"{model}.{NAME}") as channel:
+            try:
+                return bool(channel.unary_unary("/lanes.Echo/Who")(b"", timeout=3) == uid)
+            except grpc.RpcError:
+                return False
+
+    wait_for(reached, 30, stack.system.logs)
+    stack.undeploy(model)

@@ -1,0 +1,44 @@
+"""Runs the clients' scripts as their readers do: in the environment of public clients, from the root of the tree."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.services import missing
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "tests" / "grpc" / "clients"
+PYTHON = ROOT / ".venv-grpc" / "bin" / "python"
+PROTOS = (
+    ROOT / "runtimes" / "redhare" / "protos" / "stream.proto",
+    ROOT / "runtimes" / "redhare" / "protos" / "tasks.proto",
+    ROOT / "examples" / "grpc" / "user_service" / "user_defined_protos.proto",
+    ROOT / "examples" / "ocr" / "protos" / "ocr.proto",
+)
+
+
+def compile_protos(folder: Path) -> Path:
+    """The Python code of all .proto files that the scripts and tests use, in `folder`."""
+    if not PYTHON.exists():
+        missing("there is no .venv-grpc; run: make grpc-clients")
+    for proto in PROTOS:
+        out = [f"--proto_path={proto.parent}", f"--python_out={folder}", f"--grpc_python_out={folder}"]
+        subprocess.run([PYTHON, "-m", "grpc_tools.protoc", *out, proto.name], check=True)
+    return folder
+
+
+def run_script(name: str, stubs: Path, target: str, environment: Mapping[str, str] | None = None) -> list[str]:
+    """The lines that a script prints."""
+    given = {"GRPC_TARGET": target, "PYTHONPATH": str(stubs), **(environment or {})}
+    done = subprocess.run(
+        [PYTHON, SCRIPTS / name],
+        env={"PATH": os.environ["PATH"], **given},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, f"{name}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout.splitlines()

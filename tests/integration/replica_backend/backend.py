@@ -1,0 +1,135 @@
+"""A model that is kept warm, as tests need it. `/model/behaviour.json` says how it behaves.
+
+    protocol         grpc | silent | kserve | tensorflow: which probe it answers; silent has no health service
+    ready_after_s    until then it says that it is not ready
+    exit_after_s     it ends by itself, with exit_code
+    exit_code
+    eat_memory       it takes memory without end
+    ignore_term      it does not end on TERM
+
+Without PORT it is a task's own container and does what `do.json` of its input says. Else it serves `tests.Echo/Say`,
+which answers with what it got; `tests.Echo/Environment`, the container's, as JSON; `tests.Echo/Exit`, which ends the
+container with the exit code in the request; and `inferenceserver.Tasks/Run`, which does what the task's `do.json` says:
+`{"sleep_s": 1, "exit_code": 3, "detail": "...", "raise": "..."}`. Either way it copies the other files of the input to
+the output, beside `where.json`.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+
+STARTED = time.monotonic()
+SETTINGS = Path("/model/behaviour.json")
+BEHAVIOUR = json.loads(SETTINGS.read_text()) if SETTINGS.exists() else {}
+PROTOCOL = BEHAVIOUR.get("protocol", "grpc")
+
+
+def is_ready():
+    return time.monotonic() - STARTED >= BEHAVIOUR.get("ready_after_s", 0)
+
+
+def check(request, context):
+    return b"\x08\x01" if is_ready() else b"\x08\x02"
+
+
+def server_ready(request, context):
+    return b"\x08\x01" if is_ready() else b""
+
+
+def model_status(request, context):
+    if b"known" not in request:
+        context.abort(grpc.StatusCode.NOT_FOUND, "Could not find any versions of model")
+    # A repeated message: version 1, state AVAILABLE or LOADING.
+    return b"\x0a\x04\x08\x01\x10" + (b"\x1e" if is_ready() else b"\x14")
+
+
+def say(request, context):
+    return request
+
+
+def environment(request, context):
+    return json.dumps(dict(os.environ)).encode()
+
+
+def end(request, context):
+    print("ending as told", flush=True)
+    os._exit(int(request or b"0"))
+
+
+def run_task(request, context):
+    """The request is three texts of less than 128 bytes each, field 1 to 3."""
+    texts, at = [], 0
+    while at < len(request):
+        length = request[at + 1]
+        texts.append(request[at + 2 : at + 2 + length].decode())
+        at += 2 + length
+    do = work(texts[0], Path(texts[1]), Path(texts[2]), context.is_active)
+    detail = do.get("detail", "").encode()
+    return b"\x08" + bytes([do.get("exit_code", 0)]) + b"\x12" + bytes([len(detail)]) + detail
+
+
+def work(uid, inputs, outputs, is_active):
+    do = json.loads((inputs / "do.json").read_text())
+    for path in inputs.iterdir():
+        if path.name != "do.json":
+            (outputs / path.name).write_bytes(path.read_bytes())
+    (outputs / "where.json").write_text(json.dumps({"uid": uid, "replica": os.environ.get("REPLICA_UID")}))
+    print("task", uid, flush=True)
+    deadline = time.monotonic() + do.get("sleep_s", 0)
+    while time.monotonic() < deadline:
+        if not is_active():
+            print("cancelled", uid, flush=True)
+            return do
+        time.sleep(0.02)
+    if "raise" in do:
+        raise RuntimeError(do["raise"])
+    return do
+
+
+METHODS = {
+    "/tests.Echo/Say": say,
+    "/tests.Echo/Environment": environment,
+    "/tests.Echo/Exit": end,
+    "/inferenceserver.Tasks/Run": run_task,
+    **({"/grpc.health.v1.Health/Check": check} if PROTOCOL == "grpc" else {}),
+    **({"/inference.GRPCInferenceService/ServerReady": server_ready} if PROTOCOL == "kserve" else {}),
+    **({"/tensorflow.serving.ModelService/GetModelStatus": model_status} if PROTOCOL == "tensorflow" else {}),
+}
+
+
+class Handlers(grpc.GenericRpcHandler):
+    def service(self, details):
+        method = METHODS.get(details.method)
+        return None if method is None else grpc.unary_unary_rpc_method_handler(method)
+
+
+def main():
+    if "PORT" not in os.environ:
+        folders = Path(os.environ["INPUT_DIR"]), Path(os.environ["OUTPUT_DIR"])
+        return work(os.environ["TASK_UID"], *folders, lambda: True).get("exit_code", 0)
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: None if BEHAVIOUR.get("ignore_term") else stopped.set())
+    print("starting on", os.environ["PORT"], flush=True)
+    eaten = []
+    while BEHAVIOUR.get("eat_memory"):
+        eaten.append(bytearray(os.urandom(1024)) * 4096)
+    server = grpc.server(futures.ThreadPoolExecutor(16), handlers=[Handlers()])
+    server.add_insecure_port(f"0.0.0.0:{os.environ['PORT']}")
+    server.start()
+    if stopped.wait(BEHAVIOUR.get("exit_after_s")):
+        print("TERM", flush=True)
+        server.stop(5).wait()
+        return 0
+    print("ending by itself", flush=True)
+    return BEHAVIOUR.get("exit_code", 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""The calls that the gateway answers itself: health, Ray's and KServe's questions after servers and models."""
+
+import queue
+import threading
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from contract.deployments import DeploymentStatus
+from contract.wire import fields, text_field, varint_field
+from tests.integration.grpc_backend import Backend, run_backend
+from tests.integration.grpc_bench import RunningGateway, route, run_bench_gateway, status_of, trailers_of
+
+CODE = grpc.StatusCode
+KSERVE = "/inference.GRPCInferenceService"
+RAY = "/ray.serve.RayServeAPIService"
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+HEALTH = {"categories": ["health"], "key": "h", "value": "v"}
+
+
+@pytest.fixture
+def backend() -> Iterator[Backend]:
+    with run_backend() as backend:
+        yield backend
+
+
+@pytest.fixture
+def gateway() -> Iterator[RunningGateway]:
+    with run_bench_gateway() as gateway:
+        yield gateway
+
+
+def check(gateway: RunningGateway, service: str = "") -> int:
+    stub = health_pb2_grpc.HealthStub(gateway.channel)
+    return stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status
+
+
+def test_health_is_that_of_the_gateway_and_of_each_deployment_by_its_names(
+    gateway: RunningGateway, backend: Backend
+) -> None:
+    assert check(gateway) == NOT_SERVING
+    gateway.give(
+        route("ready", backend, application="app", model_names=["m1", "m2"], default_service="user.Own"),
+        route("idle", status=DeploymentStatus.IDLE),
+        route("starting", status=DeploymentStatus.STARTING),
+        route("failing", status=DeploymentStatus.FAILING),
+    )
+    assert check(gateway) == SERVING
+    assert {name: check(gateway, name) for name in ("ready", "app", "m1", "m2", "user.Own", "idle")} == dict.fromkeys(
+        ("ready", "app", "m1", "m2", "user.Own", "idle"), SERVING
+    )
+    assert check(gateway, "starting") == check(gateway, "failing") == NOT_SERVING
+    unknown = status_of(lambda: check(gateway, "nobody"))
+    assert unknown.code() is CODE.NOT_FOUND
+    assert "request_id" in trailers_of(unknown)
+
+
+def test_a_watch_tells_every_change(gateway: RunningGateway, backend: Backend) -> None:
+    stub = health_pb2_grpc.HealthStub(gateway.channel)
+    told: queue.Queue[int] = queue.Queue()
+    stream = stub.Watch(health_pb2.HealthCheckRequest(service="m"), timeout=60)
+
+    def follow() -> None:
+        try:
+            for answer in stream:
+                told.put(answer.status)
+        except grpc.RpcError:
+            pass
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    assert told.get(timeout=10) == NOT_SERVING
+    gateway.give()
+    assert told.get(timeout=10) == SERVICE_UNKNOWN
+    gateway.give(route("m", status=DeploymentStatus.STARTING))
+    assert told.get(timeout=10) == NOT_SERVING
+    gateway.give(route("m", backend))
+    assert told.get(timeout=10) == SERVING
+    gateway.run(gateway.server.table.drain)
+    assert told.get(timeout=10) == NOT_SERVING
+    stream.cancel()
+    thread.join(10)
+
+
+def test_rays_own_calls(gateway: RunningGateway, backend: Backend) -> None:
+    healthz, applications = gateway.unary(f"{RAY}/Healthz"), gateway.unary(f"{RAY}/ListApplications")
+
+    def both_say(text: str) -> None:
+        for call in (healthz, applications):
+            error = status_of(lambda call=call: call(b"", timeout=10))
+            assert (error.code(), error.details()) == (CODE.UNAVAILABLE, text)
+            assert "request_id" in trailers_of(error)
+
+    both_say("Route table is not populated yet.")
+    gateway.give()
+    both_say("Route table is not populated yet.")
+    gateway.give(route("b", backend, application="App"), route("a", status=DeploymentStatus.IDLE))
+    assert healthz(b"", timeout=10) == text_field(1, "success")
+    assert list(fields(applications(b"", timeout=10))) == [(1, b"a"), (1, b"App")]
+    gateway.run(gateway.server.table.drain)
+    both_say("This node is being drained.")
+    # Calls are served all the same.
+    assert gateway.unary("/user.Own/Echo")(b"x", metadata=(("application", "App"),), timeout=10) == b"x"
+
+
+def test_kserve_servers_and_models_are_asked_after(gateway: RunningGateway, backend: Backend) -> None:
+    def is_true(method: str, message: bytes = b"") -> bool:
+        return gateway.unary(f"{KSERVE}/{method}")(message, timeout=10) == varint_field(1, True)
+
+    assert is_true("ServerLive")
+    assert not is_true("ServerReady")
+    early = status_of(lambda: is_true("ModelReady", text_field(1, "m")))
+    assert (early.code(), early.details()) == (CODE.UNAVAILABLE, "Route table is not populated yet.")
+    gateway.give(
+        route("m", backend, protocol="kserve", model_names=["m1", "m2"]),
+        route("cold", status=DeploymentStatus.IDLE, protocol="kserve"),
+        route("broken", status=DeploymentStatus.FAILING, protocol="kserve", detail="exit code 1"),
+        route("other", backend),
+    )
+    assert is_true("ServerReady")
+    assert [is_true("ModelReady", text_field(1, name)) for name in ("m1", "m2", "cold", "broken", "unknown")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+    metadata = dict(fields(gateway.unary(f"{KSERVE}/ServerMetadata")(b"", timeout=10)))
+    assert metadata[1] == b"inference-server"
+
+    def index(message: bytes) -> list[dict[int, object]]:
+        return [dict(fields(entry)) for _, entry in fields(gateway.unary(f"{KSERVE}/RepositoryIndex")(message))]
+
+    everything = index(b"")
+    assert [(one[1], one[3]) for one in everything] == [
+        (b"broken", b"UNAVAILABLE"),
+        (b"cold", b"READY"),
+        (b"m1", b"READY"),
+        (b"m2", b"READY"),
+    ]
+    assert everything[0][4] == b"exit code 1"
+    assert [one[1] for one in index(varint_field(2, True))] == [b"cold", b"m1", b"m2"]
+    assert backend.seen == []
+    gateway.run(gateway.server.table.drain)
+    assert is_true("ServerLive")
+    assert not is_true("ServerReady")
+
+
+def test_behind_a_prefix_the_questions_are_about_one_deployment(gateway: RunningGateway, backend: Backend) -> None:
+    gateway.give(
+        route("a", backend, prefix="a", protocol="kserve"),
+        route("b", prefix="b", protocol="kserve", status=DeploymentStatus.STARTING),
+    )
+    ready = varint_field(1, True)
+    assert gateway.unary("/a/ServerReady")(b"", timeout=10) == ready
+    assert gateway.unary("/b/ServerReady")(b"", timeout=10) == b""
+    index = gateway.unary(f"/b{KSERVE}/RepositoryIndex")(b"", timeout=10)
+    assert [dict(fields(entry))[1] for _, entry in fields(index)] == [b"b"]
+    names = gateway.unary(f"/b{RAY}/ListApplications")(b"", timeout=10)
+    assert list(fields(names)) == [(1, b"b")]
+    health = gateway.unary("/b/grpc.health.v1.Health/Check")(b"", timeout=10)
+    assert health == varint_field(1, NOT_SERVING)
+
+
+def test_restricted_keys_close_these_calls_too(gateway: RunningGateway, backend: Backend) -> None:
+    gateway.give(route("m", backend, protocol="kserve", restricted_keys=[HEALTH]))
+    for method, message in (("ServerReady", b""), ("ServerLive", b""), ("ModelReady", text_field(1, "m"))):
+        call = gateway.unary(f"{KSERVE}/{method}")
+        error = status_of(lambda call=call, message=message: call(message, timeout=10))
+        assert (error.code(), error.details()) == (
+            CODE.UNAVAILABLE,
+            "This protocol is restricted, expecting header 'triton-grpc-protocol-h'",
+        )
+        assert call(message, metadata=(("triton-grpc-protocol-h", "v"),), timeout=10) == varint_field(1, True)

@@ -1,0 +1,188 @@
+"""How many calls are taken on: per replica, per deployment, and by the gateway as a whole."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from grpc_gateway.lanes import Limits
+from tests.integration.grpc_backend import Backend, run_backend
+from tests.integration.grpc_bench import RunningGateway, route, run_bench_gateway, status_of, trailers_of, wait_for
+from tests.integration.typed_service import TYPED
+
+CODE = grpc.StatusCode
+ECHO = "/user.Own/Echo"
+HELD = "/user.Own/Held"
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+
+
+@pytest.fixture
+def backend() -> Iterator[Backend]:
+    with run_backend(reflects=(TYPED,)) as backend:
+        yield backend
+
+
+@pytest.fixture
+def gateway() -> Iterator[RunningGateway]:
+    with run_bench_gateway() as gateway:
+        yield gateway
+
+
+def counts(gateway: RunningGateway) -> tuple[int, int]:
+    """Calls in flight, and calls that wait."""
+    load = gateway.run(lambda: gateway.server.table.deployments["m"].load(0))
+    return load.in_flight, load.queued
+
+
+def hold(gateway: RunningGateway, message: bytes = b"") -> Any:
+    return gateway.unary(HELD).future(message, timeout=30)
+
+
+def test_calls_beyond_what_a_replica_answers_at_once_wait_and_beyond_the_queue_are_refused(
+    gateway: RunningGateway, backend: Backend
+) -> None:
+    gateway.give(route("m", backend, max_in_flight=2, max_queued=1))
+    held = [hold(gateway, b"0"), hold(gateway, b"1")]
+    wait_for(lambda: counts(gateway) == (2, 0), "two are in flight")
+    held.append(hold(gateway, b"2"))
+    wait_for(lambda: counts(gateway) == (2, 1), "one waits")
+    refused = status_of(lambda: gateway.unary(ECHO)(b"", timeout=10))
+    assert (refused.code(), refused.details()) == (
+        CODE.RESOURCE_EXHAUSTED,
+        "1 calls wait for 'm' already (max_queued). Try again later.",
+    )
+    assert "request_id" in trailers_of(refused)
+    # Control calls are answered all the same.
+    assert gateway.unary("/ray.serve.RayServeAPIService/Healthz")(b"", timeout=10)
+    assert len(backend.seen) == 2
+    backend.may_go_on.set()
+    assert [call.result(10) for call in held] == [b"0", b"1", b"2"]
+    wait_for(lambda: counts(gateway) == (0, 0), "all places are free")
+
+
+def test_a_place_is_free_after_every_kind_of_end(gateway: RunningGateway, backend: Backend) -> None:
+    gateway.give(route("m", backend, max_in_flight=1, max_queued=0))
+    for _ in range(5):
+        status_of(lambda: gateway.unary("/user.Own/Fail")(b"", timeout=10))
+        status_of(lambda: gateway.unary(HELD)(b"", timeout=0.1))
+        wait_for(lambda: counts(gateway) == (0, 0), "the place is free")
+        call = hold(gateway)
+        wait_for(lambda: counts(gateway) == (1, 0), "it is taken")
+        call.cancel()
+        wait_for(lambda: counts(gateway) == (0, 0), "the place is free")
+        assert gateway.unary(ECHO)(b"x", timeout=10) == b"x"
+        wait_for(lambda: counts(gateway) == (0, 0), "the place is free")
+
+
+def test_who_waits_longest_is_served_first(gateway: RunningGateway, backend: Backend) -> None:
+    gateway.give(route("m", backend, max_in_flight=1))
+    first = hold(gateway)
+    wait_for(lambda: counts(gateway) == (1, 0), "one is in flight")
+    waiting = []
+    for number in range(5):
+        waiting.append(gateway.unary(ECHO).future(str(number).encode(), timeout=30))
+        wait_for(lambda number=number: counts(gateway) == (1, number + 1), "another one waits")
+    waiting[2].cancel()
+    wait_for(lambda: counts(gateway) == (1, 4), "one gave up")
+    backend.may_go_on.set()
+    first.result(10)
+    assert [waiting[number].result(10) for number in (0, 1, 3, 4)] == [b"0", b"1", b"3", b"4"]
+    assert backend.received == [b"0", b"1", b"3", b"4"]
+
+
+def test_streams_have_a_lane_of_their_own(gateway: RunningGateway, backend: Backend) -> None:
+    gateway.give(route("m", backend, max_in_flight=1, max_queued=0, max_streams=2))
+    # Which methods stream the replica says itself, once it is asked.
+    gateway.unary(f"/{TYPED}/Echo")(b"", timeout=10)
+    kinds = gateway.server.table.deployments["m"].kinds
+    wait_for(lambda: gateway.run(lambda: kinds.is_stream(f"/{TYPED}/HeldStream")), "the kinds are known")
+    streams = [gateway.stream(f"/{TYPED}/HeldStream")(iter([]), timeout=30) for _ in range(2)]
+    assert [next(stream) for stream in streams] == [b"open"] * 2
+    refused = status_of(lambda: next(gateway.stream(f"/{TYPED}/HeldStream")(iter([]), timeout=10)))
+    assert (refused.code(), refused.details()) == (
+        CODE.RESOURCE_EXHAUSTED,
+        "Every replica of 'm' has 2 streams open already (max_streams). Try again later.",
+    )
+    # They take no place of unary calls.
+    assert gateway.unary(f"/{TYPED}/Echo")(b"x", timeout=10) == b"x"
+    backend.may_go_on.set()
+    assert [list(stream) for stream in streams] == [[], []]
+
+
+def test_a_stream_does_not_wait_behind_calls(gateway: RunningGateway, backend: Backend) -> None:
+    gateway.give(route("m", backend))
+    gateway.unary(f"/{TYPED}/Echo")(b"", timeout=10)
+    kinds = gateway.server.table.deployments["m"].kinds
+    wait_for(lambda: gateway.run(lambda: kinds.is_stream(f"/{TYPED}/HeldStream")), "the kinds are known")
+    gateway.give(route("m", backend, max_in_flight=1))
+    held = [hold(gateway) for _ in range(2)]
+    wait_for(lambda: counts(gateway) == (1, 1), "one is in flight and one waits")
+    stream = gateway.stream(f"/{TYPED}/HeldStream")(iter([]), timeout=10)
+    assert next(stream) == b"open"
+    backend.may_go_on.set()
+    assert [call.result(10) for call in held] == [b"", b""]
+
+
+@pytest.mark.parametrize(
+    ("limits", "variable"),
+    [
+        (Limits(max_in_flight=1), "GRPC_MAX_IN_FLIGHT"),
+        (Limits(max_bytes_in_flight=1000), "GRPC_MAX_BYTES_IN_FLIGHT"),
+    ],
+)
+def test_the_gateway_as_a_whole_has_limits(backend: Backend, limits: Limits, variable: str) -> None:
+    with run_bench_gateway(limits=limits) as gateway:
+        gateway.give(route("m", backend))
+        # A unary call's message is held until it is answered.
+        held = gateway.unary(INFER).future(bytes(700), metadata=(("held", "1"),), timeout=30)
+        wait_for(lambda: backend.seen, "one is in flight")
+        for call in (
+            lambda: gateway.unary(INFER)(bytes(700), timeout=10),
+            lambda: list(gateway.stream(ECHO)(iter([bytes(700)]), timeout=10)),
+        ):
+            refused = status_of(call)
+            assert refused.code() is CODE.RESOURCE_EXHAUSTED
+            assert variable in refused.details()
+            assert "request_id" in trailers_of(refused)
+        assert gateway.unary("/ray.serve.RayServeAPIService/Healthz")(b"", timeout=10)
+        backend.may_go_on.set()
+        held.result(10)
+        wait_for(lambda: counts(gateway) == (0, 0), "all is free")
+        # One alone may be larger than the budget.
+        assert len(gateway.unary(ECHO)(bytes(5000), timeout=10)) == 5000
+
+
+def test_the_gateway_as_a_whole_limits_streams(backend: Backend) -> None:
+    with run_bench_gateway(limits=Limits(max_streams=1)) as gateway:
+        gateway.give(route("m", backend))
+        gateway.unary(f"/{TYPED}/Echo")(b"", timeout=10)
+        kinds = gateway.server.table.deployments["m"].kinds
+        wait_for(lambda: gateway.run(lambda: kinds.is_stream(f"/{TYPED}/HeldStream")), "the kinds are known")
+        stream = gateway.stream(f"/{TYPED}/HeldStream")(iter([]), timeout=30)
+        assert next(stream) == b"open"
+        refused = status_of(lambda: next(gateway.stream(f"/{TYPED}/HeldStream")(iter([]), timeout=10)))
+        assert refused.code() is CODE.RESOURCE_EXHAUSTED
+        assert "GRPC_MAX_STREAMS" in refused.details()
+
+
+def test_processes_share_the_limits(backend: Backend) -> None:
+    with run_bench_gateway(limits=Limits(workers=4)) as gateway:
+        gateway.give(route("m", backend, max_in_flight=8, max_queued=3))
+        held = [hold(gateway) for _ in range(2)]
+        wait_for(lambda: counts(gateway) == (2, 0), "a quarter of eight is in flight")
+        held.append(hold(gateway))
+        wait_for(lambda: counts(gateway) == (2, 1), "at least one may wait")
+        assert status_of(lambda: gateway.unary(ECHO)(b"", timeout=10)).code() is CODE.RESOURCE_EXHAUSTED
+        backend.may_go_on.set()
+        for call in held:
+            call.result(10)
+
+
+def test_a_thousand_calls_on_one_connection_run_at_once(gateway: RunningGateway, backend: Backend) -> None:
+    gateway.give(route("m", backend, max_in_flight=2000))
+    held = [hold(gateway) for _ in range(1000)]
+    wait_for(lambda: counts(gateway) == (1000, 0), "all are in flight", 30)
+    wait_for(lambda: len(backend.seen) == 1000, "all are at the replica", 30)
+    backend.may_go_on.set()
+    assert [call.result(30) for call in held] == [b""] * 1000

@@ -1,0 +1,209 @@
+"""Which replica answers, what happens when replicas come and go, and how long a call waits for one."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+
+from contract.deployments import DeploymentStatus
+from tests.integration.grpc_backend import Backend, run_backend
+from tests.integration.grpc_bench import (
+    RunningGateway,
+    route,
+    run_bench_gateway,
+    status_of,
+    trailers_of,
+    uid_of,
+    wait_for,
+)
+
+CODE = grpc.StatusCode
+ECHO = "/user.Own/Echo"
+HELD = "/user.Own/Held"
+
+
+@pytest.fixture
+def one() -> Iterator[Backend]:
+    with run_backend("one") as backend:
+        yield backend
+
+
+@pytest.fixture
+def two() -> Iterator[Backend]:
+    with run_backend("two") as backend:
+        yield backend
+
+
+@pytest.fixture
+def gateway() -> Iterator[RunningGateway]:
+    with run_bench_gateway() as gateway:
+        yield gateway
+
+
+def served_by(gateway: RunningGateway, **metadata: str) -> str:
+    _, rpc = gateway.unary(ECHO).with_call(b"x", metadata=tuple(metadata.items()), timeout=10)
+    return trailers_of(rpc)["served-by"]
+
+
+def open_calls(gateway: RunningGateway) -> dict[str, int]:
+    return gateway.run(gateway.server.table.open_calls)
+
+
+def test_calls_spread_over_replicas(gateway: RunningGateway, one: Backend, two: Backend) -> None:
+    gateway.give(route("m", one, two))
+    served = Counter(served_by(gateway) for _ in range(300))
+    # Six standard deviations of a fair coin.
+    assert min(served["one"], served["two"]) > 98
+
+
+def test_the_replica_with_less_in_flight_is_preferred(gateway: RunningGateway, one: Backend, two: Backend) -> None:
+    gateway.give(route("m", one, two))
+    held = gateway.unary(HELD).future(b"")
+    wait_for(lambda: one.seen or two.seen, "the call is open")
+    free = "two" if one.seen else "one"
+    assert {served_by(gateway) for _ in range(20)} == {free}
+    one.may_go_on.set()
+    two.may_go_on.set()
+    held.result(10)
+
+
+@pytest.mark.parametrize("name", ["multiplexed_model_id", "session_id"])
+def test_calls_with_an_affinity_stick_to_a_replica(
+    gateway: RunningGateway, one: Backend, two: Backend, name: str
+) -> None:
+    gateway.give(route("m", one, two))
+    ids = [f"id-{number}" for number in range(40)]
+    first = {each: served_by(gateway, **{name: each}) for each in ids}
+    assert min(list(first.values()).count(name) for name in ("one", "two")) >= 5
+    assert {each: served_by(gateway, **{name: each}) for each in ids} == first
+    with run_backend("three") as three:
+        gateway.give(route("m", one, two, three))
+        then = {each: served_by(gateway, **{name: each}) for each in ids}
+        # Only what the new one took over moved.
+        assert {then[each] for each in ids if then[each] != first[each]} == {"three"}
+        gateway.give(route("m", one, two))
+        assert {each: served_by(gateway, **{name: each}) for each in ids} == first
+
+
+def test_a_model_says_more_than_a_session(gateway: RunningGateway, one: Backend, two: Backend) -> None:
+    gateway.give(route("m", one, two))
+    served = {served_by(gateway, multiplexed_model_id="a", session_id=str(number)) for number in range(20)}
+    assert len(served) == 1
+
+
+def test_a_replica_that_leaves_ends_its_calls_and_gets_no_more(
+    gateway: RunningGateway, one: Backend, two: Backend
+) -> None:
+    gateway.give(route("m", one))
+    held = gateway.unary(HELD).future(b"kept")
+    wait_for(lambda: one.seen, "the call is open")
+    gateway.give(route("m", two))
+    assert {served_by(gateway) for _ in range(10)} == {"two"}
+    # As long as it has calls it is reported, so that its container is kept.
+    assert open_calls(gateway) == {uid_of(one.address): 1, uid_of(two.address): 0}
+    one.may_go_on.set()
+    assert held.result(10) == b"kept"
+    wait_for(lambda: open_calls(gateway) == {uid_of(two.address): 0}, "the replica is let go")
+
+
+def test_a_removed_deployment_ends_its_calls(gateway: RunningGateway, one: Backend) -> None:
+    gateway.give(route("m", one))
+    held = gateway.unary(HELD).future(b"kept")
+    wait_for(lambda: one.seen, "the call is open")
+    gateway.give()
+    assert open_calls(gateway) == {uid_of(one.address): 1}
+    one.may_go_on.set()
+    assert held.result(10) == b"kept"
+    wait_for(lambda: open_calls(gateway) == {}, "the replica is let go")
+
+
+def test_no_call_fails_while_replicas_are_replaced(gateway: RunningGateway, one: Backend, two: Backend) -> None:
+    gateway.give(route("m", one))
+    with ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(served_by, gateway, pause="0.01") for _ in range(300)]
+        for _ in range(10):
+            for backend in (two, one):
+                done = sum(call.done() for call in calls)
+                wait_for(lambda done=done: sum(call.done() for call in calls) >= min(done + 10, 300), "calls go on")
+                gateway.give(route("m", backend))
+        assert {call.result(30) for call in calls} == {"one", "two"}
+
+
+def test_a_replica_that_cannot_be_reached_costs_no_call(gateway: RunningGateway, one: Backend) -> None:
+    gateway.give(route("m", one, "127.0.0.1:9"))
+    assert {served_by(gateway) for _ in range(50)} == {"one"}
+    streams = [list(gateway.stream(ECHO)(iter([b"a", b"b"]), timeout=10)) for _ in range(20)]
+    assert streams == [[b"a", b"b"]] * 20
+
+
+def test_a_replica_that_comes_back_at_its_address_is_found_again(gateway: RunningGateway) -> None:
+    with run_backend("first") as first:
+        gateway.give(route("m", first))
+        assert served_by(gateway) == "first"
+        port = first.port
+    assert status_of(lambda: served_by(gateway)).code() is CODE.UNAVAILABLE
+    with run_backend("second", port=port):
+        ends_at = time.monotonic() + 5
+        while True:
+            try:
+                assert served_by(gateway) == "second"
+                break
+            except grpc.RpcError:
+                assert time.monotonic() < ends_at
+
+
+def test_a_call_waits_for_the_first_replica(gateway: RunningGateway, one: Backend) -> None:
+    gateway.give(route("m", status=DeploymentStatus.IDLE))
+    waiting = [gateway.unary(ECHO).future(b"x", timeout=30) for _ in range(3)]
+    stream = gateway.stream("/tensorflow.serving.PredictionService/PredictStreamed")(iter([b"s"]), timeout=30)
+    load = gateway.server.table.deployments["m"].load
+    wait_for(lambda: gateway.run(lambda: load(0)).queued == 4, "all four wait")
+    gateway.give(route("m", one))
+    assert [call.result(10) for call in waiting] == [b"x"] * 3
+    assert list(stream) == [b"s"]
+    assert gateway.run(lambda: load(0)).queued == 0
+
+
+def test_a_call_that_waits_is_told_why_before_its_deadline(gateway: RunningGateway) -> None:
+    gateway.give(route("m", detail="waits for a consumer with a free GPU", status=DeploymentStatus.STARTING))
+    told = status_of(lambda: gateway.unary(ECHO)(b"", timeout=1.5))
+    assert told.code() is CODE.UNAVAILABLE
+    assert "No replica of 'm' became ready within" in told.details()
+    assert told.details().endswith(": waits for a consumer with a free GPU")
+    assert "request_id" in trailers_of(told)
+
+
+def test_a_call_waits_no_longer_than_a_start_may_take(gateway: RunningGateway) -> None:
+    gateway.give(route("m", start_timeout_s=1, status=DeploymentStatus.STARTING))
+    told = status_of(lambda: gateway.unary(ECHO)(b"", timeout=60))
+    assert (told.code(), told.details()) == (CODE.UNAVAILABLE, "No replica of 'm' became ready within 1.0 s")
+
+
+def test_a_failing_deployment_says_why(gateway: RunningGateway) -> None:
+    gateway.give(route("m", status=DeploymentStatus.FAILING, detail="exit code 1: no such file"))
+    told = status_of(lambda: gateway.unary(ECHO)(b"", timeout=2))
+    assert (told.code(), told.details()) == (
+        CODE.UNAVAILABLE,
+        "The replicas of 'm' end by themselves: exit code 1: no such file",
+    )
+
+
+def test_who_waits_for_a_deployment_that_is_removed_is_told(gateway: RunningGateway) -> None:
+    gateway.give(route("m", status=DeploymentStatus.STARTING))
+    waiting = gateway.unary(ECHO).future(b"", timeout=60)
+    wait_for(lambda: gateway.server.door.open_calls == 1, "the call waits")
+    gateway.give()
+    told = status_of(lambda: waiting.result(10))
+    assert (told.code(), told.details()) == (CODE.UNAVAILABLE, "'m' was just removed.")
+
+
+def test_a_cancelled_call_waits_no_more(gateway: RunningGateway) -> None:
+    gateway.give(route("m", status=DeploymentStatus.STARTING))
+    waiting = gateway.unary(ECHO).future(b"", timeout=60)
+    load = gateway.server.table.deployments["m"].load
+    wait_for(lambda: gateway.run(lambda: load(0)).queued == 1, "the call waits")
+    waiting.cancel()
+    wait_for(lambda: gateway.run(lambda: load(0)).queued == 0, "nobody waits")
