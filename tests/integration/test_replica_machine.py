@@ -174,7 +174,7 @@ class ReplicaRules(RuleBasedStateMachine):
 
     def finish_task(self, held: Assignment) -> None:
         row = self.plane.tasks.row(held.uid)
-        if row.fence == held.fence and row.status != Status.FINISHED:
+        if row.fence == held.fence and not Status(row.status).is_terminal:
             self.plane.tasks.commit(held)
 
     def beat_task(self, held: Assignment) -> None:
