@@ -196,10 +196,9 @@ def test_replicas_on_two_hosts_share_the_calls_and_the_one_whose_host_is_cut_off
             for asked in (metadata, application(model)):
                 assert {who(b"", metadata=asked, timeout=20) for _ in range(20)} == {kept.encode()}
             swarm.pass_time(lost, "replicas")
+            wait_for(lambda: (lost, "lost") in reasons(stack, model), 60, swarm.logs)
             stack.wait_ready(model, 2)
             assert set(hosts_of(stack, model).values()) == {swarm.consumer(manager)}
-            (ended,) = (row for row in stack.show(model)["replicas"] if row["uid"] == lost)
-            assert (ended["status"], ended["reason"]) == ("ended", "lost")
             wait_for(lambda: len({who(b"", metadata=application(model), timeout=20) for _ in range(20)}) == 2, 20)
             assert worker.of_replica(lost), "the lost replica is gone before its host could be told"
         finally:
@@ -209,3 +208,8 @@ def test_replicas_on_two_hosts_share_the_calls_and_the_one_whose_host_is_cut_off
 
 def live(stack: GrpcDoor, model: str) -> int:
     return sum(row["status"] != "ended" for row in stack.show(model)["replicas"])
+
+
+def reasons(stack: GrpcDoor, model: str) -> list[tuple[str, str]]:
+    """The replicas that ended, and why."""
+    return [(row["uid"], row["reason"]) for row in stack.replicas(model, "ended")]

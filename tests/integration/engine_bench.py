@@ -164,6 +164,19 @@ def build_image(client: docker.APIClient, lines: str) -> str:
     return tag
 
 
+@contextmanager
+def network_for_publishing(client: docker.APIClient) -> Iterator[str]:
+    """As the documentation makes it."""
+    name = f"is-test-{secrets.token_hex(4)}"
+    options = {"enable_ip_masquerade": "false", "enable_icc": "false"}
+    options = {f"com.docker.network.bridge.{option}": value for option, value in options.items()}
+    client.create_network(name, driver="bridge", options=options)
+    try:
+        yield name
+    finally:
+        client.remove_network(name)
+
+
 def leftovers(client: docker.APIClient, keys: list[RunKey]) -> list[str]:
     """Containers and volumes that carry a label of these runs."""
     found = []
