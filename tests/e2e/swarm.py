@@ -23,7 +23,7 @@ import pytest
 
 from tests.e2e.compose import DOMAIN, ROOT, build_image, make_files
 from tests.e2e.images import echo_image
-from tests.e2e.systems import free_port, wait_for
+from tests.e2e.systems import free_port, port_is_free, wait_for
 from tests.tcp_proxy import TcpProxy
 
 COMMAND = os.environ.get("TEST_SECOND_HOST_COMMAND")
@@ -240,6 +240,8 @@ def _deployed(manager: Host, worker: Host, folder: Path) -> Iterator[Swarm]:
     _deploy(manager, stack, folder, variables)
     (folder / "secrets/consumer_key").write_text(_make_key(manager, stack))
     _deploy(manager, stack, folder, {**variables, "CONSUMER_KEY_VERSION": "2"})
+    # Before, the proxy would cut connections off at once, and a TLS client may then leave its socket open.
+    wait_for(lambda: not port_is_free(port, manager.address), 240, lambda: manager.docker("stack", "ps", stack))
     # The certificate is for a name of this machine's.
     with TcpProxy(f"//{manager.address}:{port}", port) as front:
         yield Swarm(stack, f"https://{DOMAIN}:{front.port}", verify, manager, worker)

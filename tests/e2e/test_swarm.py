@@ -113,12 +113,18 @@ def both_hosts(swarm: Swarm, door: Door) -> Iterator[GrpcDoor]:
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda host: host.load(image), (swarm.manager, swarm.worker)))
     swarm.allow_consumers(swarm.manager)
-    wait_for(lambda: "waits for replicas" in swarm.consumer_logs(swarm.manager), 60, swarm.logs)
+    wait_for(lambda: asks_for_replicas(swarm), 60, swarm.logs)
     stack = GrpcDoor(door, swarm)
     yield stack
     stack.clear()
     swarm.forbid_consumers(swarm.manager)
     wait_for(lambda: not swarm.consumers(swarm.manager), 60, swarm.logs)
+
+
+def asks_for_replicas(swarm: Swarm) -> bool:
+    """Whether the consumer that runs on the manager now got so far; earlier ones do not count."""
+    running = swarm.consumers(swarm.manager)
+    return bool(running) and "waits for replicas" in swarm.manager.docker("logs", running, check=False)
 
 
 @contextmanager
