@@ -174,6 +174,9 @@ def network_for_publishing(client: docker.APIClient) -> Iterator[str]:
     try:
         yield name
     finally:
+        # After a failure its containers are still there.
+        for container in client.inspect_network(name)["Containers"]:
+            client.remove_container(container, force=True, v=True)
         client.remove_network(name)
 
 
