@@ -81,7 +81,7 @@ def test_an_address_is_the_published_one_or_that_on_the_network(
     assert reached_at(container, 8001) == address
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0", "::", "node-a"])
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "node-a"])  # noqa: S104 - refused
 def test_replicas_are_published_at_one_address_that_is_named(address: str) -> None:
     with pytest.raises(SettingsError, match="REPLICA_PUBLISH_ADDRESS"):
         JobConsumerSettings.load(SECRETS | {"REPLICA_PUBLISH_ADDRESS": address})
