@@ -64,6 +64,7 @@ def _work(settings: JobConsumerSettings) -> None:
             alive_file=settings.alive_file,
             replica_network=settings.replica_network,
             replica_slots=settings.replica_slots,
+            replica_publish_address=settings.publish_address,
         )
     engine.close()
 

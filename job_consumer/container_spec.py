@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from contract.deployments import ReplicaAssignment
 from contract.schemas import Assignment
-from job_consumer.engine import ContainerSpec, Mount, RunKey
+from job_consumer.engine import ContainerSpec, Mount, Publication, RunKey
 from job_consumer.workspace import ModelFolder, Workspace
 
 SANDBOX_USER = "65532:65532"
@@ -69,6 +69,7 @@ def decide_sandbox(
     gpu_uuid: str | None,
     own_user: str | None,
     network: str | None = None,
+    publication: Publication | None = None,
 ) -> ContainerSpec:
     """What every container of a model has in common.
 
@@ -96,6 +97,7 @@ def decide_sandbox(
         temporary_bytes=limits.temporary_bytes,
         log_limit_bytes=limits.log_bytes,
         network=network,
+        publication=publication,
     )
 
 

@@ -21,8 +21,8 @@ from docker.utils import kwargs_from_env
 from job_consumer.docker_errors import engine_errors, is_read_timeout, start_error
 from job_consumer.docker_images import ensure_image
 from job_consumer.docker_log import open_log, read_log, read_tail
-from job_consumer.docker_profile import Host, consumer_label, container_config, run_key, run_labels
-from job_consumer.engine import ContainerSpec, EngineUnavailable, ExitState, RunKey, RunState, RunVanished
+from job_consumer.docker_profile import Host, consumer_label, container_config, reached_at, run_key, run_labels
+from job_consumer.engine import ContainerSpec, EngineUnavailable, ExitState, Network, RunKey, RunState, RunVanished
 
 logger = logging.getLogger(__name__)
 
@@ -147,19 +147,18 @@ class DockerEngine:
                     raise RunVanished(key.name) from error
                 raise
 
-    def has_network(self, name: str) -> bool:
+    def find_network(self, name: str) -> Network | None:
         """An attachable overlay network counts once this host takes part in it."""
         with engine_errors():
             try:
-                self._client().inspect_network(name)
+                return Network(is_internal=self._client().inspect_network(name)["Internal"])
             except NotFound:
-                return False
-        return True
+                return None
 
     def make_network(self, name: str) -> None:
         """Make a bridge network without a way outside, unless there is one of this name."""
         with engine_errors():
-            if not self.has_network(name):
+            if self.find_network(name) is None:
                 self._client().create_network(name, driver="bridge", internal=True, check_duplicate=True)
 
     def network_host(self, name: str) -> str | None:
@@ -168,14 +167,14 @@ class DockerEngine:
             settings = self._client().inspect_network(name)["IPAM"]["Config"] or []
         return next((each["Gateway"] for each in settings if each.get("Gateway")), None)
 
-    def address(self, key: RunKey) -> str | None:
+    def address(self, key: RunKey, port: int) -> str | None:
         """A run has one network, and no address any more once it ended."""
         with engine_errors():
             try:
-                networks = self._client().inspect_container(key.name)["NetworkSettings"]["Networks"]
+                container = self._client().inspect_container(key.name)
             except NotFound as error:
                 raise RunVanished(key.name) from error
-        return next((network["IPAddress"] for network in networks.values() if network["IPAddress"]), None)
+        return reached_at(container, port)
 
     def stop(self, key: RunKey, grace_s: float) -> None:
         """TERM is what the image calls its stop signal."""

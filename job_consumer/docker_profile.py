@@ -33,8 +33,13 @@ def container_config(spec: ContainerSpec, host: Host) -> dict[str, Any]:
         "Env": [f"{name}={value}" for name, value in _environment(spec).items()],
         "Labels": _labels(spec),
         "Healthcheck": {"Test": ["NONE"]},
+        "ExposedPorts": {port: {} for port in _published(spec)},
         "HostConfig": {
             "NetworkMode": spec.network or "none",
+            "PortBindings": _published(spec),
+            # Its own loopback, where nobody answers: the Engine would ask its machine's resolvers about foreign names,
+            # which leads out of networks that have no other way outside (CVE-2024-29018).
+            "Dns": ["127.0.0.1"] if spec.network else [],
             "IpcMode": "private",
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
@@ -81,6 +86,27 @@ def run_key(labels: Mapping[str, str]) -> RunKey | None:
 def consumer_label(consumer: str) -> tuple[str, str]:
     """The label by which the runs of one consumer are found."""
     return f"{LABEL}.consumer", consumer
+
+
+def reached_at(container: Mapping[str, Any], port: int) -> str | None:
+    """The `host:port` of one port of a container that the Engine described; None where there is none right now."""
+    settings, name = container["NetworkSettings"], f"{port}/tcp"
+    if name in (container["HostConfig"]["PortBindings"] or {}):
+        bound = next(iter(settings["Ports"].get(name) or []), None)
+        return bound and _host_port(bound["HostIp"], bound["HostPort"])
+    networks = settings["Networks"].values()
+    return next((_host_port(network["IPAddress"], port) for network in networks if network["IPAddress"]), None)
+
+
+def _host_port(host: str, port: int | str) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _published(spec: ContainerSpec) -> dict[str, list[dict[str, str]]]:
+    if spec.publication is None:
+        return {}
+    # Without a port the Engine takes a free one.
+    return {f"{spec.publication.port}/tcp": [{"HostIp": spec.publication.address, "HostPort": ""}]}
 
 
 def _labels(spec: ContainerSpec) -> dict[str, str]:

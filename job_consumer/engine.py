@@ -63,6 +63,22 @@ class Mount:
 
 
 @dataclass(frozen=True)
+class Publication:
+    """A TCP port of the run that is reached at an address of the engine's machine, at a port that is free there."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that runs can be put on."""
+
+    is_internal: bool
+    """Whether it has no way outside; then no port of a run on it can be published either."""
+
+
+@dataclass(frozen=True)
 class ContainerSpec:
     """Everything about one run, decided; a value without I/O."""
 
@@ -86,6 +102,8 @@ class ContainerSpec:
     log_limit_bytes: int
     network: str | None = None
     """The only network it sees, by name; None is none at all."""
+    publication: Publication | None = None
+    """How it is reached from where nobody reaches its network."""
 
 
 class RunState(StrEnum):
@@ -146,12 +164,15 @@ class Engine(Protocol):
         """The last bytes of the run's stdout and stderr so far. Raises `RunVanished`."""
         ...
 
-    def has_network(self, name: str) -> bool:
-        """Whether runs can be put on this network: never where the engine has no networks of its own."""
+    def find_network(self, name: str) -> Network | None:
+        """The network of this name that runs can be put on; always None where the engine has none of its own."""
         ...
 
-    def address(self, key: RunKey) -> str | None:
-        """The run's IP address on its network; None while it has none. Raises `RunVanished`."""
+    def address(self, key: RunKey, port: int) -> str | None:
+        """The `host:port` at which this port of the run is reached: on its network, or where it is published.
+
+        None while there is none. Raises `RunVanished`.
+        """
         ...
 
     def stop(self, key: RunKey, grace_s: float) -> None:

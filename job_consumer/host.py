@@ -40,7 +40,9 @@ class Host:
     work: WorkDir
     stopping: threading.Event
     replica_network: str | None = None
-    """The Engine's network that gateways reach replicas on; None where this consumer hosts none."""
+    """The Engine's network that replicas are on; None where this consumer hosts none."""
+    replica_publish_address: str | None = None
+    """The address of this host that gateways reach replicas at; None where they reach the network itself."""
     replica_slots: int = 0
     replicas: HostedReplicas = field(default_factory=HostedReplicas)
     gpu: GpuGate = field(default_factory=GpuGate)

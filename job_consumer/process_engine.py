@@ -23,6 +23,7 @@ from job_consumer.engine import (
     EngineUnavailable,
     ExitState,
     ImageNotFound,
+    Network,
     RunKey,
     RunState,
     RunVanished,
@@ -129,11 +130,11 @@ class ProcessEngine:
             log.seek(max(0, log.seek(0, os.SEEK_END) - max_bytes))
             return log.read(max_bytes)
 
-    def has_network(self, name: str) -> bool:
+    def find_network(self, name: str) -> Network | None:
         """Processes have the machine's network or none."""
-        return False
+        return None
 
-    def address(self, key: RunKey) -> str | None:
+    def address(self, key: RunKey, port: int) -> str | None:
         """None, for want of a network."""
         _known_state(self._run(key), key)
         return None

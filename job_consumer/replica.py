@@ -120,6 +120,7 @@ class Replica:
         spec = decide_replica(
             self._assignment,
             network=self._network,
+            publish_address=self._host.replica_publish_address,
             consumer=self._host.consumer,
             folder=self._folder,
             model=model,
@@ -160,12 +161,11 @@ class Replica:
         """Where the container is reached, and why it is not ready yet."""
         serving = self._assignment.serving
         try:
-            host = self._host.engine.address(self._key)
+            address = self._host.engine.address(self._key, serving.port)
         except EngineUnavailable as error:
             return None, str(error)
-        if host is None:
+        if address is None:
             return None, "its container has no address"
-        address = f"{host}:{serving.port}"
         return address, why_not_ready(address, serving, model_names(self._assignment), _PROBE_TIMEOUT_S)
 
     def _raise_if_ended(self, timeout_s: float) -> None:

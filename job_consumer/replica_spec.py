@@ -2,7 +2,7 @@
 
 from contract.deployments import ReplicaAssignment
 from job_consumer.container_spec import Limits, decide_sandbox
-from job_consumer.engine import ContainerSpec, Mount, RunKey, RunKind
+from job_consumer.engine import ContainerSpec, Mount, Publication, RunKey, RunKind
 from job_consumer.workspace import ModelFolder, ReplicaFolder
 
 INPUTS = "/tasks/input"
@@ -23,6 +23,7 @@ def decide_replica(
     assignment: ReplicaAssignment,
     *,
     network: str,
+    publish_address: str | None,
     consumer: str,
     folder: ReplicaFolder,
     model: ModelFolder | None,
@@ -32,9 +33,10 @@ def decide_replica(
 ) -> ContainerSpec:
     """The container of one replica: a run's, but on the replicas' network, and with the files of tasks if it runs them.
 
+    With `publish_address` its serving port is published at that address of this host.
     The platform's part of the environment comes with the assignment; `MODEL_DIR` and `PORT` are the same for all.
     """
-    key = replica_key(assignment)
+    key, port = replica_key(assignment), assignment.serving.port
     mounts = []
     if assignment.serving.serves_tasks:
         mounts = [
@@ -44,7 +46,7 @@ def decide_replica(
     return decide_sandbox(
         assignment,
         key=key,
-        environment={"MODEL_DIR": "/model", "PORT": str(assignment.serving.port), **assignment.environment},
+        environment={"MODEL_DIR": "/model", "PORT": str(port), **assignment.environment},
         mounts=mounts,
         consumer=consumer,
         model=model,
@@ -52,4 +54,5 @@ def decide_replica(
         gpu_uuid=gpu_uuid,
         own_user=own_user,
         network=network,
+        publication=Publication(publish_address, port) if publish_address else None,
     )

@@ -17,6 +17,7 @@ from job_consumer.workspace import WorkDir
 logger = logging.getLogger(__name__)
 
 _RETRY_S = 2.0
+_NO_MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade=false"
 
 
 def run_consumer(
@@ -34,13 +35,15 @@ def run_consumer(
     alive_file: Path | None = None,
     replica_network: str | None = None,
     replica_slots: int = 0,
+    replica_publish_address: str | None = None,
 ) -> None:
     """Work until `stopping` is set; whoever sets it wakes the broker too.
 
-    Replicas are hosted on `replica_network`, at most `replica_slots`; on None, or where the Engine has no such network,
-    none are.
+    Replicas are hosted on `replica_network`, at most `replica_slots`, and published at `replica_publish_address`. On
+    None, or where the Engine has no such network or it does not do, none are hosted.
     """
-    if replica_network is None or not wait_for_network(engine, replica_network, stopping):
+    publishes = replica_publish_address is not None
+    if replica_network is None or not wait_for_network(engine, replica_network, stopping, publishes=publishes):
         replica_network, replica_slots = None, 0
     with PrivateClient(api_url, proof.secret) as api:
         host = Host(
@@ -56,25 +59,35 @@ def run_consumer(
             alive_file=alive_file,
             replica_network=replica_network,
             replica_slots=replica_slots,
+            replica_publish_address=replica_publish_address,
         )
         Worker(host, broker, accepts_cpu_tasks=accepts_cpu_tasks).run()
 
 
-def wait_for_network(engine: Engine, name: str, stopping: threading.Event) -> bool:
-    """Whether the Engine has the network of replicas; says what to do where it has not. Waits for the Engine."""
+def wait_for_network(engine: Engine, name: str, stopping: threading.Event, *, publishes: bool) -> bool:
+    """Whether the Engine has a network that does for replicas; says what to do where not. Waits for the Engine."""
     while not stopping.is_set():
         try:
-            found = engine.has_network(name)
+            network = engine.find_network(name)
         except EngineUnavailable as error:
             logger.warning("whether the network %s is there cannot be known yet: %s", name, error)
             stopping.wait(_RETRY_S)
             continue
-        if not found:
+        if network is None:
             logger.error(
                 "this Docker Engine has no network %s, so no replicas are hosted here: create it with "
-                "`docker network create --internal %s`, or correct REPLICA_NETWORK, and start this consumer again",
+                "`docker network create %s%s`, or correct REPLICA_NETWORK, and start this consumer again",
                 name,
+                f"--opt {_NO_MASQUERADE} " if publishes else "--internal ",
                 name,
             )
-        return found
+        elif publishes and network.is_internal:
+            logger.error(
+                "the network %s is internal and publishes no ports, so no replicas are hosted here: make it anew with "
+                "`docker network create --opt %s %s`, or unset REPLICA_PUBLISH_ADDRESS, and start this consumer again",
+                name,
+                _NO_MASQUERADE,
+                name,
+            )
+        return network is not None and not (publishes and network.is_internal)
     return False

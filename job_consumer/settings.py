@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated
 
@@ -46,9 +47,19 @@ class JobConsumerSettings(BrokerSettings):
     temporary_bytes: Annotated[int, Field(ge=MIB)] = 1 * GIB
     container_log_bytes: Annotated[int, Field(ge=MIB)] = 32 * MIB
     replica_network: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None = Field(
-        None, description="The Engine's network that gateways reach replicas on; unset: no replicas are hosted."
+        None, description="The Engine's network that replicas are on; unset: no replicas are hosted."
+    )
+    replica_publish_address: IPv4Address | IPv6Address | None = Field(
+        None, description="This host's address that gateways reach replicas at; unset: they reach the network itself."
     )
     replica_slots: Annotated[int, Field(ge=0, le=1000, description="At most so many replicas at once.")] = 8
+
+    @field_validator("replica_publish_address")
+    @classmethod
+    def _check_publish_address(cls, value: IPv4Address | IPv6Address | None) -> IPv4Address | IPv6Address | None:
+        if value is not None and value.is_unspecified:
+            raise ValueError("is every address; name the one of this host that gateways reach")
+        return value
 
     @field_validator("consumer_key")
     @classmethod
@@ -71,6 +82,11 @@ class JobConsumerSettings(BrokerSettings):
         if not is_beside and value is None:
             raise ValueError("is empty; use a random one, such as `make secrets` writes, or set CONSUMER_KEY instead")
         return value if value is None else check_secret(value)
+
+    @property
+    def publish_address(self) -> str | None:
+        """`replica_publish_address` as text."""
+        return str(self.replica_publish_address) if self.replica_publish_address else None
 
     @property
     def proof(self) -> Proof:

@@ -21,7 +21,13 @@ from private_api.database import Database
 from private_api.deployment_tables import DeploymentRow, ReplicaRow
 from private_api.deployments.gateways import is_let_go
 from private_api.deployments.limits import RELEASE_PAUSE, backoff
-from private_api.deployments.occupancy import admits_replica, highest_waiting_task, holds_gpu_task, hosted_by
+from private_api.deployments.occupancy import (
+    admits_replica,
+    highest_waiting_task,
+    holds_gpu_task,
+    hosted_by,
+    left_to_others,
+)
 from private_api.deployments.rows import (
     check_fence,
     end_replica_row,
@@ -53,7 +59,8 @@ def claim_replica(
 ) -> ReplicaAssignment | None:
     """Give the consumer a replica under a new fence: of those that may be on it the one of the highest priority.
 
-    Among equals the one its bell named goes first, then the oldest. None where nothing waits that it may host.
+    Among equals the one its bell named goes first, then the oldest. None where nothing waits that it may host, or that
+    another consumer should host, for the replicas of a deployment to be on many hosts.
     Raises `PermissionDenied` where the consumer is not its `owner`'s.
     """
     with database.write() as session:
@@ -65,6 +72,8 @@ def claim_replica(
         if len(hosted) >= claim.replica_slots:
             return None
         wanted = select(ReplicaRow.id).where(ReplicaRow.status == ReplicaStatus.WANTED)
+        if left := left_to_others(session, claim, hosted, now):
+            wanted = wanted.where(ReplicaRow.id.not_in(left))
         if not claim.accepts_cpu_tasks:
             wanted = wanted.where(ReplicaRow.use_gpu.is_(True))
         if claim.gpu_uuid is None or holds_gpu_task(session, claim.consumer):

@@ -11,6 +11,8 @@ RELEASE_PAUSE = timedelta(seconds=2)
 """After a consumer gave a replica back: the same one would ask for it again at once."""
 WAIT_TOLD_AFTER = timedelta(seconds=3)
 """A replica that waits for longer says what for."""
+LEFT_TO_OTHERS_FOR = timedelta(seconds=7)
+"""A replica is left so long to a consumer that hosts fewer of its deployment: such a one asks every 5 s."""
 EVICT_AFTER = timedelta(seconds=2)
 """A task waits so long for a GPU before a replica has to go for it."""
 IDLE_BEFORE_EVICTION = timedelta(seconds=5)

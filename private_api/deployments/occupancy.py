@@ -4,16 +4,18 @@ One GPU belongs to one container at a time, unless a replica shares it. Both cla
 transaction in which it locked its consumer's row: two claims of one consumer never see the same free GPU.
 """
 
+from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Select, exists, func, or_, select, true
 from sqlalchemy.orm import Session
 
-from contract.deployments import ReplicaStatus
+from contract.deployments import ReplicaClaim, ReplicaStatus
 from contract.statuses import Status
 from private_api.deployment_tables import ReplicaRow
 from private_api.deployments.gateways import read_load
+from private_api.deployments.limits import LEFT_TO_OTHERS_FOR
 from private_api.deployments.rows import HOSTED
 from private_api.tables import AttemptRow, ConsumerRow, TaskRow
 from private_api.tasks.limits import LEASE
@@ -102,29 +104,64 @@ def may_claim(session: Session, consumer: str, hosted: list[ReplicaRow], slots: 
     return Claimable(true() if blocking is None else TaskRow.priority > blocking, warm)
 
 
-def live_consumers(now: datetime) -> Select[ConsumerRow]:
-    """Those seen within a lease."""
-    return select(ConsumerRow).where(ConsumerRow.seen_at > now - LEASE)
+def live_consumers(now: datetime, within: timedelta = LEASE) -> Select[ConsumerRow]:
+    """Those seen within a lease, or another time."""
+    return select(ConsumerRow).where(ConsumerRow.seen_at > now - within)
 
 
 def find_obstacle(session: Session, row: ReplicaRow, now: datetime) -> str | None:
     """What a waiting replica waits for, in words; None where a consumer has room for it."""
-    able = live_consumers(now).where(
-        ConsumerRow.replica_slots > 0,
-        ConsumerRow.gpu_uuid.is_not(None) if row.use_gpu else ConsumerRow.accepts_cpu_tasks,
-    )
-    consumers = session.scalars(able).all()
+    consumers = session.scalars(live_consumers(now).where(*_is_of_its_kind(row))).all()
     if not consumers:
         return f"no consumer that hosts replicas {'with a GPU' if row.use_gpu else 'without a GPU'} is there"
-    for consumer in consumers:
-        hosted = hosted_by(session, consumer.name)
-        if len(hosted) >= consumer.replica_slots:
-            continue
-        if not row.use_gpu:
-            return None
-        if admits_replica(hosted, share_gpu=row.share_gpu) and not holds_gpu_task(session, consumer.name):
-            return None
+    if any(_has_room(session, consumer, hosted_by(session, consumer.name), row) for consumer in consumers):
+        return None
     return f"waits for a consumer with {'a free GPU' if row.use_gpu else 'room for another replica'}"
+
+
+def left_to_others(session: Session, claim: ReplicaClaim, hosted: list[ReplicaRow], now: datetime) -> list[int]:
+    """The waiting replicas that a consumer leaves for a moment to one that hosts fewer of their deployment.
+
+    So one host that is lost takes not every replica with it. By their ids. Who has room and was not heard of for that
+    moment is not waited for.
+    """
+    mine = _by_deployment(hosted)
+    young = select(ReplicaRow).where(
+        ReplicaRow.status == ReplicaStatus.WANTED,
+        ReplicaRow.deployment_id.in_(mine),
+        ReplicaRow.created_at > now - LEFT_TO_OTHERS_FOR,
+    )
+    return [row.id for row in session.scalars(young) if _suits_another(session, claim.consumer, mine, row, now)]
+
+
+def _suits_another(session: Session, consumer: str, mine: Counter[int | None], row: ReplicaRow, now: datetime) -> bool:
+    others = live_consumers(now, LEFT_TO_OTHERS_FOR).where(ConsumerRow.name != consumer, *_is_of_its_kind(row))
+    for other in session.scalars(others):
+        hosted = hosted_by(session, other.name)
+        hosts_fewer = _by_deployment(hosted)[row.deployment_id] < mine[row.deployment_id]
+        if hosts_fewer and _has_room(session, other, hosted, row):
+            return True
+    return False
+
+
+def _by_deployment(hosted: list[ReplicaRow]) -> Counter[int | None]:
+    """How many replicas of each deployment stay."""
+    return Counter(row.deployment_id for row in hosted if row.status != ReplicaStatus.DRAINING)
+
+
+def _is_of_its_kind(row: ReplicaRow) -> tuple[ColumnElement[bool], ...]:
+    """Whether a consumer could ever host the replica."""
+    kind = ConsumerRow.gpu_uuid.is_not(None) if row.use_gpu else ConsumerRow.accepts_cpu_tasks.is_(True)
+    return ConsumerRow.replica_slots > 0, kind
+
+
+def _has_room(session: Session, consumer: ConsumerRow, hosted: list[ReplicaRow], row: ReplicaRow) -> bool:
+    """Whether a consumer of the replica's kind that hosts these could host it too, now."""
+    if len(hosted) >= consumer.replica_slots:
+        return False
+    if not row.use_gpu:
+        return True
+    return admits_replica(hosted, share_gpu=row.share_gpu) and not holds_gpu_task(session, consumer.name)
 
 
 def is_free_for_task() -> ColumnElement[bool]:

@@ -5,13 +5,13 @@ import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import grpc
 
 from tests.e2e.client import Door
-from tests.e2e.systems import System, wait_for
+from tests.e2e.systems import wait_for
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -19,12 +19,23 @@ NAME = "grpc.localhost"
 """By this name TLS ends in Traefik and the rest passes as it is; by the domain itself Traefik reads the HTTP/2."""
 
 
+class Stack(Protocol):
+    """What runs behind the door."""
+
+    @property
+    def verify(self) -> str | bool:
+        """The certificate to trust."""
+
+    def logs(self) -> str:
+        """What a failing test shows."""
+
+
 @dataclass
 class GrpcDoor:
     """One stack's gRPC door, and the HTTP door beside it."""
 
     door: Door
-    system: System
+    system: Stack
 
     @property
     def target(self) -> str:

@@ -23,12 +23,11 @@ import pytest
 
 from tests.e2e.compose import DOMAIN, ROOT, build_image, make_files
 from tests.e2e.images import echo_image
-from tests.e2e.systems import free_port, wait_for
+from tests.e2e.systems import free_port, port_is_free, wait_for
 from tests.tcp_proxy import TcpProxy
 
 COMMAND = os.environ.get("TEST_SECOND_HOST_COMMAND")
 PLATFORM_LABEL, CONSUMER_LABEL = "inference-server.platform", "inference-server.consumer"
-RUN_LABEL = "inference-server.task"
 
 
 def run(*command: str, check: bool = True) -> str:
@@ -65,12 +64,19 @@ class Host:
 
     def of_task(self, uid: str) -> list[str]:
         """The containers and volumes of a task here, those of ended attempts included."""
-        label = ("--filter", f"label={RUN_LABEL}={uid}")
+        return self._of_run("task", uid)
+
+    def of_replica(self, uid: str) -> list[str]:
+        """The containers and volumes of a replica here."""
+        return self._of_run("replica", uid)
+
+    def _of_run(self, kind: str, uid: str) -> list[str]:
+        label = ("--filter", f"label=inference-server.{kind}={uid}")
         return [*self.docker("ps", "-aq", *label).split(), *self.docker("volume", "ls", "-q", *label).split()]
 
     def runs(self, uid: str, status: str) -> bool:
         """Whether a container of this task has this status here."""
-        filters = ("--filter", f"label={RUN_LABEL}={uid}", "--filter", f"status={status}")
+        filters = ("--filter", f"label=inference-server.task={uid}", "--filter", f"status={status}")
         return bool(self.docker("ps", "-aq", *filters))
 
     def logs(self, service: str) -> str:
@@ -130,10 +136,10 @@ class Swarm:
         """What the swarm takes a host's node for: `ready` or `down`."""
         return self.manager.docker("node", "inspect", "--format", "{{.Status.State}}", host.name)
 
-    def pass_time(self, uid: str) -> None:
-        """As if the lease's time had passed since the last heartbeat of a task's holder."""
+    def pass_time(self, uid: str, table: str = "tasks") -> None:
+        """As if the lease's time had passed since the last heartbeat of the holder of a task, or of a replica."""
         (postgres,) = self.manager.docker("ps", "-q", "--filter", f"name={self.stack}_postgres").split()
-        statement = f"UPDATE tasks SET lease_until = now() WHERE uid = '{uid}'"  # noqa: S608 - hex digits
+        statement = f"UPDATE {table} SET lease_until = now() WHERE uid = '{uid}'"  # noqa: S608 - hex digits
         answer = self.manager.docker("exec", postgres, "psql", "-U", "inference", "-d", "inference", "-c", statement)
         assert answer == "UPDATE 1", answer
 
@@ -143,9 +149,9 @@ class Swarm:
         data = Path(self.manager.docker("volume", "inspect", "--format", "{{.Mountpoint}}", name))
         return [path for path in (data / "archives/outputs" / uid).rglob("*") if path.is_file()]
 
-    def describe(self) -> str:
+    def logs(self) -> str:
         """What a failing test shows."""
-        services = ("traefik", "public-api", "private-api", "postgres", "rabbitmq")
+        services = ("traefik", "public-api", "grpc-gateway", "private-api", "postgres", "rabbitmq")
         logs = {name: self.manager.logs(f"{self.stack}_{name}") for name in services}
         logs |= {f"consumer at {host.name}": self.consumer_logs(host) for host in (self.manager, self.worker)}
         tasks = self.manager.docker("stack", "ps", "--no-trunc", self.stack, check=False)
@@ -219,6 +225,7 @@ def _deployed(manager: Host, worker: Host, folder: Path) -> Iterator[Swarm]:
     stack, port = f"is-test-{secrets.token_hex(3)}", free_port()
     variables = {
         "INFERENCE_SERVER_IMAGE": build_image(),
+        "GRPC_WORKERS": "2",
         "PROXY_DOMAIN": DOMAIN,
         "HTTPS_PORT": str(port),
         "HTTP_PORT": str(free_port()),
@@ -233,6 +240,8 @@ def _deployed(manager: Host, worker: Host, folder: Path) -> Iterator[Swarm]:
     _deploy(manager, stack, folder, variables)
     (folder / "secrets/consumer_key").write_text(_make_key(manager, stack))
     _deploy(manager, stack, folder, {**variables, "CONSUMER_KEY_VERSION": "2"})
+    # Before, the proxy would cut connections off at once, and a TLS client may then leave its socket open.
+    wait_for(lambda: not port_is_free(port, manager.address), 240, lambda: manager.docker("stack", "ps", stack))
     # The certificate is for a name of this machine's.
     with TcpProxy(f"//{manager.address}:{port}", port) as front:
         yield Swarm(stack, f"https://{DOMAIN}:{front.port}", verify, manager, worker)
@@ -243,7 +252,7 @@ def _deploy(manager: Host, stack: str, folder: Path, variables: Mapping[str, str
     if not kernel_has_ipsec():
         # Docker drops what it cannot encrypt.
         text, found = re.subn(r"    driver_opts:\n(?:      .*\n)+", "", text)
-        assert found == 1
+        assert found == 2
     (folder / "stack.yaml").write_text(text)
     command = ["docker", "--host", manager.engine, "stack", "deploy", "--resolve-image", "never"]
     command += ["--compose-file", str(folder / "stack.yaml"), stack]

@@ -141,10 +141,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def port_is_free(port: int) -> bool:
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
     """Whether nobody listens on this port."""
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+        probe.settimeout(5)
+        return probe.connect_ex((host, port)) != 0
 
 
 @contextmanager

@@ -164,6 +164,22 @@ def build_image(client: docker.APIClient, lines: str) -> str:
     return tag
 
 
+@contextmanager
+def network_for_publishing(client: docker.APIClient) -> Iterator[str]:
+    """As the documentation makes it."""
+    name = f"is-test-{secrets.token_hex(4)}"
+    options = {"enable_ip_masquerade": "false", "enable_icc": "false"}
+    options = {f"com.docker.network.bridge.{option}": value for option, value in options.items()}
+    client.create_network(name, driver="bridge", options=options)
+    try:
+        yield name
+    finally:
+        # After a failure its containers are still there.
+        for container in client.inspect_network(name)["Containers"]:
+            client.remove_container(container, force=True, v=True)
+        client.remove_network(name)
+
+
 def leftovers(client: docker.APIClient, keys: list[RunKey]) -> list[str]:
     """Containers and volumes that carry a label of these runs."""
     found = []

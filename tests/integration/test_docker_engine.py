@@ -13,8 +13,16 @@ from docker.errors import APIError
 
 from job_consumer.docker_engine import DockerEngine
 from job_consumer.docker_errors import start_error
-from job_consumer.engine import EngineUnavailable, ImageNotFound, RunKind, RunState
-from tests.integration.engine_bench import MIB, Bench, build_image, docker_bench, leftovers, until
+from job_consumer.engine import EngineUnavailable, ImageNotFound, Network, Publication, RunKind, RunState
+from tests.integration.engine_bench import (
+    MIB,
+    Bench,
+    build_image,
+    docker_bench,
+    leftovers,
+    network_for_publishing,
+    until,
+)
 from tests.services import require_docker
 
 
@@ -109,8 +117,7 @@ def test_a_replica_is_on_its_network_alone_and_reached_from_here(bench: Bench, c
     assert isinstance(engine, DockerEngine)
     engine.make_network(network)
     engine.make_network(network)
-    assert engine.has_network(network)
-    assert client.inspect_network(network)["Internal"]
+    assert engine.find_network(network) == Network(is_internal=True)
     assert engine.network_host(network) == client.inspect_network(network)["IPAM"]["Config"][0]["Gateway"]
     try:
         script = "while true; do echo hello | nc -l -p 9000; done"
@@ -128,9 +135,9 @@ def test_a_replica_is_on_its_network_alone_and_reached_from_here(bench: Bench, c
             "inference-server.consumer": bench.consumer,
         }
         assert bench.engine.find(bench.consumer) == [(key, RunState.RUNNING)]
-        address = bench.engine.address(key)
+        address = bench.engine.address(key, 9000)
         assert address is not None
-        until(lambda: answer_of(address, 9000) == b"hello\n")
+        until(lambda: answer_of(address) == b"hello\n")
         bench.engine.remove(key)
         assert bench.engine.find(bench.consumer) == []
     finally:
@@ -138,12 +145,57 @@ def test_a_replica_is_on_its_network_alone_and_reached_from_here(bench: Bench, c
         client.remove_network(network)
 
 
-def answer_of(host: str, port: int) -> bytes:
+def answer_of(address: str) -> bytes:
+    host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host, port), timeout=5) as connection:
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
             return connection.recv(100)
     except OSError:
         return b""
+
+
+def test_a_published_replica_is_reached_at_an_address_of_the_host(bench: Bench, client: docker.APIClient) -> None:
+    with network_for_publishing(client) as network:
+        assert bench.engine.find_network(network) == Network(is_internal=False)
+        script = "while true; do echo hello | nc -l -p 9000; done"
+        publication = Publication("127.0.0.2", 9000)
+        keys = [bench.start(script, network=network, publication=publication) for _ in range(2)]
+        addresses = [bench.engine.address(key, 9000) for key in keys]
+        assert len(set(addresses)) == 2
+        for address in addresses:
+            assert address is not None
+            assert address.startswith("127.0.0.2:")
+            until(lambda address=address: answer_of(address) == b"hello\n")
+            assert not answer_of(address.replace("127.0.0.2", "127.0.0.1")), "it is published at every address"
+        bench.engine.stop(keys[0], 0)
+        bench.end_of(keys[0])
+        assert bench.engine.address(keys[0], 9000) is None
+        for key in keys:
+            bench.engine.remove(key)
+
+
+def test_runs_on_such_a_network_see_neither_each_other_nor_names_outside(
+    bench: Bench, client: docker.APIClient
+) -> None:
+    with network_for_publishing(client) as network:
+        script = "while true; do echo hello | nc -l -p 9000; done"
+        listener = bench.start(script, network=network, publication=Publication("127.0.0.1", 9000))
+        published = bench.engine.address(listener, 9000)
+        assert published is not None
+        until(lambda: answer_of(published) == b"hello\n")
+        networks = client.inspect_container(listener.name)["NetworkSettings"]["Networks"]
+        address = networks[network]["IPAddress"]
+        other, _ = bench.run(
+            f"cat /etc/resolv.conf; nc -w 3 {address} 9000 </dev/null || echo unreached; nslookup example.org || true",
+            network=network,
+        )
+        log = bench.log_of(other)
+        assert "unreached" in log
+        assert "hello" not in log
+        assert "Address: 9" not in log
+        assert client.inspect_container(other.name)["HostConfig"]["Dns"] == ["127.0.0.1"]
+        for key in (listener, other):
+            bench.engine.remove(key)
 
 
 def test_a_fork_bomb_hits_the_limit_of_processes(bench: Bench) -> None:
@@ -283,9 +335,9 @@ def test_an_engine_that_does_not_answer_is_unavailable(bench: Bench, tmp_path: P
             lambda: dead.wait(spec.key, 1),
             lambda: next(dead.follow_log(spec.key, None)),  # type: ignore[arg-type]
             lambda: dead.log_tail(spec.key, 1),
-            lambda: dead.has_network("x"),
+            lambda: dead.find_network("x"),
             lambda: dead.make_network("x"),
-            lambda: dead.address(spec.key),
+            lambda: dead.address(spec.key, 9000),
             lambda: dead.stop(spec.key, 1),
             lambda: dead.remove(spec.key),
         ):

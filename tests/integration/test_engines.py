@@ -152,8 +152,8 @@ def test_another_engine_object_adopts_a_run(bench: Bench) -> None:
 
 
 def test_a_run_without_a_network_has_no_address(bench: Bench) -> None:
-    assert not bench.engine.has_network("is-test-nowhere")
-    assert bench.engine.address(bench.start("sleep 300")) is None
+    assert bench.engine.find_network("is-test-nowhere") is None
+    assert bench.engine.address(bench.start("sleep 300"), 9000) is None
 
 
 def test_removing_ends_a_run_and_may_be_repeated(bench: Bench) -> None:
@@ -173,7 +173,7 @@ def test_an_unknown_run_has_vanished_and_needs_no_ending(bench: Bench) -> None:
     with pytest.raises(RunVanished):
         bench.engine.log_tail(UNKNOWN, 10)
     with pytest.raises(RunVanished):
-        bench.engine.address(UNKNOWN)
+        bench.engine.address(UNKNOWN, 9000)
     bench.engine.stop(UNKNOWN, 1)
     bench.engine.remove(UNKNOWN)
 

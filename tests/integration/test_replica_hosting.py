@@ -12,7 +12,7 @@ from contract.deployments import DeploymentStatus, ReplicaClaim, ReplicaEnd, Rep
 from contract.statuses import Status
 from job_consumer.replica import Replica
 from tests.e2e.systems import Process, wait_for
-from tests.integration.engine_bench import MIB, until
+from tests.integration.engine_bench import MIB, network_for_publishing, until
 from tests.integration.replica_bench import PORT, ReplicaBench, replica_bench
 from tests.running_api import run_private_api
 from tests.services import require_docker
@@ -204,6 +204,34 @@ def test_a_consumer_without_the_network_says_so_runs_tasks_and_gives_its_replica
         until(lambda: bench.task(uid).status is Status.FINISHED)
     assert "has no network is-test-nowhere" in caplog.text
     assert "docker network create --internal is-test-nowhere" in caplog.text
+
+
+def test_a_published_replica_is_reached_at_the_hosts_address_and_adopted(
+    bench: ReplicaBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    bench.register()
+    with network_for_publishing(bench.docker) as network:
+        settings = {"replica_network": network, "replica_publish_address": "127.0.0.2"}
+        with bench.consumer(**settings):
+            bench.deploy()
+            before = bench.replica()
+            assert (before.address or "").startswith("127.0.0.2:")
+            assert bench.call(before, "Say", b"hello") == b"hello"
+        with bench.consumer(**settings):
+            until(lambda: "adopting the container" in caplog.text)
+            assert bench.call(bench.replica(), "Say", b"again") == b"again"
+            assert (bench.replica().uid, bench.replica().address) == (before.uid, before.address)
+            bench.undeploy()
+            until(lambda: not bench.containers())
+
+
+def test_an_internal_network_is_refused_where_replicas_are_to_be_published(
+    bench: ReplicaBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    with bench.consumer(replica_publish_address="127.0.0.1"):
+        until(lambda: "is internal and publishes no ports" in caplog.text)
+    assert "docker network create --opt com.docker.network.bridge.enable_ip_masquerade=false" in caplog.text
 
 
 def test_a_killed_consumer_adopts_the_same_container_under_the_same_fence(bench: ReplicaBench, tmp_path: Path) -> None:

@@ -117,7 +117,8 @@ class Rendered(list[Resource]):
         for source in container.get("envFrom", []):
             found |= self.get("ConfigMap", source["configMapRef"]["name"])["data"]
         for variable in container.get("env", []):
-            found[variable["name"]] = variable.get("value", "from-the-pod")
+            field = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+            found[variable["name"]] = variable.get("value", "192.0.2.7" if field == "status.hostIP" else "from-the-pod")
         return found
 
     def pods(self, selector: Resource) -> list[str]:

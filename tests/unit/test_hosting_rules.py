@@ -7,14 +7,18 @@ from typing import Any
 import pytest
 
 from contract.deployments import ReplicaAssignment
+from contract.settings import SettingsError
 from job_consumer.container_spec import Limits
-from job_consumer.engine import ContainerSpec, RunKey, RunKind
+from job_consumer.docker_profile import reached_at
+from job_consumer.engine import ContainerSpec, Publication, RunKey, RunKind
 from job_consumer.gpu_gate import GpuGate
 from job_consumer.hosted import HostedReplicas, ReadyReplica, ReplicaGone
 from job_consumer.replica_spec import decide_replica, model_names
+from job_consumer.settings import JobConsumerSettings
 from job_consumer.workspace import ModelFolder, ReplicaFolder, WorkDir
 
 UID = "ab" * 32
+SECRETS = {"SERVICE_TOKEN": "0123456789abcdef", "RABBIT_PASSWORD": "0123456789abcdef"}
 FOLDER = ReplicaFolder(Path("/work/replicas/ada/x-3"))
 LIMITS = Limits(1000, 2.0, 3, 400, 5, 6)
 
@@ -42,6 +46,7 @@ def assignment(*, serving: dict[str, Any] | None = None, **changes: Any) -> Repl
 def decide(given: ReplicaAssignment, **changes: Any) -> ContainerSpec:
     options: dict[str, Any] = {
         "network": "replicas",
+        "publish_address": None,
         "consumer": "ada",
         "folder": FOLDER,
         "model": ModelFolder("cd" * 32, Path("/work/models/cd")),
@@ -52,12 +57,45 @@ def decide(given: ReplicaAssignment, **changes: Any) -> ContainerSpec:
     return decide_replica(given, **options | changes)
 
 
+def test_the_serving_port_is_published_where_the_consumer_is_told_to() -> None:
+    assert decide(assignment(), publish_address="192.0.2.7").publication == Publication("192.0.2.7", 8001)
+
+
+@pytest.mark.parametrize(
+    ("publication", "ports", "address"),
+    [
+        (None, {"8001/tcp": None}, "172.20.0.2:8001"),
+        ("192.0.2.7", {"8001/tcp": [{"HostIp": "192.0.2.7", "HostPort": "32768"}]}, "192.0.2.7:32768"),
+        ("2001:db8::7", {"8001/tcp": [{"HostIp": "2001:db8::7", "HostPort": "32768"}]}, "[2001:db8::7]:32768"),
+        ("192.0.2.7", {}, None),
+    ],
+)
+def test_an_address_is_the_published_one_or_that_on_the_network(
+    publication: str | None, ports: dict[str, Any], address: str | None
+) -> None:
+    bindings = {"8001/tcp": [{"HostIp": publication, "HostPort": ""}]} if publication else None
+    container = {
+        "HostConfig": {"PortBindings": bindings},
+        "NetworkSettings": {"Ports": ports, "Networks": {"replicas": {"IPAddress": "172.20.0.2"}}},
+    }
+    assert reached_at(container, 8001) == address
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "node-a"])  # noqa: S104 - refused
+def test_replicas_are_published_at_one_address_that_is_named(address: str) -> None:
+    with pytest.raises(SettingsError, match="REPLICA_PUBLISH_ADDRESS"):
+        JobConsumerSettings.load(SECRETS | {"REPLICA_PUBLISH_ADDRESS": address})
+    assert JobConsumerSettings.load(SECRETS | {"REPLICA_PUBLISH_ADDRESS": "192.0.2.7"}).publish_address == "192.0.2.7"
+    assert JobConsumerSettings.load(SECRETS | {"REPLICA_PUBLISH_ADDRESS": ""}).publish_address is None
+
+
 def test_a_replica_is_a_sandbox_on_the_replicas_network() -> None:
     spec = decide(assignment())
     assert spec.key == RunKey(UID, 3, RunKind.REPLICA)
     assert spec.key.name == f"is-replica-{UID}-3"
     assert (spec.network, spec.user, spec.isolation) == ("replicas", "65532:65532", "strict")
     assert spec.environment == {"DEPLOYMENT": "spleen", "MODEL_DIR": "/model", "PORT": "8001", "HOME": "/tmp"}
+    assert spec.publication is None
     assert [(mount.target, mount.read_only, mount.kept) for mount in spec.mounts] == [("/model", True, True)]
     assert (spec.gpu_uuid, spec.memory_limit_bytes, spec.shared_memory_bytes) == (None, 1000, 400)
 

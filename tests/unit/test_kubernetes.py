@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from contract.settings import Settings
+from grpc_gateway.settings import GatewaySettings
 from job_consumer.settings import JobConsumerSettings
 from private_api.settings import PrivateApiSettings
 from public_api.settings import PublicApiSettings
@@ -26,6 +27,7 @@ OLDEST, NEWEST = "1.30", kubernetes_validate.latest_version()
 SETTINGS: dict[str, type[Settings]] = {
     "private-api": PrivateApiSettings,
     "public-api": PublicApiSettings,
+    "grpc-gateway": GatewaySettings,
     "job-consumer": JobConsumerSettings,
 }
 FOREIGN_VARIABLES = {
@@ -33,7 +35,10 @@ FOREIGN_VARIABLES = {
     "rabbitmq": set(),
 }
 FOREIGN_IMAGES = {"postgres": "postgres:17", "rabbitmq": "rabbitmq:4-management"}
-MADE_BY_THE_OPERATOR = {"inference-server-tls"}
+MADE_BY_THE_OPERATOR = {"public-api": "inference-server-tls", "grpc-gateway": "inference-server-grpc-tls"}
+DOORS = {"public-api": "inference.example.org", "grpc-gateway": "grpc.inference.example.org"}
+FREE_PORTS = (32768, 60999)
+"""Of which Linux, and so the Engine, takes one for a port that is to be published."""
 OUTSIDE_NAMESPACES = {"kube-system", "ingress-nginx"}
 FOUND_OUT_BY_THE_GPU_SCRIPT = {"GPU_UUID"}
 
@@ -157,6 +162,7 @@ def test_ports_are_the_settings_ports_everywhere(rendered: Rendered) -> None:
     expected = {
         "private-api": private["private_api_port"].default,
         "public-api": public["public_api_port"].default,
+        "grpc-gateway": GatewaySettings.model_fields["grpc_port"].default,
         "postgres": private["postgres_port"].default,
         "rabbitmq": private["rabbit_port"].default,
     }
@@ -169,6 +175,8 @@ def test_ports_are_the_settings_ports_everywhere(rendered: Rendered) -> None:
             probes = [container[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")]
             assert {probe["port"] for probe in probes} == {container["ports"][0]["name"]}
             assert (probes[0]["path"], probes[2]["path"]) == ("/readyz", "/healthz")
+        if service == "grpc-gateway":
+            assert variables["GRPC_PORT"] == str(expected[service])
         for variable in ("POSTGRES_HOSTNAME", "RABBIT_HOSTNAME"):
             if service in SETTINGS and variable in variables:
                 host = variables[variable]
@@ -210,16 +218,24 @@ def test_traffic_flows_only_along_the_walk_of_a_task(rendered: Rendered) -> None
                 allowed.update((*pair, port["port"]) for pair in pairs for port in entry["ports"])
     inside = {
         ("public-api", "private-api", 8001),
+        ("grpc-gateway", "private-api", 8001),
         ("job-consumer", "private-api", 8001),
         ("job-consumer", "rabbitmq", 5672),
         ("private-api", "rabbitmq", 5672),
         ("private-api", "postgres", 5432),
     }
-    assert let_in == inside | {("namespace ingress-nginx", "public-api", 8000)}
-    assert let_out == inside | {("*", "namespace kube-system", 53)}
+    doors = {("public-api", 8000), ("grpc-gateway", 9000)}
+    assert let_in == inside | {("namespace ingress-nginx", *door) for door in doors}
+    hosts = {(service, "nodes", FREE_PORTS[0]) for service in ("grpc-gateway", "job-consumer")}
+    assert let_out == inside | hosts | {("*", "namespace kube-system", 53)}
+    ranges = [port for policy in policies for entry in policy["spec"].get("egress", []) for port in entry["ports"]]
+    ranges = [port for port in ranges if "endPort" in port]
+    assert ranges == [{"protocol": "TCP", "port": FREE_PORTS[0], "endPort": FREE_PORTS[1]}] * len(hosts)
 
 
 def _peers(rendered: Rendered, peer: Resource) -> list[str]:
+    if "ipBlock" in peer:
+        return ["nodes"]
     if "namespaceSelector" in peer:
         namespace = peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
         assert namespace in OUTSIDE_NAMESPACES
@@ -227,23 +243,52 @@ def _peers(rendered: Rendered, peer: Resource) -> list[str]:
     return rendered.pods(peer["podSelector"]["matchLabels"])
 
 
-def test_the_ingress_leads_to_the_public_api_with_tls_and_never_repeats_a_request(rendered: Rendered) -> None:
-    (ingress,) = rendered.of_kind("Ingress")
+@pytest.mark.parametrize("door", DOORS)
+def test_each_ingress_leads_to_its_door_with_tls_and_never_repeats_a_request(rendered: Rendered, door: str) -> None:
+    ingress = rendered.get("Ingress", door)
     spec, annotations = ingress["spec"], ingress["metadata"]["annotations"]
     (rule,), (tls,) = spec["rules"], spec["tls"]
     (path,) = rule["http"]["paths"]
     backend = path["backend"]["service"]
     ports = rendered.get("Service", backend["name"])["spec"]["ports"]
-    assert backend["name"] == "public-api"
+    assert backend["name"] == door
     assert backend["port"]["name"] in [port["name"] for port in ports]
-    assert tls["hosts"] == [rule["host"]]
-    assert tls["secretName"] in MADE_BY_THE_OPERATOR
+    assert tls["hosts"] == [rule["host"]] == [DOORS[door]]
+    assert tls["secretName"] == MADE_BY_THE_OPERATOR[door]
     prefix = "nginx.ingress.kubernetes.io/"
     assert all(name.startswith(prefix) for name in annotations)
     assert annotations[f"{prefix}proxy-body-size"] == "0"
-    assert annotations[f"{prefix}proxy-request-buffering"] == "off"
     assert annotations[f"{prefix}proxy-next-upstream"] == "off"
     assert not any("custom-http-errors" in name for name in annotations)
+    if door == "public-api":
+        assert annotations[f"{prefix}proxy-request-buffering"] == "off"
+    else:
+        assert annotations[f"{prefix}backend-protocol"] == "GRPC"
+        assert {port.get("appProtocol") for port in ports} == {"kubernetes.io/h2c"}
+
+
+def test_the_gateway_stops_within_its_pods_grace_and_knows_the_same_policy_as_the_public_api(
+    rendered: Rendered,
+) -> None:
+    (pod, container) = next((pod, each) for name, pod, each in rendered.workloads() if name == "grpc-gateway")
+    variables = rendered.variables(container)
+    (_, pause_s) = container["lifecycle"]["preStop"]["exec"]["command"]
+    drain_s = GatewaySettings.load(
+        {**variables, "SERVICE_TOKEN_FILE": "", "SERVICE_TOKEN": "0123456789abcdef"}
+    ).grpc_drain
+    assert int(pause_s) + drain_s.total_seconds() < pod["terminationGracePeriodSeconds"]
+    assert int(variables["GRPC_WORKERS"]) <= int(container["resources"]["limits"]["cpu"])
+    public = next(each for name, _, each in rendered.workloads() if name == "public-api")
+    assert rendered.variables(public)["REQUIRE_API_KEY"] == variables["REQUIRE_API_KEY"]
+    probe = ["python", "-m", "contract.healthcheck", f"file:{variables['ALIVE_FILE']}"]
+    assert all(container[f"{name}Probe"]["exec"]["command"] == probe for name in ("startup", "readiness", "liveness"))
+
+
+def test_consumers_publish_replicas_at_the_address_of_their_node(rendered: Rendered) -> None:
+    for service, _, container in rendered.workloads():
+        if service == "job-consumer":
+            (address,) = (each for each in container["env"] if each["name"] == "REPLICA_PUBLISH_ADDRESS")
+            assert address["valueFrom"] == {"fieldRef": {"fieldPath": "status.hostIP"}}
 
 
 def test_images_are_ours_or_official_ones_with_a_fixed_tag(rendered: Rendered) -> None:
@@ -392,6 +437,11 @@ def guide_file(name: str) -> str:
     return str(text)
 
 
+def guide_pieces(key: str) -> list[str]:
+    """The entries that the guide adds to lists of the overlay, by their first key."""
+    return re.findall(rf"```yaml\n(  - {key}: .*?)```", GUIDE.read_text(), re.DOTALL)
+
+
 def render_valid(folder: Path) -> Rendered:
     rendered = Rendered(kubectl_render(folder))
     for resource in rendered:
@@ -401,17 +451,33 @@ def render_valid(folder: Path) -> Rendered:
 
 def test_the_overlay_of_one_installation_in_the_guide_is_valid(site: Path) -> None:
     rendered = render_valid(site)
-    (ingress,) = rendered.of_kind("Ingress")
-    assert "example.org" not in str(ingress["spec"])
+    hosts = {ingress["spec"]["rules"][0]["host"] for ingress in rendered.of_kind("Ingress")}
+    assert hosts == {host.replace("example.org", "example.com") for host in DOORS.values()}
+    assert "example.org" not in str([ingress["spec"] for ingress in rendered.of_kind("Ingress")])
     ours = [container for service, _, container in rendered.workloads() if service in SETTINGS]
     assert all("/" in container["image"] for container in ours)
+
+
+def test_what_the_guide_adds_for_replicas_names_their_network_and_lets_pods_out_to_the_nodes_alone(site: Path) -> None:
+    (patches,) = (patch for patch in guide_pieces("target") if "ipBlock" in patch)
+    (literals,) = guide_pieces("name")
+    overlay = guide_file("kustomization.yaml").replace("configMapGenerator:\n", f"configMapGenerator:\n{literals}")
+    (site / "kustomization.yaml").write_text(overlay + patches)
+    rendered = render_valid(site)
+    variables = [rendered.variables(each) for name, _, each in rendered.workloads() if name == "job-consumer"]
+    (network,) = {each["REPLICA_NETWORK"] for each in variables}
+    assert re.search(rf"docker network create [^`]*? {network}$", GUIDE.read_text(), re.MULTILINE)
+    for door in ("grpc-gateway", "job-consumer"):
+        egress = rendered.get("NetworkPolicy", door)["spec"]["egress"]
+        (nodes,) = (rule["to"] for rule in egress if "ipBlock" in str(rule))
+        assert nodes == [{"ipBlock": {"cidr": "192.168.10.0/24"}}]
 
 
 def test_the_volume_for_backups_in_the_guide_is_mounted_where_its_commands_write(site: Path) -> None:
     (site / "backup.yaml").write_text(guide_file("backup.yaml"))
     text = GUIDE.read_text()
     (resources,) = re.findall(r"`resources`, `(\[.+?\])`", text)
-    (patch,) = re.findall(r"```yaml\n(  - target: .*?)```", text, re.DOTALL)
+    (patch,) = (patch for patch in guide_pieces("target") if "/backup" in patch)
     overlay = guide_file("kustomization.yaml") + patch
     (site / "kustomization.yaml").write_text(re.sub(r"^resources: .*$", f"resources: {resources}", overlay, flags=re.M))
     rendered = render_valid(site)
