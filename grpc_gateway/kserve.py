@@ -1,15 +1,17 @@
 """The calls of KServe v2 that ask after servers and models, answered from the routing table.
 
-No replica is asked, so that a busy one cannot make its server look dead.
+No replica is asked, so that a busy one cannot make its server look dead; but for one version of a model, of which the
+table knows nothing.
 """
 
 from contract.deployments import DeploymentStatus
 from contract.serving import WireProtocol
 from contract.wire import bytes_field, peek, peek_text, text_field, varint_field
-from grpc_gateway.calls import Call
+from grpc_gateway.calls import Call, Target
 from grpc_gateway.deployments import Deployment
 from grpc_gateway.handlers import LocalHandlers
 from grpc_gateway.methods import KSERVE
+from grpc_gateway.relay import Relay
 from grpc_gateway.routing import Router
 from grpc_gateway.table import Table
 from grpc_gateway.texts import not_populated
@@ -26,9 +28,10 @@ _STATES = {
 class KServe:
     """The five methods; restricted keys hold for them, too."""
 
-    def __init__(self, table: Table, router: Router, version: str) -> None:
+    def __init__(self, table: Table, router: Router, relay: Relay, version: str) -> None:
         self._table = table
         self._router = router
+        self._relay = relay
         self._version = version
 
     def install(self, handlers: LocalHandlers) -> None:
@@ -56,6 +59,9 @@ class KServe:
         # Unknown is not an error: clients of older servers poll until it is true.
         deployment = self._router.by_model(call, peek_text(request, (1,)))
         self._router.check_restriction(call, deployment)
+        if deployment is not None and deployment.replicas and peek_text(request, (2,)):
+            # Which versions there are only its replicas know.
+            return await self._relay.unary(call, Target(deployment, call.path), request)
         return varint_field(1, deployment is not None and deployment.is_ready)
 
     async def _metadata(self, call: Call, _request: bytes) -> bytes:

@@ -149,6 +149,19 @@ def test_kserve_servers_and_models_are_asked_after(gateway: RunningGateway, back
     assert not is_true("ServerReady")
 
 
+def test_a_version_is_asked_of_a_replica(gateway: RunningGateway, backend: Backend) -> None:
+    gateway.give(
+        route("m", backend, protocol="kserve"), route("cold", status=DeploymentStatus.IDLE, protocol="kserve")
+    )
+    versioned = text_field(1, "m") + text_field(2, "9")
+    call = gateway.unary(f"{KSERVE}/ModelReady")
+    # This replica answers with the question: what it says is what is told.
+    assert call(versioned, timeout=10) == versioned
+    assert backend.paths() == [f"{KSERVE}/ModelReady"]
+    assert call(text_field(1, "cold") + text_field(2, "9"), timeout=10) == varint_field(1, True)
+    assert len(backend.seen) == 1
+
+
 def test_behind_a_prefix_the_questions_are_about_one_deployment(gateway: RunningGateway, backend: Backend) -> None:
     gateway.give(
         route("a", backend, prefix="a", protocol="kserve"),
