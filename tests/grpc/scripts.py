@@ -5,10 +5,13 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.services import missing
+import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ROOT / "tests" / "grpc" / "clients"
+CLIENTS = ROOT / "tests" / "grpc" / "clients"
+"""What the documentation shows."""
+CHECKS = ROOT / "tests" / "grpc" / "checks"
+"""What nobody needs as an example, with the same clients."""
 PYTHON = ROOT / ".venv-grpc" / "bin" / "python"
 PROTOS = (
     ROOT / "runtimes" / "redhare" / "protos" / "stream.proto",
@@ -21,7 +24,7 @@ PROTOS = (
 def compile_protos(folder: Path) -> Path:
     """The Python code of all .proto files that the scripts and tests use, in `folder`."""
     if not PYTHON.exists():
-        missing("there is no .venv-grpc; run: make grpc-clients")
+        pytest.skip("there is no .venv-grpc; run: make grpc-clients")
     for proto in PROTOS:
         out = [f"--proto_path={proto.parent}", f"--python_out={folder}", f"--grpc_python_out={folder}"]
         subprocess.run([PYTHON, "-m", "grpc_tools.protoc", *out, proto.name], check=True)
@@ -30,15 +33,23 @@ def compile_protos(folder: Path) -> Path:
 
 def run_script(name: str, stubs: Path, target: str, environment: Mapping[str, str] | None = None) -> list[str]:
     """The lines that a script prints."""
+    done = finish_script(name, stubs, target, environment)
+    assert done.returncode == 0, f"{name}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout.splitlines()
+
+
+def finish_script(
+    name: str, stubs: Path, target: str, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """How a script ended, and what it wrote."""
     given = {"GRPC_TARGET": target, "PYTHONPATH": str(stubs), **(environment or {})}
-    done = subprocess.run(
-        [PYTHON, SCRIPTS / name],
+    script = next(folder / name for folder in (CLIENTS, CHECKS) if (folder / name).exists())
+    return subprocess.run(
+        [PYTHON, script],
         env={"PATH": os.environ["PATH"], **given},
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=150,
         check=False,
     )
-    assert done.returncode == 0, f"{name}:\n{done.stdout}\n{done.stderr}"
-    return done.stdout.splitlines()

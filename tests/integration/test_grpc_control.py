@@ -150,9 +150,7 @@ def test_kserve_servers_and_models_are_asked_after(gateway: RunningGateway, back
 
 
 def test_a_version_is_asked_of_a_replica(gateway: RunningGateway, backend: Backend) -> None:
-    gateway.give(
-        route("m", backend, protocol="kserve"), route("cold", status=DeploymentStatus.IDLE, protocol="kserve")
-    )
+    gateway.give(route("m", backend, protocol="kserve"), route("cold", status=DeploymentStatus.IDLE, protocol="kserve"))
     versioned = text_field(1, "m") + text_field(2, "9")
     call = gateway.unary(f"{KSERVE}/ModelReady")
     # This replica answers with the question: what it says is what is told.
