@@ -47,6 +47,7 @@ def test_tritons_client_is_told_of_versions_and_of_all_statistics(stack: Stack, 
     assert stack.run("kserve_versions.py", host) == [
         "True False",
         "['1']",
+        "True True",
         "['add_sub', 'identity', 'identity_bytes', 'repeat']",
     ]
 
