@@ -33,23 +33,26 @@ def compile_protos(folder: Path) -> Path:
 
 def run_script(name: str, stubs: Path, target: str, environment: Mapping[str, str] | None = None) -> list[str]:
     """The lines that a script prints."""
-    done = finish_script(name, stubs, target, environment)
-    assert done.returncode == 0, f"{name}:\n{done.stdout}\n{done.stderr}"
-    return done.stdout.splitlines()
+    with start_script(name, stubs, target, environment) as process:
+        try:
+            said, told = process.communicate(timeout=90)
+        finally:
+            process.kill()
+    assert process.returncode == 0, f"{name}:\n{said}\n{told}"
+    return said.splitlines()
 
 
-def finish_script(
+def start_script(
     name: str, stubs: Path, target: str, environment: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """How a script ended, and what it wrote."""
+) -> subprocess.Popen[str]:
+    """A script that runs, its output in pipes."""
     given = {"GRPC_TARGET": target, "PYTHONPATH": str(stubs), **(environment or {})}
     script = next(folder / name for folder in (CLIENTS, CHECKS) if (folder / name).exists())
-    return subprocess.run(
+    return subprocess.Popen(
         [PYTHON, script],
         env={"PATH": os.environ["PATH"], **given},
         cwd=ROOT,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=150,
-        check=False,
     )

@@ -17,7 +17,7 @@ import pytest
 
 from tests.e2e.client import door_of
 from tests.e2e.compose import ComposeService, compose_system
-from tests.e2e.grpc_door import GrpcDoor
+from tests.e2e.grpc_door import GrpcDoor, fresh_name
 from tests.e2e.systems import free_port
 from tests.grpc.containers import require_image
 from tests.grpc.scripts import ROOT, run_script
@@ -81,14 +81,13 @@ class Stack:
         self.grpc.redeploy(name, **serving)
 
     @contextlib.contextmanager
-    def deployed(
-        self, name: str, image: str, serving: Mapping[str, Any], archive: bytes | None = None
-    ) -> Iterator[None]:
-        """One for a block only."""
+    def deployed(self, image: str, serving: Mapping[str, Any], archive: bytes | None = None) -> Iterator[str]:
+        """One of a name that is given to the block, for that block only."""
+        name = fresh_name()
         self.deploy(name, image, serving, archive)
         self.grpc.wait_routed(*DEPLOYED, name)
         try:
-            yield
+            yield name
         finally:
             self.grpc.undeploy(name)
             self.grpc.wait_routed(*DEPLOYED)
@@ -99,13 +98,14 @@ class Stack:
     ) -> Iterator[None]:
         """For a block another deployment has the model names of this one."""
         before = self.grpc.show(replaced)["serving"]
+        name = fresh_name()
         self.grpc.undeploy(replaced)
         try:
-            self.deploy(image, image, serving, archive)
-            self.grpc.wait_routed(*sorted({*DEPLOYED, image} - {replaced}))
+            self.deploy(name, image, serving, archive)
+            self.grpc.wait_routed(*{*DEPLOYED, name} - {replaced})
             yield
         finally:
-            self.grpc.undeploy(image)
+            self.grpc.undeploy(name)
             self.grpc.redeploy(replaced, **before)
             self.grpc.wait_routed(*DEPLOYED)
 

@@ -106,10 +106,10 @@ def test_a_batch_of_eight_returns_eight(stack: Stack) -> None:
 
     serving = serving_of(EXAMPLES / "grpc" / "kernel")
     with (
-        stack.deployed("slow", "redhare", serving, zip_of({"kernel.py": SLOW_KERNEL})),
+        stack.deployed("redhare", serving, zip_of({"kernel.py": SLOW_KERNEL})) as slow,
         stack.grpc.channel() as channel,
     ):
-        token = authenticate(channel, model_name="slow").token
+        token = authenticate(channel, model_name=slow).token
         texts = [b"hold", *(f"{number}".encode() for number in range(8))]
         requests = [stream_pb2.Request(token=token), *(stream_pb2.Request(data=text) for text in texts)]
         answers = stream_pb2_grpc.InferenceStub(channel).stream_infer(iter(requests), timeout=60)
