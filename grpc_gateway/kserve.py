@@ -4,19 +4,24 @@ No replica is asked, so that a busy one cannot make its server look dead; but fo
 table knows nothing.
 """
 
+import grpc
+
 from contract.deployments import DeploymentStatus
 from contract.serving import WireProtocol
 from contract.wire import bytes_field, peek, peek_text, text_field, varint_field
-from grpc_gateway.calls import Call, Target
+from grpc_gateway.calls import Call
 from grpc_gateway.deployments import Deployment
 from grpc_gateway.handlers import LocalHandlers
 from grpc_gateway.methods import KSERVE
-from grpc_gateway.relay import Relay
+from grpc_gateway.replicas import Replica
 from grpc_gateway.routing import Router
+from grpc_gateway.statuses import refusal_of_call
 from grpc_gateway.table import Table
 from grpc_gateway.texts import not_populated
 
 SERVER_NAME = "inference-server"
+ASK_S = 2.0
+"""How long a replica may take to say whether it has a version."""
 _STATES = {
     DeploymentStatus.IDLE: "READY",
     DeploymentStatus.STARTING: "LOADING",
@@ -28,10 +33,9 @@ _STATES = {
 class KServe:
     """The five methods; restricted keys hold for them, too."""
 
-    def __init__(self, table: Table, router: Router, relay: Relay, version: str) -> None:
+    def __init__(self, table: Table, router: Router, version: str) -> None:
         self._table = table
         self._router = router
-        self._relay = relay
         self._version = version
 
     def install(self, handlers: LocalHandlers) -> None:
@@ -60,8 +64,9 @@ class KServe:
         deployment = self._router.by_model(call, peek_text(request, (1,)))
         self._router.check_restriction(call, deployment)
         if deployment is not None and deployment.replicas and peek_text(request, (2,)):
-            # Which versions there are only its replicas know.
-            return await self._relay.unary(call, Target(deployment, call.path), request)
+            answer = await _ask(deployment.replicas[0], call, request)
+            if answer is not None:
+                return answer
         return varint_field(1, deployment is not None and deployment.is_ready)
 
     async def _metadata(self, call: Call, _request: bytes) -> bytes:
@@ -86,6 +91,17 @@ class KServe:
         deployment = self._router.of_server(call)
         self._router.check_restriction(call, deployment)
         return deployment
+
+
+async def _ask(replica: Replica, call: Call, request: bytes) -> bytes | None:
+    """What the replica itself answers, past its queue; None where it does not. Raises `Refusal` with its error."""
+    invoke: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = replica.channel.unary_unary(call.path)
+    try:
+        return await invoke(request, timeout=ASK_S, metadata=call.headers.forward)
+    except grpc.aio.AioRpcError as error:
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            return None
+        raise refusal_of_call(error) from error
 
 
 def _entries(deployment: Deployment) -> list[bytes]:

@@ -38,7 +38,7 @@ def build_gateway(options: GatewayOptions) -> GatewayServer:
     local = LocalHandlers()
     Health(table).install(local)
     RayServe(table).install(local)
-    KServe(table, router, relay, version("inference-server")).install(local)
+    KServe(table, router, version("inference-server")).install(local)
     Redhare(
         table,
         relay,
