@@ -10,7 +10,7 @@ GENERATED ?= grpc_gateway/generated
 IMAGE = $(or $(INFERENCE_SERVER_IMAGE),$(shell sed -n 's/^INFERENCE_SERVER_IMAGE=//p' .env 2>/dev/null),inference-server:0.1.0)
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## Make .venv with everything locked in requirements/dev.txt
 
@@ -24,7 +24,8 @@ setup: .venv/ready ## Make .venv with everything locked in requirements/dev.txt
 demo: setup ## Start a server, register a model, submit a real input, show what came out
 	$(VENV)/python examples/demo.py
 
-test: setup ## Run every test this machine can run; what was skipped is listed with its reason
+# In CI nothing may be skipped for want of what can be made.
+test: setup $(if $(filter true,$(CI)),grpc-clients grpc-images) ## Run every test this machine can run; what was skipped is listed with its reason
 	$(VENV)/python -m tests.run
 
 grpc-clients: .venv-grpc/ready ## Make .venv-grpc with the public gRPC clients: Triton's, TensorFlow Serving's, Ray's
@@ -43,7 +44,7 @@ grpc-clients: .venv-grpc/ready ## Make .venv-grpc with the public gRPC clients: 
 grpc-images: ## Build the images of the examples that are called live
 	tests/grpc/build_images
 
-test-grpc: setup grpc-clients grpc-images ## Public gRPC clients against the examples' containers
+test-grpc: setup grpc-clients grpc-images ## Public gRPC clients against the examples' containers, and on a whole stack
 	$(VENV)/python -m tests.run tests/grpc
 
 check: setup ## Format, lint, types, architecture, generated code fresh

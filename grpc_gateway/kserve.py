@@ -1,7 +1,10 @@
 """The calls of KServe v2 that ask after servers and models, answered from the routing table.
 
-No replica is asked, so that a busy one cannot make its server look dead.
+No replica is asked, so that a busy one cannot make its server look dead; but for one version of a model, of which the
+table knows nothing.
 """
+
+import grpc
 
 from contract.deployments import DeploymentStatus
 from contract.serving import WireProtocol
@@ -10,11 +13,15 @@ from grpc_gateway.calls import Call
 from grpc_gateway.deployments import Deployment
 from grpc_gateway.handlers import LocalHandlers
 from grpc_gateway.methods import KSERVE
+from grpc_gateway.replicas import Replica
 from grpc_gateway.routing import Router
+from grpc_gateway.statuses import refusal_of_call
 from grpc_gateway.table import Table
 from grpc_gateway.texts import not_populated
 
 SERVER_NAME = "inference-server"
+ASK_S = 2.0
+"""How long a replica may take to say whether it has a version."""
 _STATES = {
     DeploymentStatus.IDLE: "READY",
     DeploymentStatus.STARTING: "LOADING",
@@ -56,6 +63,10 @@ class KServe:
         # Unknown is not an error: clients of older servers poll until it is true.
         deployment = self._router.by_model(call, peek_text(request, (1,)))
         self._router.check_restriction(call, deployment)
+        if deployment is not None and deployment.replicas and peek_text(request, (2,)):
+            answer = await _ask(deployment.replicas[0], call, request)
+            if answer is not None:
+                return answer
         return varint_field(1, deployment is not None and deployment.is_ready)
 
     async def _metadata(self, call: Call, _request: bytes) -> bytes:
@@ -80,6 +91,17 @@ class KServe:
         deployment = self._router.of_server(call)
         self._router.check_restriction(call, deployment)
         return deployment
+
+
+async def _ask(replica: Replica, call: Call, request: bytes) -> bytes | None:
+    """What the replica itself answers, past its queue; None where it does not. Raises `Refusal` with its error."""
+    invoke: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = replica.channel.unary_unary(call.path)
+    try:
+        return await invoke(request, timeout=ASK_S, metadata=call.headers.forward)
+    except grpc.aio.AioRpcError as error:
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            return None
+        raise refusal_of_call(error) from error
 
 
 def _entries(deployment: Deployment) -> list[bytes]:

@@ -8,6 +8,8 @@ TENSORFLOW = "/tensorflow.serving."
 TASKS = "/inferenceserver.Tasks/"
 KSERVE_SERVICE = "inference.GRPCInferenceService"
 KSERVE = f"/{KSERVE_SERVICE}/"
+STATISTICS = f"{KSERVE}ModelStatistics"
+"""Where it names no model, it is about all models of a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ _METHODS: dict[str, Method] = {
     f"{KSERVE}ServerMetadata": _kserve(Category.METADATA, None),
     f"{KSERVE}ModelMetadata": _kserve(Category.METADATA),
     f"{KSERVE}ModelConfig": _kserve(Category.MODEL_CONFIG),
-    f"{KSERVE}ModelStatistics": _kserve(Category.STATISTICS),
+    STATISTICS: _kserve(Category.STATISTICS),
     f"{KSERVE}ModelInfer": _kserve(Category.INFERENCE),
     f"{KSERVE}ModelStreamInfer": _kserve(Category.INFERENCE, is_unary=False),
     f"{KSERVE}RepositoryIndex": _kserve(Category.MODEL_REPOSITORY, None),

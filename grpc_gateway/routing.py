@@ -6,12 +6,12 @@ By its prefix, else by `application`, else by the model that its message names, 
 import hmac
 import re
 
-from contract.serving import PREFIX_PATTERN
+from contract.serving import PREFIX_PATTERN, WireProtocol
 from contract.wire import peek, peek_text
 from grpc_gateway.calls import Call, Target
 from grpc_gateway.deployments import Deployment
 from grpc_gateway.headers import Headers
-from grpc_gateway.methods import KSERVE, TASKS, TENSORFLOW, Method, method_of
+from grpc_gateway.methods import KSERVE, STATISTICS, TASKS, TENSORFLOW, Method, method_of
 from grpc_gateway.statuses import Refusal
 from grpc_gateway.table import Table
 from grpc_gateway.texts import (
@@ -26,6 +26,7 @@ from grpc_gateway.texts import (
     unknown_prefix,
     unknown_servable,
     unknown_status,
+    unnamed_statistics,
 )
 
 _PREFIX = re.compile(PREFIX_PATTERN)
@@ -129,10 +130,20 @@ class Router:
     def _by_model(self, call: Call, method: Method, message: bytes) -> Deployment | None:
         assert method.name is not None  # noqa: S101 - the caller asked
         name = peek_text(message, method.name)
+        if not name and call.path == STATISTICS:
+            return self._only_of_kserve()
         deployment = self._table.by_model.get(name) or self._only_of_unnamed()
         if deployment is not None:
             return deployment
         raise _unknown(call.path, method, name, message)
+
+    def _only_of_kserve(self) -> Deployment:
+        """Whose statistics are meant where no model is named. Raises `Refusal` unless there is just one."""
+        everyone = self._table.deployments.values()
+        speaking = [one for one in everyone if one.route.serving.protocol is WireProtocol.KSERVE]
+        if len(speaking) != 1:
+            raise unnamed_statistics(sorted(one.id for one in speaking))
+        return speaking[0]
 
     def _only_of_unnamed(self) -> Deployment | None:
         """The only deployment, unless its models are listed: what is not in the list is not there."""

@@ -101,3 +101,13 @@ def unknown_model(name: str, version: str = "") -> Refusal:
     """Triton's answer for a model that is not there."""
     what = f"'{name}' version {version}" if version else f"'{name}'"
     return Refusal(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: {what} is not found")
+
+
+def unnamed_statistics(deployments: list[str]) -> Refusal:
+    """ModelStatistics of all models of a server, where it is not clear which server."""
+    there = f"{len(deployments)} ({', '.join(deployments)})" if deployments else "none"
+    return Refusal(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        f"ModelStatistics names no model, and of KServe deployments there are {there}: name a model, or the deployment "
+        "by the metadata application.",
+    )

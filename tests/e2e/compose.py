@@ -27,7 +27,10 @@ class Compose:
         self.folder = folder
         self.project = f"is-test-{secrets.token_hex(3)}"
         self.variables = {**variables, "COMPOSE_PROJECT_NAME": self.project}
-        self._environment = {**os.environ, **self.variables}
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, **self.variables}
 
     @property
     def url(self) -> str:
@@ -89,6 +92,15 @@ class ComposeService:
         """Its log."""
         return self._compose.run("logs", "--no-color", self.name)
 
+    def execute(self, *command: str) -> str:
+        """Run a command in its container; returns its stdout."""
+        return self._compose.run("exec", "-T", self.name, *command).strip()
+
+    def change(self, variables: Mapping[str, str]) -> None:
+        """Start it anew with other values of the project's variables; healthy when this returns."""
+        self._compose.variables |= variables
+        self._compose.run("up", "--detach", "--wait", "--no-deps", self.name)
+
 
 @functools.cache
 def build_image() -> str:
@@ -125,7 +137,8 @@ def beside_others() -> dict[str, str]:
 @contextmanager
 def compose_project(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[tuple[Compose, str]]:
     """A project with everything made that `up` needs; yields it and its URL. Nothing runs yet."""
-    shutil.copy(ROOT / "docker-compose.yaml", folder)
+    for name in ("docker-compose.yaml", "compose.redhare.yaml"):
+        shutil.copy(ROOT / name, folder)
     make_files(folder)
     settings = {"PROXY_DOMAIN": DOMAIN, "COMPOSE_PROFILES": "cpu", "ALLOW_PUBLIC_POST_MODEL": "1"}
     compose = Compose(folder, {**beside_others(), **settings, **(extra or {})})

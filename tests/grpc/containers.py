@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.services import docker_problem, missing
@@ -66,6 +67,12 @@ def internal_network() -> Iterator[str]:
         subprocess.run(["docker", "network", "rm", name], capture_output=True, check=False)
 
 
+def require_image(image: str) -> None:
+    """Skip where it was not built."""
+    if problem := docker_problem(image):
+        pytest.skip(f"{problem}; run: make grpc-images")
+
+
 @contextmanager
 def container(
     image: str,
@@ -77,8 +84,7 @@ def container(
     ready: bool = True,
 ) -> Iterator[Container]:
     """Run `image`, ready to be called. A mount's target may end in `:ro`."""
-    if problem := docker_problem(image):
-        missing(f"{problem}; run: make grpc-images")
+    require_image(image)
     name = f"is-grpc-tests-{uuid.uuid4().hex[:8]}"
     options = [f"--env={key}={value}" for key, value in (environment or {}).items()]
     options += [f"--volume={source}:{target}" for source, target in (mounts or {}).items()]

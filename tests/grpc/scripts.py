@@ -5,10 +5,13 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.services import missing
+import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ROOT / "tests" / "grpc" / "clients"
+CLIENTS = ROOT / "tests" / "grpc" / "clients"
+"""What the documentation shows."""
+CHECKS = ROOT / "tests" / "grpc" / "checks"
+"""What nobody needs as an example, with the same clients."""
 PYTHON = ROOT / ".venv-grpc" / "bin" / "python"
 PROTOS = (
     ROOT / "runtimes" / "redhare" / "protos" / "stream.proto",
@@ -21,7 +24,7 @@ PROTOS = (
 def compile_protos(folder: Path) -> Path:
     """The Python code of all .proto files that the scripts and tests use, in `folder`."""
     if not PYTHON.exists():
-        missing("there is no .venv-grpc; run: make grpc-clients")
+        pytest.skip("there is no .venv-grpc; run: make grpc-clients")
     for proto in PROTOS:
         out = [f"--proto_path={proto.parent}", f"--python_out={folder}", f"--grpc_python_out={folder}"]
         subprocess.run([PYTHON, "-m", "grpc_tools.protoc", *out, proto.name], check=True)
@@ -30,15 +33,26 @@ def compile_protos(folder: Path) -> Path:
 
 def run_script(name: str, stubs: Path, target: str, environment: Mapping[str, str] | None = None) -> list[str]:
     """The lines that a script prints."""
+    with start_script(name, stubs, target, environment) as process:
+        try:
+            said, told = process.communicate(timeout=90)
+        finally:
+            process.kill()
+    assert process.returncode == 0, f"{name}:\n{said}\n{told}"
+    return said.splitlines()
+
+
+def start_script(
+    name: str, stubs: Path, target: str, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """A script that runs, its output in pipes."""
     given = {"GRPC_TARGET": target, "PYTHONPATH": str(stubs), **(environment or {})}
-    done = subprocess.run(
-        [PYTHON, SCRIPTS / name],
+    script = next(folder / name for folder in (CLIENTS, CHECKS) if (folder / name).exists())
+    return subprocess.Popen(
+        [PYTHON, script],
         env={"PATH": os.environ["PATH"], **given},
         cwd=ROOT,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=90,
-        check=False,
     )
-    assert done.returncode == 0, f"{name}:\n{done.stdout}\n{done.stderr}"
-    return done.stdout.splitlines()

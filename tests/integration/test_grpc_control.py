@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from contract.deployments import DeploymentStatus
 from contract.wire import fields, text_field, varint_field
 from tests.integration.grpc_backend import Backend, run_backend
-from tests.integration.grpc_bench import RunningGateway, route, run_bench_gateway, status_of, trailers_of
+from tests.integration.grpc_bench import RunningGateway, route, run_bench_gateway, status_of, trailers_of, wait_for
 
 CODE = grpc.StatusCode
 KSERVE = "/inference.GRPCInferenceService"
@@ -147,6 +147,31 @@ def test_kserve_servers_and_models_are_asked_after(gateway: RunningGateway, back
     gateway.run(gateway.server.table.drain)
     assert is_true("ServerLive")
     assert not is_true("ServerReady")
+
+
+def test_a_version_is_asked_of_a_replica(
+    gateway: RunningGateway, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway.give(
+        route("m", backend, protocol="kserve", max_in_flight=1),
+        route("cold", status=DeploymentStatus.IDLE, protocol="kserve"),
+    )
+    versioned = text_field(1, "m") + text_field(2, "9")
+    call = gateway.unary(f"{KSERVE}/ModelReady")
+    # This replica answers with the question: what it says is what is told.
+    assert call(versioned, timeout=10) == versioned
+    assert backend.paths() == [f"{KSERVE}/ModelReady"]
+    # One that is busy is asked all the same, and one that says nothing is believed to be ready.
+    busy = gateway.unary(f"{KSERVE}/ModelInfer").future(text_field(1, "m"), metadata=(("held", "1"),), timeout=60)
+    wait_for(lambda: len(backend.seen) == 2, "the replica is called")
+    assert call(versioned, timeout=10) == versioned
+    monkeypatch.setattr("grpc_gateway.kserve.ASK_S", 0.1)
+    assert call(versioned, metadata=(("held", "1"),), timeout=10) == varint_field(1, True)
+    backend.may_go_on.set()
+    assert busy.result() == text_field(1, "m")
+    backend.seen.clear()
+    assert call(text_field(1, "cold") + text_field(2, "9"), timeout=10) == varint_field(1, True)
+    assert not backend.seen
 
 
 def test_behind_a_prefix_the_questions_are_about_one_deployment(gateway: RunningGateway, backend: Backend) -> None:

@@ -172,6 +172,19 @@ def test_unknown_models_are_refused_in_the_words_of_triton(gateway: RunningGatew
     )
 
 
+def test_statistics_of_no_model_are_those_of_the_only_server(
+    gateway: RunningGateway, one: Backend, two: Backend
+) -> None:
+    statistics = f"{KSERVE}/ModelStatistics"
+    gateway.give(route("a", one, protocol="kserve", model_names=["m"]), route("b", two))
+    assert served_by(gateway, statistics, b"") == "one"
+    gateway.give(route("a", one, protocol="kserve"), route("b", two, protocol="kserve"))
+    code, details = refused(gateway, statistics, b"")
+    assert code is CODE.INVALID_ARGUMENT
+    assert "2 (a, b)" in details
+    assert served_by(gateway, statistics, b"", application="b") == "two"
+
+
 def test_the_only_deployment_judges_names_itself_unless_they_are_listed(gateway: RunningGateway, one: Backend) -> None:
     gateway.give(route("a", one))
     assert served_by(gateway, f"{KSERVE}/ModelInfer", text_field(1, "other")) == "one"

@@ -138,6 +138,11 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
             told.count += 1
             told.ns += nanoseconds
             if succeeded:
+                stats = counts.inference_stats
+                # perf_analyzer tells by `queue` which version was called. Here nothing queues.
+                for step in (stats.queue, stats.compute_input, stats.compute_infer, stats.compute_output):
+                    step.count += 1
+                stats.compute_infer.ns += nanoseconds
                 counts.inference_count += 1
                 counts.execution_count += 1
                 counts.last_inference = int(time.time() * 1000)
