@@ -19,7 +19,7 @@ from job_consumer.workspace import ModelFolder, ReplicaFolder, WorkDir
 
 UID = "ab" * 32
 SECRETS = {"SERVICE_TOKEN": "0123456789abcdef", "RABBIT_PASSWORD": "0123456789abcdef"}
-FOLDER = ReplicaFolder(Path("/work/replicas/ada/x-3"))
+FOLDER = ReplicaFolder(Path("/w/replicas/ada/x-3"))
 LIMITS = Limits(1000, 2.0, 3, 400, 5, 6)
 
 
@@ -49,7 +49,7 @@ def decide(given: ReplicaAssignment, **changes: Any) -> ContainerSpec:
         "publish_address": None,
         "consumer": "ada",
         "folder": FOLDER,
-        "model": ModelFolder("cd" * 32, Path("/work/models/cd")),
+        "model": ModelFolder("cd" * 32, Path("/w/models/cd")),
         "limits": LIMITS,
         "gpu_uuid": "GPU-1",
         "own_user": None,
