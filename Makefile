@@ -25,7 +25,8 @@ demo: setup ## Start a server, register a model, submit a real input, show what 
 	$(VENV)/python examples/demo.py
 
 # In CI nothing may be skipped for want of what can be made.
-test: setup $(if $(filter true,$(CI)),grpc-clients grpc-images) ## Run every test this machine can run; what was skipped is listed with its reason
+test: setup ## Run every test this machine can run; what was skipped is listed with its reason
+	$(if $(filter true,$(CI)),$(MAKE) -j2 grpc-clients grpc-images)
 	$(VENV)/python -m tests.run
 
 grpc-clients: .venv-grpc/ready ## Make .venv-grpc with the public gRPC clients: Triton's, TensorFlow Serving's, Ray's
