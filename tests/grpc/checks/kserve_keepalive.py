@@ -21,3 +21,6 @@ print([client.is_server_live() for client in clients])  # [True, True]
 # Servers count pings; with the defaults of gRPC the fourth one is one too many.
 time.sleep(float(os.environ["IDLE_S"]))
 print([client.is_server_live() for client in clients])  # [True, True]
+
+for client in clients:
+    client.close()

@@ -29,3 +29,6 @@ for headers in (to, opened):
     result, error = answers.get(timeout=30)
     print(error.message() if error else result.as_numpy("OUTPUT0").tolist())
     client.stop_stream()
+
+# Left to the end of the program, it sometimes waits for ever.
+client.close()

@@ -18,3 +18,6 @@ client.infer("add_sub", inputs)
 counts = counted.inference_stats
 print(counts.success.count > 0, counts.success.count == counts.queue.count == counts.compute_infer.count)  # True True
 print(sorted({stats.name for stats in client.get_inference_statistics().model_stats}))  # every model
+
+# Left to the end of the program, it sometimes waits for ever.
+client.close()

@@ -26,3 +26,5 @@ index = client.get_model_repository_index(headers=KEY)
 print("add_sub" in [model.name for model in index.models])  # True
 statistics = client.get_inference_statistics("add_sub", headers=KEY)
 print(statistics.model_stats[0].name)  # add_sub
+
+client.close()

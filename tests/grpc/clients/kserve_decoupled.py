@@ -36,3 +36,5 @@ try:
     client.infer("repeat", [values], headers=KEY)
 except InferenceServerException as error:
     print(error.status())  # StatusCode.UNIMPLEMENTED
+
+client.close()

@@ -30,3 +30,5 @@ answers = queue.Queue()
 client.async_infer("add_sub", inputs, lambda result, error: answers.put((result, error)), headers=KEY)
 result, error = answers.get(timeout=30)
 print(result.as_numpy("OUTPUT0").tolist(), error)  # [11.0, 22.0, 33.0] None
+
+client.close()

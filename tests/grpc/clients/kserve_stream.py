@@ -35,3 +35,5 @@ print(result is None, "INPUT1" in str(error))  # True True
 client.async_stream_infer("add_sub", inputs, request_id="after")
 print(answers.get(timeout=30)[0].get_response().id)  # after
 client.stop_stream()
+
+client.close()

@@ -27,3 +27,5 @@ client.start_stream(lambda result, error: answers.put((result, error)), headers=
 client.async_stream_infer("add_sub", [values])
 print(answers.get(timeout=30)[1].status())  # StatusCode.INVALID_ARGUMENT
 client.stop_stream()
+
+client.close()
