@@ -27,8 +27,8 @@ def main() -> int:
             environment["TEST_DATABASE_URL"] = f"postgresql+psycopg2://postgres:tests@{address}/postgres"
         if "rabbitmq" in wanted:
             environment["TEST_BROKER_URL"] = f"amqp://tests:tests@{_address('rabbitmq', 5672)}/%2F"
-    # Where everything must pass at once, a test of whole systems that fails gets a second try, and the end of the output
-    # tells of it: a machine that is busy with something else makes a deadline pass now and then.
+    # Where everything must pass at once, a test that fails gets a second try, and the end of the output tells of it: a
+    # machine that is busy with something else makes a deadline pass now and then.
     again = ["--reruns", "1", "-rR"] if environment.get("CI") == "true" else []
     command = [sys.executable, "-m", "pytest", *again, *sys.argv[1:]]
     try:
