@@ -123,7 +123,11 @@ def test_a_watch_tells_when_a_deployment_goes(stack: Stack, channel: grpc.Channe
     with stack.deployed("user-service", serving_of(EXAMPLES / "grpc" / "user_service")) as passing:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=passing))
         follower = follow(watch, told)
-        assert told.get(timeout=SOON_S) == health_pb2.HealthCheckResponse.SERVING
+        first = told.get(timeout=SOON_S)
+        # Of the gateway's processes the one that is watched may hear of the deployment last.
+        if first == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
+            first = told.get(timeout=SOON_S)
+        assert first == health_pb2.HealthCheckResponse.SERVING
     assert told.get(timeout=SOON_S) == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
     watch.cancel()
     follower.join(SOON_S)
