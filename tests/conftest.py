@@ -1,5 +1,6 @@
 """Fixtures of all tests. Databases are real, each test's own, and migrated."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,17 @@ settings.register_profile(
 settings.register_profile("ci", settings.get_profile("laptop"), derandomize=True)
 settings.register_profile("nightly", settings.get_profile("laptop"), max_examples=2000, stateful_step_count=100)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") == "true" else "laptop"))
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A service that a test runs in this process sets up logging, to an output that is closed after the test."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.setLevel(level)
+    for handler in [each for each in root.handlers if each not in handlers]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

@@ -235,6 +235,22 @@ def test_a_thousand_calls_on_one_channel_run_at_once(stack: GrpcDoor) -> None:
     stack.undeploy(model)
 
 
+@NAMES
+def test_sixty_four_streams_are_open_at_once_on_one_channel(stack: GrpcDoor, echo: str, name: str | None) -> None:
+    sent = [queue.SimpleQueue[bytes | None]() for _ in range(64)]
+    with stack.channel(name) as channel:
+        chat = channel.stream_stream("/lanes.Echo/Chat")
+        streams = [chat(iter(each.get, None), metadata=application(echo), timeout=60) for each in sent]
+        # Each round goes to every stream before any answer is read: none waits for another's end.
+        for turn in range(3):
+            for number, each in enumerate(sent):
+                each.put(f"{turn} {number}".encode())
+            assert [next(stream) for stream in streams] == [f"{turn} {number}".encode() for number in range(64)]
+        for each in sent:
+            each.put(None)
+        assert [list(stream) for stream in streams] == [[]] * 64
+
+
 def test_a_deployments_own_limit_ends_a_call(stack: GrpcDoor) -> None:
     model = stack.deploy(lanes_image(), call_timeout_s=1.0)
     with stack.channel() as channel:

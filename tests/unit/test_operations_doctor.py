@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from operations.checks import certificate, configuration, engine, gpu, host, software
+from operations.checks import configuration, engine, gpu, host, software
 from operations.engine_answers import EngineAnswers, EngineSilentError, ask_engine
 from operations.findings import Finding, Level
 from operations.secrets import make_secrets
@@ -210,80 +210,6 @@ def test_a_clock_that_differs_from_the_engines_is_warned_about() -> None:
     found = host.check_clock(replace(OLD, info={**OLD.info, "SystemTime": "2020-01-01T00:00:00.123456789Z"}))
     assert found.level is Level.WARNING
     assert "differs by" in found.found
-
-
-def make_certificate(folder: Path, domain: str, days: int = 825) -> None:
-    script = ROOT / "traefik/certs/generate_self_signed_certs"
-    folder.mkdir()
-    copy = folder / script.name
-    copy.write_bytes(script.read_bytes())
-    copy.chmod(0o755)
-    subprocess.run([copy, domain, str(days)], check=True, capture_output=True)
-
-
-def test_the_certificate_that_the_script_makes_is_fine_for_its_domain_only(tmp_path: Path) -> None:
-    make_certificate(tmp_path / "certs", "inference.example.org")
-    found = certificate.check_certificate(tmp_path / "certs", "inference.example.org")
-    names = "inference.example.org, grpc.inference.example.org, *.grpc.inference.example.org"
-    assert (found.level, found.found) == (Level.OK, f"for {names}, valid for 825 days")
-    assert certificate.check_certificate(tmp_path / "certs", "other.example.org").level is Level.PROBLEM
-
-
-def test_a_certificate_without_the_name_of_the_grpc_door_is_warned_about() -> None:
-    parsed = certificate.Certificate(begins_s=0, ends_s=10**9, names=("example.org",))
-    found = certificate.judge_certificate(parsed, "example.org", 1, "make one")
-    assert found.level is Level.WARNING
-    assert "not for grpc.example.org" in found.found
-
-
-def test_a_certificate_that_ends_soon_is_warned_about(tmp_path: Path) -> None:
-    make_certificate(tmp_path / "certs", "localhost", days=10)
-    assert certificate.check_certificate(tmp_path / "certs", "localhost").level is Level.WARNING
-
-
-def test_a_key_of_another_certificate_is_a_problem(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        make_certificate(tmp_path / name, "localhost")
-    (tmp_path / "two/server.key").replace(tmp_path / "one/server.key")
-    found = certificate.check_certificate(tmp_path / "one", "localhost")
-    assert found.level is Level.PROBLEM
-    assert "does not belong to" in found.found
-
-
-def test_a_missing_certificate_is_a_problem(tmp_path: Path) -> None:
-    found = certificate.check_certificate(tmp_path, "localhost")
-    assert found.level is Level.PROBLEM
-    assert "generate_self_signed_certs localhost" in found.advice
-
-
-def test_a_certificate_is_judged_by_its_dates_and_names() -> None:
-    printed = (
-        "notBefore=Feb 23 07:40:00 2026 GMT\n"
-        "notAfter=Mar  5 07:40:00 2026 GMT\n"
-        "X509v3 Subject Alternative Name: \n"
-        "    DNS:example.org, DNS:*.example.org, IP Address:10.0.0.7\n"
-    )
-    parsed = certificate.parse_certificate(printed)
-    assert parsed.names == ("example.org", "*.example.org", "10.0.0.7")
-    assert parsed.ends_s - parsed.begins_s == 10 * 24 * 3600
-    before, after = parsed.begins_s - 1, parsed.ends_s
-    assert certificate.judge_certificate(parsed, "a.example.org", before, "").found == "not valid yet"
-    assert certificate.judge_certificate(parsed, "a.example.org", after, "").found.startswith("expired")
-
-
-@pytest.mark.parametrize(
-    ("name", "domain", "covered"),
-    [
-        ("example.org", "EXAMPLE.org", True),
-        ("*.example.org", "a.example.org", True),
-        ("*.example.org", "example.org", False),
-        ("*.example.org", "a.b.example.org", False),
-        ("10.0.0.7", "10.0.0.7", True),
-        ("*.", "localhost", False),
-    ],
-)
-def test_a_star_stands_for_one_label(name: str, domain: str, covered: bool) -> None:
-    assert certificate.covers(name, domain) is covered
 
 
 def test_a_file_of_variables_is_read_as_compose_reads_it(tmp_path: Path) -> None:
