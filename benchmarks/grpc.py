@@ -8,7 +8,8 @@ and in plain text. All lanes are measured in turns; each ratio is the median of 
     python3 -m venv .venv-ray && .venv-ray/bin/pip install 'ray[serve]==2.60.0' grpcio-tools
 
 Goals: full lane at least 0.30 of direct at 32 calls of 1 KB and 2.5 times Ray, express at least 0.6 of direct, a health
-check under load within 20 ms in 99 of 100 cases, at most 500 us of the gateway's CPU per call.
+check of the control process under load within 20 ms in 99 of 100 cases, at most 1.5 times the CPU per call of a relay
+that does nothing else (`bare_relay`).
 """
 
 import argparse
@@ -59,9 +60,11 @@ def main() -> None:
         system = stack.enter_context(compose_system(folder))
         door = stack.enter_context(door_of(system.url, system.verify))
         lanes, health = deploy_echo(system, door)
+        bare = stack.enter_context(BareRelay.running(lanes[0]))
+        lanes.append(bare.lane)
         if arguments.ray_python:
             lanes.append(stack.enter_context(ray_lane(arguments.ray_python)))
-        compare(lanes, arguments.rounds, arguments.seconds)
+        compare(lanes, bare, arguments.rounds, arguments.seconds)
         measure_health(lanes[1], [health, control_process()], arguments.seconds)
 
 
@@ -92,17 +95,19 @@ def show(door: Door, model: str) -> dict[str, Any]:
     return view
 
 
-def compare(lanes: list[Lane], rounds: int, seconds: float) -> None:
+def compare(lanes: list[Lane], bare: "BareRelay", rounds: int, seconds: float) -> None:
     """Each lane at 1 and 32 calls of 1 KB, and at 1 call of 1 MB, in turns."""
+    meters = {"full": gateway_cpu_us, bare.lane.name: bare.cpu_us}
     for concurrency, size in ((1, KIB), (32, KIB), (1, MIB)):
         results: dict[str, list[dict[str, float]]] = {lane.name: [] for lane in lanes}
-        spent: list[float] = []
+        spent: dict[str, list[float]] = {name: [] for name in meters}
         for _ in range(rounds):
             for lane in lanes:
-                before = gateway_cpu_us()
+                meter = meters.get(lane.name)
+                before = meter() if meter else 0
                 result = run_load(lane, concurrency, size, seconds)
-                if lane.name == "full":
-                    spent.append((gateway_cpu_us() - before) / result["calls"])
+                if meter:
+                    spent[lane.name].append((meter() - before) / result["calls"])
                 results[lane.name].append(result)
         print(f"\n{concurrency} at once, {size / KIB:.0f} KB, {rounds} rounds of {seconds} s")
         for lane in lanes:
@@ -114,7 +119,12 @@ def compare(lanes: list[Lane], rounds: int, seconds: float) -> None:
                 f"  of direct {ratio(rows, results['direct']):.2f}"
                 + (f"  of ray {ratio(rows, results['ray']):.2f}" if "ray" in results else "")
             )
-        print(f"  gateway's CPU per call of the full lane: {statistics.median(spent):.0f} us")
+        full, least = spent["full"], spent[bare.lane.name]
+        more = statistics.median(one / other for one, other in zip(full, least, strict=True))
+        print(
+            f"  CPU per call: gateway {statistics.median(full):.0f} us, bare relay {statistics.median(least):.0f} us, "
+            f"ratio {more:.2f}"
+        )
 
 
 def ratio(rows: list[dict[str, float]], yardstick: list[dict[str, float]]) -> float:
@@ -175,6 +185,37 @@ def gateway_cpu_us() -> float:
         return sum(row["cpu_stats"]["cpu_usage"]["total_usage"] / 1000 for row in usage)
     finally:
         client.close()
+
+
+@dataclass
+class BareRelay:
+    """The least that a relay costs, beside the gateway: on this machine, in plain text, to the same container."""
+
+    lane: Lane
+    process: subprocess.Popen[str]
+
+    @classmethod
+    @contextmanager
+    def running(cls, direct: Lane) -> Iterator["BareRelay"]:
+        """One that leads where `direct` leads."""
+        command = [sys.executable, "-m", "benchmarks.bare_relay", direct.arguments[1]]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdin
+        assert process.stdout
+        try:
+            target = f"127.0.0.1:{process.stdout.readline().strip()}"
+            yield cls(Lane("bare", ("--target", target, *direct.arguments[2:])), process)
+        finally:
+            process.stdin.close()
+            process.wait(30)
+
+    def cpu_us(self) -> float:
+        """CPU time that it has used so far, in microseconds."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
 
 
 @contextmanager

@@ -1,0 +1,45 @@
+"""The least that a relay in Python can do: takes unary calls of any method as bytes and sends them on, nothing else.
+
+`benchmarks.grpc` starts it as a process: `python -m benchmarks.bare_relay TARGET` prints its port, and for each line on
+its standard input the CPU time that it has used, in microseconds.
+"""
+
+import asyncio
+import resource
+import sys
+from typing import Any
+
+import grpc
+import grpc.aio
+
+_UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
+        send: Any = self._channel.unary_unary(handler_call_details.method)
+
+        async def handle(request: bytes, _context: Any) -> bytes:
+            answer: bytes = await send(request)
+            return answer
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+
+async def serve(target: str) -> None:
+    """Until standard input ends."""
+    async with grpc.aio.insecure_channel(target, _UNLIMITED) as channel:
+        server = grpc.aio.server(handlers=[_Handlers(channel)], options=_UNLIMITED)
+        print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+        await server.start()
+        while await asyncio.to_thread(sys.stdin.readline):
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            print((used.ru_utime + used.ru_stime) * 1e6, flush=True)
+        await server.stop(None)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1]))
