@@ -66,7 +66,7 @@ class Deployment:
         self.replicas = list(self._all.values())
         self.kinds.follow(self.replicas)
         self._close_idle()
-        for lane in Lane:
+        for lane in self._waiting:
             self._serve_waiting(lane)
 
     @property

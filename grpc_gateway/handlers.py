@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from grpc_gateway.calls import Call
+from grpc_gateway.lanes import Lane, Lanes
 
 UnaryHandler = Callable[[Call, bytes], Awaitable[bytes]]
 """Gets the request, returns the response; raises `Refusal` for any other status."""
@@ -25,7 +26,8 @@ class LocalMethod:
 class LocalHandlers:
     """Which paths the gateway answers itself. Filled while a gateway is put together, then only read."""
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes = lanes
         self._methods: dict[str, LocalMethod] = {}
 
     def add_unary(self, path: str, handler: UnaryHandler, *, is_open: bool = False) -> None:
@@ -34,7 +36,15 @@ class LocalHandlers:
 
     def add_stream(self, path: str, handler: StreamHandler, *, is_open: bool = False) -> None:
         """Answer `/package.Service/Method` with `handler`, whichever side of it streams."""
-        self._methods[path] = LocalMethod(handler, False, is_open)
+
+        async def count_and_answer(call: Call) -> None:
+            self._lanes.enter(Lane.LOCAL)
+            try:
+                await handler(call)
+            finally:
+                self._lanes.leave(Lane.LOCAL)
+
+        self._methods[path] = LocalMethod(count_and_answer, False, is_open)
 
     def find(self, path: str) -> LocalMethod | None:
         """What answers `path`, or None: then it goes to a deployment."""

@@ -1,4 +1,4 @@
-"""How much one gateway process takes on at once. Calls that the gateway answers itself pass by."""
+"""How much one gateway process takes on at once. Unary calls that the gateway answers itself pass by."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -13,6 +13,8 @@ class Lane(Enum):
 
     INFER = "infer"
     STREAM = "stream"
+    LOCAL = "local"
+    """A stream to the gateway itself, such as a watch on health: some may stay open without any key."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,9 @@ class Lanes:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._open = {Lane.INFER: 0, Lane.STREAM: 0}
-        self._most = {Lane.INFER: limits.share(limits.max_in_flight), Lane.STREAM: limits.share(limits.max_streams)}
+        self._open = dict.fromkeys(Lane, 0)
+        streams = limits.share(limits.max_streams)
+        self._most = {Lane.INFER: limits.share(limits.max_in_flight), Lane.STREAM: streams, Lane.LOCAL: streams}
         self._bytes = 0
         self._most_bytes = limits.share(limits.max_bytes_in_flight)
 

@@ -35,7 +35,7 @@ def build_gateway(options: GatewayOptions) -> GatewayServer:
     lanes = Lanes(options.limits)
     relay = Relay(lanes)
     keys = Keys(client, table, options.service_token, requires_key=options.requires_key)
-    local = LocalHandlers()
+    local = LocalHandlers(lanes)
     Health(table).install(local)
     RayServe(table).install(local)
     KServe(table, router, version("inference-server")).install(local)

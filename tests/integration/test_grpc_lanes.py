@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from grpc_gateway.lanes import Limits
 from tests.integration.grpc_backend import Backend, run_backend
@@ -26,6 +27,13 @@ def backend() -> Iterator[Backend]:
 @pytest.fixture
 def gateway() -> Iterator[RunningGateway]:
     with run_bench_gateway() as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def gateway_of_two_streams(backend: Backend) -> Iterator[RunningGateway]:
+    with run_bench_gateway(limits=Limits(max_streams=2)) as gateway:
+        gateway.give(route("m", backend))
         yield gateway
 
 
@@ -122,6 +130,27 @@ def test_a_stream_does_not_wait_behind_calls(gateway: RunningGateway, backend: B
     assert next(stream) == b"open"
     backend.may_go_on.set()
     assert [call.result(10) for call in held] == [b"", b""]
+
+
+def test_streams_that_the_gateway_answers_itself_are_limited_too(gateway_of_two_streams: RunningGateway) -> None:
+    gateway = gateway_of_two_streams
+    health = health_pb2_grpc.HealthStub(gateway.channel)
+    asked = health_pb2.HealthCheckRequest()
+    watches = [health.Watch(asked, timeout=30) for _ in range(2)]
+    assert [next(watch).status for watch in watches] == [health_pb2.HealthCheckResponse.SERVING] * 2
+    for path in (
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        f"{INFER.rpartition('/')[0]}/ModelStreamInfer",
+    ):
+        refused = status_of(lambda path=path: next(gateway.stream(path)(iter([]), timeout=10)))
+        assert (refused.code(), refused.details()) == (
+            CODE.RESOURCE_EXHAUSTED,
+            "The gateway has 2 streams open already (GRPC_MAX_STREAMS). Try again later.",
+        )
+    assert health.Check(asked, timeout=10).status == health_pb2.HealthCheckResponse.SERVING
+    watches[0].cancel()
+    wait_for(lambda: gateway.server.door.open_calls == 1, "the place is free")
+    assert next(health.Watch(asked, timeout=10)).status == health_pb2.HealthCheckResponse.SERVING
 
 
 @pytest.mark.parametrize(
