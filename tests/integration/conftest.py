@@ -1,11 +1,15 @@
 """Fixtures of the tests that need real services."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from private_api.archives import ArchiveStore
 from private_api.database import Database
 from private_api.task_logs import TaskLogs
 from tests.integration.deployment_bench import DeploymentBench
+from tests.integration.grpc_backend import Backend, run_backend
+from tests.integration.grpc_bench import RunningGateway, run_bench_gateway
 from tests.integration.task_bench import Bench
 
 
@@ -21,3 +25,24 @@ def bench(database: Database, store: ArchiveStore, logs: TaskLogs) -> Bench:
 def plane(database: Database, store: ArchiveStore, logs: TaskLogs) -> DeploymentBench:
     """The rules of deployments beside those of tasks, over a fresh database of each kind without models."""
     return DeploymentBench(Bench(database, store, logs))
+
+
+@pytest.fixture
+def one() -> Iterator[Backend]:
+    """A replica that answers on a port of its own."""
+    with run_backend("one") as backend:
+        yield backend
+
+
+@pytest.fixture
+def two() -> Iterator[Backend]:
+    """Another one."""
+    with run_backend("two") as backend:
+        yield backend
+
+
+@pytest.fixture
+def gateway() -> Iterator[RunningGateway]:
+    """A gateway in a thread, without any deployment yet."""
+    with run_bench_gateway() as gateway:
+        yield gateway

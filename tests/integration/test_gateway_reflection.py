@@ -57,12 +57,6 @@ def labeler(start: Callable[..., Replica]) -> Replica:
     return start(lambda server: add_labeler(server, labeler_servicer()))
 
 
-@pytest.fixture
-def gateway() -> Iterator[RunningGateway]:
-    with run_bench_gateway() as gateway:
-        yield gateway
-
-
 def ask(gateway: RunningGateway, *requests: Any, path: str = PATHS[0], **metadata: str) -> list[Any]:
     """The answers to questions on one stream."""
     method = gateway.channel.stream_stream(

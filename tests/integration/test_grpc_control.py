@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from contract.deployments import DeploymentStatus
 from contract.wire import fields, text_field, varint_field
 from tests.integration.grpc_backend import Backend, run_backend
-from tests.integration.grpc_bench import RunningGateway, route, run_bench_gateway, status_of, trailers_of, wait_for
+from tests.integration.grpc_bench import RunningGateway, route, status_of, trailers_of, wait_for
 
 CODE = grpc.StatusCode
 KSERVE = "/inference.GRPCInferenceService"
@@ -25,12 +25,6 @@ HEALTH = {"categories": ["health"], "key": "h", "value": "v"}
 def backend() -> Iterator[Backend]:
     with run_backend() as backend:
         yield backend
-
-
-@pytest.fixture
-def gateway() -> Iterator[RunningGateway]:
-    with run_bench_gateway() as gateway:
-        yield gateway
 
 
 def check(gateway: RunningGateway, service: str = "") -> int:

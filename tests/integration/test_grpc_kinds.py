@@ -1,23 +1,15 @@
 """Unary methods of users' services are known from their replicas' reflection, and only where all of them agree."""
 
 import json
-from collections.abc import Iterator
 
 import grpc
-import pytest
 
 from tests.integration.grpc_backend import run_backend
-from tests.integration.grpc_bench import RunningGateway, route, run_bench_gateway, status_of, trailers_of, wait_for
+from tests.integration.grpc_bench import RunningGateway, route, status_of, trailers_of, wait_for
 from tests.integration.typed_service import TYPED
 
 CODE = grpc.StatusCode
 ECHO = f"/{TYPED}/Echo"
-
-
-@pytest.fixture
-def gateway() -> Iterator[RunningGateway]:
-    with run_bench_gateway() as gateway:
-        yield gateway
 
 
 def is_unary(gateway: RunningGateway, path: str) -> bool:

@@ -25,12 +25,6 @@ def backend() -> Iterator[Backend]:
 
 
 @pytest.fixture
-def gateway() -> Iterator[RunningGateway]:
-    with run_bench_gateway() as gateway:
-        yield gateway
-
-
-@pytest.fixture
 def gateway_of_two_streams(backend: Backend) -> Iterator[RunningGateway]:
     with run_bench_gateway(limits=Limits(max_streams=2)) as gateway:
         gateway.give(route("m", backend))

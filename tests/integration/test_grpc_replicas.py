@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -13,7 +12,6 @@ from tests.integration.grpc_backend import Backend, run_backend
 from tests.integration.grpc_bench import (
     RunningGateway,
     route,
-    run_bench_gateway,
     status_of,
     trailers_of,
     uid_of,
@@ -23,24 +21,6 @@ from tests.integration.grpc_bench import (
 CODE = grpc.StatusCode
 ECHO = "/user.Own/Echo"
 HELD = "/user.Own/Held"
-
-
-@pytest.fixture
-def one() -> Iterator[Backend]:
-    with run_backend("one") as backend:
-        yield backend
-
-
-@pytest.fixture
-def two() -> Iterator[Backend]:
-    with run_backend("two") as backend:
-        yield backend
-
-
-@pytest.fixture
-def gateway() -> Iterator[RunningGateway]:
-    with run_bench_gateway() as gateway:
-        yield gateway
 
 
 def served_by(gateway: RunningGateway, **metadata: str) -> str:

@@ -1,36 +1,16 @@
 """Where calls go, and in which words they are refused: prefix, application, the model in the message, the only one."""
 
-from collections.abc import Iterator
-
 import grpc
 import pytest
 
 from contract.wire import bytes_field, text_field, varint_field
-from tests.integration.grpc_backend import Backend, run_backend
-from tests.integration.grpc_bench import RunningGateway, route, run_bench_gateway, status_of, trailers_of
+from tests.integration.grpc_backend import Backend
+from tests.integration.grpc_bench import RunningGateway, route, status_of, trailers_of
 
 CODE = grpc.StatusCode
 PREDICTION = "/tensorflow.serving.PredictionService"
 KSERVE = "/inference.GRPCInferenceService"
 PING = "Ping /ray.serve.RayServeAPIService/ListApplications for available applications."
-
-
-@pytest.fixture
-def one() -> Iterator[Backend]:
-    with run_backend("one") as backend:
-        yield backend
-
-
-@pytest.fixture
-def two() -> Iterator[Backend]:
-    with run_backend("two") as backend:
-        yield backend
-
-
-@pytest.fixture
-def gateway() -> Iterator[RunningGateway]:
-    with run_bench_gateway() as gateway:
-        yield gateway
 
 
 def spec(name: str, version: int | None = None) -> bytes:
