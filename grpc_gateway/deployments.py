@@ -1,8 +1,9 @@
 """A deployment in one gateway process: its replicas, who waits for one, and what it counts."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 
@@ -15,6 +16,10 @@ from grpc_gateway.statuses import Refusal
 FAILING_PATIENCE_S = 10.0
 """How long a call waits for a deployment whose replicas end by themselves: the next one may be about to be ready."""
 _REVIEW_S = 0.5
+_LOOK_S = 2.0
+"""How often a replica that left is asked whether it is still there, while calls are open on it."""
+_SILENCES = 2
+"""So many times in a row it may not answer that."""
 _ANSWER_MARGIN_S = 0.25
 """So long before its deadline a call that waits is told why: after it, it would only learn that time is up."""
 
@@ -37,7 +42,7 @@ class Deployment:
         self._all: dict[str, Replica] = {}
         self._leaving: dict[str, Replica] = {}
         self._waiting: dict[Lane, dict[_Waiter, None]] = {Lane.INFER: {}, Lane.STREAM: {}}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._in_flight = 0
         self._last_call: float | None = None
         self.replicas: list[Replica] = []
@@ -60,6 +65,7 @@ class Deployment:
         named = {backend.uid: backend for backend in route.backends}
         for uid in [uid for uid in self._all if uid not in named]:
             self._leaving[uid] = self._all.pop(uid)
+            self._start(self._watch_leaving(self._leaving[uid]))
         for uid, backend in named.items():
             if uid not in self._all:
                 self._all[uid] = self._leaving.pop(uid) if uid in self._leaving else Replica(backend)
@@ -134,7 +140,10 @@ class Deployment:
     async def abandon(self) -> None:
         """Close every channel now."""
         everyone = [*self._all.values(), *self._leaving.values()]
-        await asyncio.gather(*self._closing, *(replica.close() for replica in everyone))
+        await asyncio.gather(*(replica.close() for replica in everyone))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _take(self, replica: Replica, lane: Lane) -> None:
         replica.open[lane] += 1
@@ -213,6 +222,19 @@ class Deployment:
 
     def _close_idle(self) -> None:
         for uid in [uid for uid, replica in self._leaving.items() if not replica.in_flight]:
-            task = asyncio.create_task(self._leaving.pop(uid).close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._start(self._leaving.pop(uid).close())
+
+    async def _watch_leaving(self, replica: Replica) -> None:
+        """Most leave to end their calls in peace. One that left because its host is gone closes no connection."""
+        silences = 0
+        while self._leaving.get(replica.uid) is replica:
+            silences = 0 if await replica.is_there() else silences + 1
+            if silences == _SILENCES:
+                await replica.give_up()
+                return
+            await asyncio.sleep(_LOOK_S)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -5,8 +5,8 @@ that does not read makes the other one wait.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import grpc
@@ -15,7 +15,7 @@ from grpc_gateway.calls import Call, Target
 from grpc_gateway.lanes import Lane, Lanes
 from grpc_gateway.replicas import Replica
 from grpc_gateway.statuses import Metadata, Refusal, refusal_of_call
-from grpc_gateway.texts import timed_out
+from grpc_gateway.texts import host_gone, timed_out
 
 _OVERTAKING = 5
 """Turns of the event loop between the caller's last message and telling the replica of it."""
@@ -37,8 +37,9 @@ class BackendStream:
         """The replica's trailing metadata, once `read` has returned None."""
 
     async def initial_metadata(self) -> Metadata:
-        """What the replica sends before its first message; waits for it."""
-        return tuple(await self._stream.initial_metadata())
+        """What the replica sends before its first message; waits for it. Raises `Refusal` where the replica is gone."""
+        with _telling_loss(self.replica):
+            return tuple(await self._stream.initial_metadata())
 
     async def write(self, message: bytes) -> bool:
         """Send one message; waits while the replica does not read. False once the stream is over: `read` says how."""
@@ -63,7 +64,8 @@ class BackendStream:
     async def read(self) -> bytes | None:
         """The replica's next message, or None once it ended the stream with OK. Raises `Refusal` for any other end."""
         try:
-            message = await self._stream.read()
+            with _telling_loss(self.replica):
+                message = await self._stream.read()
         except grpc.aio.AioRpcError as error:
             raise refusal_of_call(error) from error
         if isinstance(message, bytes):
@@ -231,6 +233,18 @@ class _Upstream:
         self._backend.cancel()
 
 
+@contextmanager
+def _telling_loss(replica: Replica) -> Iterator[None]:
+    """A call that was ended because its replica is gone looks like one that its caller cancelled."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if not replica.is_gone or (task is not None and task.cancelling()):
+            raise
+        raise host_gone(replica.address) from None
+
+
 async def _send(call: Call, target: Target, replica: Replica, request: bytes) -> bytes:
     remaining, limit_s = call.time_remaining(), target.deployment.call_timeout_s
     is_ours = limit_s is not None and (remaining is None or limit_s < remaining)
@@ -239,7 +253,8 @@ async def _send(call: Call, target: Target, replica: Replica, request: bytes) ->
     began_at = loop.time()
     rpc = invoke(request, timeout=limit_s if is_ours else remaining, metadata=call.headers.forward)
     try:
-        response: bytes = await rpc
+        with _telling_loss(replica):
+            response: bytes = await rpc
     except grpc.aio.AioRpcError as error:
         initial = error.initial_metadata()
         if initial:

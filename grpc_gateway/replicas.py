@@ -14,6 +14,8 @@ CONNECT_S = 0.9
 """How long a call waits for the connection to a replica before it tries another one."""
 _DOWN_S = 1.0
 """How long a replica that could not be reached goes last."""
+_ANSWER_S = 5.0
+"""How long a host may take to accept a connection, where it is asked whether it is still there."""
 _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -43,6 +45,8 @@ class Replica:
         self.open = {Lane.INFER: 0, Lane.STREAM: 0}
         self.down_until = 0.0
         """On the event loop's clock."""
+        self.is_gone = False
+        """Whether its host was seen to be gone: the calls that were open on it were ended for that."""
         self._seed = backend.uid.encode()
         self._connecting: asyncio.Task[bool] | None = None
         # The first call should find a connection.
@@ -90,6 +94,22 @@ class Replica:
     def rank(self, affinity: bytes) -> bytes:
         """Its place for calls with this affinity: the highest gets them, in every process (rendezvous hashing)."""
         return hashlib.blake2b(affinity, digest_size=8, key=self._seed[:64]).digest()
+
+    async def is_there(self) -> bool:
+        """Whether something still accepts connections at its address."""
+        host, _, port = self.address.rpartition(":")
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
+
+    async def give_up(self) -> None:
+        """End the calls that are open on it: nobody is there to answer them."""
+        self.is_gone = True
+        await self.close()
 
     async def close(self) -> None:
         """Close the connection; calls that are open on it are cancelled."""

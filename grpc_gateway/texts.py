@@ -37,6 +37,13 @@ def shutting_down() -> Refusal:
     return Refusal(grpc.StatusCode.UNAVAILABLE, "The gateway stops now. Call again: another one answers.")
 
 
+def host_gone(address: str) -> Refusal:
+    """A call that was open on a replica whose host vanished."""
+    return Refusal(
+        grpc.StatusCode.UNAVAILABLE, f"The replica at {address} was lost: its host does not answer any more."
+    )
+
+
 def unknown_application(application: str) -> Refusal:
     """Ray's answer to a call that names no application, or one that is not there."""
     what = f"Application '{application}' not found." if application else "Application metadata not set."

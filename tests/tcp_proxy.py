@@ -21,6 +21,8 @@ class Mode(StrEnum):
     """Connections stay open and nothing passes."""
     RESET = "reset"
     """Every connection is reset."""
+    GONE = "gone"
+    """As with a host without power: connections stay open and nothing passes, new ones are not made."""
 
 
 class TcpProxy:
@@ -69,7 +71,7 @@ class TcpProxy:
         else:
             for end in list(self._ends):
                 end.update()
-        if mode is Mode.REFUSE:
+        if mode in (Mode.REFUSE, Mode.GONE):
             if self._server is not None:
                 self._server.close()
             self._server = None

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from contract.deployments import DeploymentStatus
+from contract.wire import text_field
 from tests.integration.grpc_backend import Backend, run_backend
 from tests.integration.grpc_bench import (
     RunningGateway,
@@ -17,10 +18,12 @@ from tests.integration.grpc_bench import (
     uid_of,
     wait_for,
 )
+from tests.tcp_proxy import Mode, TcpProxy
 
 CODE = grpc.StatusCode
 ECHO = "/user.Own/Echo"
 HELD = "/user.Own/Held"
+KSERVE = "/inference.GRPCInferenceService/"
 
 
 def served_by(gateway: RunningGateway, **metadata: str) -> str:
@@ -187,3 +190,28 @@ def test_a_cancelled_call_waits_no_more(gateway: RunningGateway) -> None:
     wait_for(lambda: gateway.run(lambda: load(0)).queued == 1, "the call waits")
     waiting.cancel()
     wait_for(lambda: gateway.run(lambda: load(0)).queued == 0, "nobody waits")
+
+
+@pytest.mark.parametrize("path", [f"{KSERVE}ModelInfer", f"{KSERVE}ModelStreamInfer", ECHO])
+def test_calls_open_on_a_host_that_vanished_end_once_its_replica_left_the_table(
+    gateway: RunningGateway, one: Backend, two: Backend, path: str
+) -> None:
+    def call(name: str) -> grpc.Call:
+        metadata = (("held", "1"), ("application", name))
+        return gateway.stream(path)(iter([text_field(1, name)]), metadata=metadata, timeout=60)
+
+    with TcpProxy(f"//{one.address}", 0) as host:
+        address = f"127.0.0.1:{host.port}"
+        gateway.give(route("m", address), route("n", two))
+        lost, kept = call("m"), call("n")
+        wait_for(lambda: one.seen and two.seen, "both are with their replicas")
+        host.set_mode(Mode.GONE)
+        gateway.give(route("m"), route("n"))
+        failed = status_of(lambda: list(lost))
+        assert (failed.code(), failed.details()) == (
+            CODE.UNAVAILABLE,
+            f"The replica at {address} was lost: its host does not answer any more.",
+        )
+    # The other one left, too, and is there: it answers.
+    two.may_go_on.set()
+    assert list(kept) == [text_field(1, "n")]
