@@ -63,5 +63,7 @@ def configure_logging(level: str, fmt: str) -> None:
     text = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     handler.setFormatter(_JsonFormatter() if fmt == "json" else _TextFormatter(text))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for chatty in ("pika", "httpx", "httpcore", "urllib3", "docker", "alembic"):
+    for chatty in ("httpx", "httpcore", "urllib3", "docker", "alembic"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+    # What a failed connection means is told once by whoever made it; pika tells it five times, as errors.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)

@@ -1,6 +1,8 @@
 """`python -m private_api`: the private API as a process of its own."""
 
+import os
 import sys
+from pathlib import Path
 
 from contract.http_server import serve
 from contract.rabbitmq_broker import RabbitMQBroker
@@ -16,6 +18,9 @@ def main() -> int:
 
 
 def _run(settings: PrivateApiSettings) -> int:
+    if fault := _folder_fault(settings.data_dir):
+        print(f"private-api cannot start:\nDATA_DIR: {fault}", file=sys.stderr)  # noqa: T201 - as of every variable
+        return 2
     with (
         RabbitMQBroker(settings.broker_url, queue_type=settings.rabbit_queue_type) as broker,
         private_api_service(
@@ -33,6 +38,18 @@ def _run(settings: PrivateApiSettings) -> int:
     ):
         serve(app, settings.private_api_host, settings.private_api_port)
     return 0
+
+
+def _folder_fault(folder: Path) -> str | None:
+    """Why files cannot be kept there, or None. The folder is made where it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        return f"{folder} is not there and cannot be made: {error.strerror}"
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        owner, user = folder.stat().st_uid, os.geteuid()
+        return f"{folder} belongs to user {owner}, and user {user} may not write there; make it {user}'s with chown"
+    return None
 
 
 if __name__ == "__main__":

@@ -66,8 +66,9 @@ def check_disks(variables: Mapping[str, str], engine: EngineAnswers | None) -> l
         for volume in engine.volumes:
             if volume["Name"] == data:
                 places[Path(volume["Mountpoint"])] = "disk of the data"
-    if variables.get("DATA_DIR"):
-        places[Path(variables["DATA_DIR"])] = "disk of the data"
+    for name in ("DATA_DIR", "STORAGE_DIR"):
+        if variables.get(name):
+            places[Path(variables[name])] = "disk of the data"
     return [check_disk(name, path) for path, name in places.items()]
 
 

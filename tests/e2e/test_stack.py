@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.e2e.client import Door, door_of
-from tests.e2e.compose import Compose, compose_project
+from tests.e2e.compose import Compose, build_image, compose_project
 from tests.e2e.images import echo_image, script_image
 from tests.e2e.systems import wait_for
 from tests.services import require_docker
@@ -100,6 +100,23 @@ def test_a_volume_prune_while_it_is_down_loses_nothing_that_is_bound_to_storage(
     subprocess.run(["docker", "volume", "rm", *volumes], check=True, capture_output=True)
     compose.run("up", "--detach", "--wait")
     assert door.result(uid) == {"n": b"0"}
+
+
+def test_a_storage_folder_that_belongs_to_somebody_else_is_told(tmp_path: Path) -> None:
+    # As Docker makes one that is missing.
+    secret = dict.fromkeys(("SERVICE_TOKEN", "POSTGRES_PASSWORD", "RABBIT_PASSWORD"), "0123456789abcdef" * 2)
+    variables = [part for name, value in secret.items() for part in ("--env", f"{name}={value}")]
+    folder = ("--volume", f"{tmp_path}/data:/data", "--env", "DATA_DIR=/data")
+    try:
+        command = ["docker", "run", "--rm", *variables, *folder, build_image(), "python", "-m", "private_api"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    finally:
+        in_folder(tmp_path, "rm -r data")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "private-api cannot start:\nDATA_DIR: /data belongs to user 0, and user 10001 may not write there; "
+        "make it 10001's with chown\n",
+    )
 
 
 def test_only_the_two_ports_of_the_front_answer(compose: Compose, door: Door) -> None:
