@@ -29,6 +29,13 @@ settings.register_profile("nightly", settings.get_profile("laptop"), max_example
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") == "true" else "laptop"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Among several processes a file's tests stay together, unless they belong to another group."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+
+
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
     """A service that a test runs in this process sets up logging, to an output that is closed after the test."""

@@ -30,7 +30,9 @@ def main() -> int:
     # Where everything must pass at once, a test that fails gets a second try, and the end of the output tells of it: a
     # machine that is busy with something else makes a deadline pass now and then.
     again = ["--reruns", "1", "-rR"] if environment.get("CI") == "true" else []
-    command = [sys.executable, "-m", "pytest", *again, *sys.argv[1:]]
+    # All tests wait more than they compute. In the order of collection, which begins with what takes longest.
+    arguments = sys.argv[1:] or ["-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder"]
+    command = [sys.executable, "-m", "pytest", *again, *arguments]
     try:
         return subprocess.run(command, env=environment, check=False).returncode
     finally:

@@ -1,5 +1,6 @@
 """The whole stack as operators run it: docker-compose.yaml behind Traefik's TLS, in a folder and project of its own."""
 
+import fcntl
 import functools
 import hashlib
 import os
@@ -7,15 +8,20 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from tests.e2e.systems import System, free_port, port_is_free, remove_leftovers
 
 ROOT = Path(__file__).parents[2]
 # Of this checkout: another one that is tested at the same time must not swap the image under a running stack.
 IMAGE = f"inference-server:tests-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}"
+ONE_STACK = pytest.mark.xdist_group("stack")
+"""Tests with a stack run one after the other, in one process: it has ports of the host, and is heavy."""
 DOMAIN = "localhost"
 """It must resolve here, without any name server."""
 
@@ -107,7 +113,10 @@ def build_image() -> str:
     """The project's image, built once per run of the tests."""
     environment = {**os.environ, "DOCKER_BUILDKIT": "0"}
     command = ["docker", "build", "--quiet", "--tag", IMAGE, str(ROOT)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    # Who comes second finds every layer made.
+    with (Path(tempfile.gettempdir()) / IMAGE.replace(":", "-")).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return IMAGE
 
