@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,6 +14,7 @@ from private_api.database import Database
 from private_api.task_logs import TaskLogs
 from tests.databases import PostgresServer, copy_sqlite, make_sqlite_template, migrate_url, postgres_server
 from tests.running_api import RunningApi, run_private_api
+from tests.scheduling import GroupScheduling
 from tests.services import require_postgres
 
 _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
@@ -29,11 +31,10 @@ settings.register_profile("nightly", settings.get_profile("laptop"), max_example
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") == "true" else "laptop"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Among several processes a file's tests stay together, unless they belong to another group."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
+    """How tests are dealt out to several processes."""
+    return GroupScheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ def main() -> int:
     # machine that is busy with something else makes a deadline pass now and then.
     again = ["--reruns", "1", "-rR"] if environment.get("CI") == "true" else []
     # All tests wait more than they compute. In the order of collection, which begins with what takes longest.
-    arguments = sys.argv[1:] or ["-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder"]
+    arguments = sys.argv[1:] or ["--numprocesses", "3", "--no-loadscope-reorder"]
     command = [sys.executable, "-m", "pytest", *again, *arguments]
     try:
         return subprocess.run(command, env=environment, check=False).returncode

@@ -13,15 +13,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from tests.e2e.systems import System, free_port, port_is_free, remove_leftovers
 
 ROOT = Path(__file__).parents[2]
 # Of this checkout: another one that is tested at the same time must not swap the image under a running stack.
 IMAGE = f"inference-server:tests-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}"
-ONE_STACK = pytest.mark.xdist_group("stack")
-"""Tests with a stack run one after the other, in one process: it has ports of the host, and is heavy."""
 DOMAIN = "localhost"
 """It must resolve here, without any name server."""
 

@@ -17,13 +17,13 @@ import grpc
 import pytest
 
 from tests.e2e.client import door_of
-from tests.e2e.compose import ONE_STACK, compose_system
+from tests.e2e.compose import compose_system
 from tests.e2e.grpc_door import NAME, GrpcDoor, application, fresh_name
 from tests.e2e.images import lanes_image
 from tests.e2e.systems import wait_for
 from tests.services import require_docker
 
-pytestmark = [pytest.mark.timeout(300), ONE_STACK]
+pytestmark = pytest.mark.timeout(300)
 
 NAMES = pytest.mark.parametrize("name", [NAME, None], ids=["by-name", "by-path"])
 TAIL = "Ping /ray.serve.RayServeAPIService/ListApplications for available applications."

@@ -12,7 +12,7 @@ import pytest
 
 from job_consumer.engine import LABEL
 from standalone.server import REPLICA_NETWORK
-from tests.e2e.compose import ONE_STACK, compose_system
+from tests.e2e.compose import compose_system
 from tests.e2e.systems import System, standalone_system, trust, wait_for
 from tests.integration.replica_bench import backend_image
 from tests.services import require_docker
@@ -21,7 +21,7 @@ from tests.zips import make_zip
 MODEL = "/api/models/warm/deployment"
 
 
-@pytest.fixture(params=["standalone", pytest.param("compose", marks=ONE_STACK)])
+@pytest.fixture(params=["standalone", "compose"])
 def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
     require_docker()
     make = standalone_system if request.param == "standalone" else compose_system

@@ -12,12 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.compose import ONE_STACK, ROOT, Compose, beside_others
+from tests.e2e.compose import ROOT, Compose, beside_others
 from tests.e2e.readme import commands, programs, section
 from tests.e2e.systems import standalone_system
 from tests.services import require_docker
-
-pytestmark = ONE_STACK
 
 CLONE = "git clone <this repository> inference-server && cd inference-server"
 URL = "https://localhost"

@@ -11,7 +11,7 @@ import requests
 
 from tests.databases import PostgresServer
 from tests.e2e.client import Door, door_of, zip_of
-from tests.e2e.compose import ONE_STACK, compose_system
+from tests.e2e.compose import compose_system
 from tests.e2e.images import UNTIL_TOLD, echo_image, script_image
 from tests.e2e.systems import System, leftovers, services_system, standalone_system, wait_for
 from tests.gpu_host import gpu_or
@@ -20,7 +20,7 @@ from tests.services import require_docker, require_rabbitmq
 GPU_UUID = gpu_or("GPU-5b9a2f0e-0000-4000-8000-000000000001")
 
 
-@pytest.fixture(scope="module", params=["standalone", "services", pytest.param("compose", marks=ONE_STACK)])
+@pytest.fixture(scope="module", params=["standalone", "services", "compose"])
 def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     require_docker()
     folder = tmp_path_factory.mktemp("system")

@@ -11,12 +11,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.e2e.client import Door, door_of
-from tests.e2e.compose import ONE_STACK, Compose, build_image, compose_project
+from tests.e2e.compose import Compose, build_image, compose_project
 from tests.e2e.images import echo_image, script_image
 from tests.e2e.systems import wait_for
 from tests.services import require_docker
-
-pytestmark = ONE_STACK
 
 SERVICES = ("postgres", "rabbitmq", "private-api", "public-api", "grpc-gateway", "traefik", "job-consumer")
 TASKS = 50

@@ -16,14 +16,13 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from tests.e2e.compose import ONE_STACK
 from tests.e2e.grpc_door import application
 from tests.grpc import lines
 from tests.grpc.containers import require_image
 from tests.grpc.scripts import start_script
 from tests.grpc.stack import EXAMPLES, HOSTS, SOON_S, Stack, check_composition, follow, serving_of, zip_folder
 
-pytestmark = [pytest.mark.timeout(400), ONE_STACK]
+pytestmark = pytest.mark.timeout(400)
 
 CLIENTS = lines.USER_SERVICE | lines.NUM_LOOKUP | lines.TENSORFLOW | lines.KSERVE | lines.KSERVE_STRICT | lines.GATEWAY
 CODE = grpc.StatusCode

@@ -10,11 +10,10 @@ import pytest
 
 from contract.tokens import Claims, sign_token, stream_key
 from tests.e2e.client import zip_of
-from tests.e2e.compose import ONE_STACK
 from tests.grpc import lines
 from tests.grpc.stack import EXAMPLES, HOSTS, SOON_S, Stack, serving_of
 
-pytestmark = [pytest.mark.timeout(400), ONE_STACK]
+pytestmark = pytest.mark.timeout(400)
 
 CODE = grpc.StatusCode
 SLOW_KERNEL = b"""

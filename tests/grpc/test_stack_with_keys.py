@@ -6,11 +6,10 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.e2e.compose import ONE_STACK
 from tests.grpc import lines
 from tests.grpc.stack import HOSTS, SOON_S, Stack, check_composition, follow
 
-pytestmark = [pytest.mark.timeout(400), ONE_STACK]
+pytestmark = pytest.mark.timeout(400)
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 CLIENTS = {
