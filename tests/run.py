@@ -29,7 +29,7 @@ def main() -> int:
             environment["TEST_BROKER_URL"] = f"amqp://tests:tests@{_address('rabbitmq', 5672)}/%2F"
     # Where everything must pass at once, a test that fails gets a second try, and the end of the output tells of it: a
     # machine that is busy with something else makes a deadline pass now and then.
-    again = ["--reruns", "1", "-rR"] if environment.get("CI") == "true" else []
+    again = ["--reruns", "1", "-raR"] if environment.get("CI") == "true" else []
     # All tests wait more than they compute. In the order of collection, which begins with what takes longest.
     arguments = sys.argv[1:] or ["--numprocesses", "3", "--no-loadscope-reorder"]
     command = [sys.executable, "-m", "pytest", *again, *arguments]

@@ -82,6 +82,32 @@ def test_tritons_client_works_with_triton_itself(stack: Stack) -> None:
             assert stack.run(script, "grpc.localhost") == expected, script
 
 
+@pytest.mark.parametrize("mode", [["--async"], ["--async", "--streaming"]], ids=["unary", "stream"])
+def test_tritons_load_generator_gets_every_answer(stack: Stack, mode: list[str]) -> None:
+    require_image("inference-server/perf-analyzer:1")
+    mounted = ("--network", "host", "--volume", f"{stack.grpc.system.verify}:/server.crt:ro")
+    tls = ("--ssl-grpc-use-ssl", "--ssl-grpc-root-certifications-file", "/server.crt")
+    # Requests by count, and stable from the first window on: how fast they are is not the question.
+    load = ("--concurrency-range", "32", "--request-count", "500", "--stability-percentage", "999")
+    # Its own gRPC knows no names below `localhost`.
+    given = (
+        "-m",
+        "add_sub",
+        "-i",
+        "grpc",
+        "-u",
+        stack.target("localhost"),
+        "--shape",
+        "INPUT0:16",
+        "--shape",
+        "INPUT1:16",
+    )
+    command = ["docker", "run", "--rm", *mounted, "inference-server/perf-analyzer:1", *given, *tls, *load, *mode]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Request count: 500\n" in done.stdout
+
+
 def test_the_ocr_model_reads_a_page_by_both_doors(stack: Stack, tmp_path: Path) -> None:
     require_image("inference-server/ocr:1")
     import ocr_pb2
