@@ -9,8 +9,7 @@ and in plain text. All lanes are measured in turns; each ratio is the median of 
 
 Goals: full lane at least 0.30 of direct at 32 calls of 1 KB and 2.5 times Ray, express at least 0.6 of direct; at most
 1.5 times the CPU per call of a relay that does nothing else (`bare_relay`); a health check of the control process under
-load within 20 ms in 99 of 100 cases where the machine lets an idle server answer so soon, else within 1.5 times of what
-that takes.
+load within 20 ms in 99 of 100 cases where the machine lets an idle server answer so soon, else about when that does.
 """
 
 import argparse
