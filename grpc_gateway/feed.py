@@ -60,6 +60,7 @@ class Feed:
         self._client = client
         self._table = table
         self._name = name
+        self._reporting = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._refreshing: asyncio.Task[None] | None = None
         self._refreshed_at: float | None = None
@@ -95,15 +96,16 @@ class Feed:
 
     async def stop(self) -> None:
         """Stop, and say that this process is gone."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
-            async with asyncio.timeout(_LEAVE_S):
+            # A report that is under way must not come after the farewell.
+            async with asyncio.timeout(_LEAVE_S), self._reporting:
                 await self._client.leave(self._name)
         except (InferenceError, TimeoutError) as error:
             # Silence tells the same, a few seconds later.
             logger.info("the private API does not hear that this gateway leaves: %s", error)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def report(self) -> GatewayReport:
         """What this process does right now."""
@@ -125,7 +127,8 @@ class Feed:
 
     async def _report(self) -> None:
         change = self._table.next_change()
-        await self._client.report(self.report())
+        async with self._reporting:
+            await self._client.report(self.report())
         try:
             # A replica that left the table ends once every gateway said so.
             async with asyncio.timeout(REPORT_S):
