@@ -103,6 +103,7 @@ def test_a_volume_prune_while_it_is_down_loses_nothing_that_is_bound_to_storage(
 
 
 def test_a_storage_folder_that_belongs_to_somebody_else_is_told(tmp_path: Path) -> None:
+    require_docker()
     # As Docker makes one that is missing.
     secret = dict.fromkeys(("SERVICE_TOKEN", "POSTGRES_PASSWORD", "RABBIT_PASSWORD"), "0123456789abcdef" * 2)
     variables = [part for name, value in secret.items() for part in ("--env", f"{name}={value}")]
