@@ -16,10 +16,6 @@ from grpc_gateway.supervisor import supervise
 
 logger = logging.getLogger(__name__)
 
-_WORKERS_NICENESS = 10
-"""So that the process for control calls answers at once however much the workers have to relay. Among the containers of
-a host it changes nothing: there CPU shares decide, and niceness counts within each."""
-
 
 def main() -> int:
     """Run until a signal. Returns the exit code: 2 for faulty settings, 3 where another gateway has our port."""
@@ -57,7 +53,6 @@ def _processes(settings: GatewaySettings) -> list[GatewayOptions]:
         host=settings.grpc_host,
         port=settings.grpc_port,
         shares_port=True,
-        niceness=_WORKERS_NICENESS,
         requires_key=settings.require_api_key,
         limits=Limits(
             workers=settings.workers,
@@ -69,7 +64,7 @@ def _processes(settings: GatewaySettings) -> list[GatewayOptions]:
         stream_url=settings.grpc_stream_url,
         token_lifetime_s=settings.grpc_token_lifetime.total_seconds(),
     )
-    control = replace(worker, name=f"{place}.control", port=settings.grpc_control_port, niceness=0)
+    control = replace(worker, name=f"{place}.control", port=settings.grpc_control_port)
     return [*(replace(worker, name=f"{place}.{number}") for number in range(settings.workers)), control]
 
 

@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from contract.wire import text_field
 from grpc_gateway.server import GatewayOptions, PortTaken
 from grpc_gateway.service import run_gateway
+from tests.e2e.systems import free_port
 from tests.integration.grpc_backend import Backend, run_backend
 from tests.integration.grpc_bench import (
     CLIENT_OPTIONS,
@@ -35,12 +36,6 @@ from tests.integration.grpc_bench import (
 CODE = grpc.StatusCode
 HELD = "/user.Own/Held"
 LIVE = "/inference.GRPCInferenceService/ServerLive"
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager
