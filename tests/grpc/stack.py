@@ -183,3 +183,13 @@ def follow(watch: Any, told: queue.Queue[int]) -> threading.Thread:
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
     return thread
+
+
+def told_until(told: queue.Queue[int], status: int) -> None:
+    """Take what a followed watch tells up to this status; fails if it does not come."""
+    seen = []
+    while status not in seen:
+        try:
+            seen.append(told.get(timeout=SOON_S))
+        except queue.Empty:
+            pytest.fail(f"the watch told {seen}, and no {status} within {SOON_S} s")

@@ -20,7 +20,17 @@ from tests.e2e.grpc_door import application
 from tests.grpc import lines
 from tests.grpc.containers import require_image
 from tests.grpc.scripts import start_script
-from tests.grpc.stack import EXAMPLES, HOSTS, SOON_S, Stack, check_composition, follow, serving_of, zip_folder
+from tests.grpc.stack import (
+    EXAMPLES,
+    HOSTS,
+    SOON_S,
+    Stack,
+    check_composition,
+    follow,
+    serving_of,
+    told_until,
+    zip_folder,
+)
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -149,12 +159,9 @@ def test_a_watch_tells_when_a_deployment_goes(stack: Stack, channel: grpc.Channe
     with stack.deployed("user-service", serving_of(EXAMPLES / "grpc" / "user_service")) as passing:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=passing))
         follower = follow(watch, told)
-        first = told.get(timeout=SOON_S)
-        # Of the gateway's processes the one that is watched may hear of the deployment last.
-        if first == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
-            first = told.get(timeout=SOON_S)
-        assert first == health_pb2.HealthCheckResponse.SERVING
-    assert told.get(timeout=SOON_S) == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        # Of the gateway's processes the one that is watched may hear of the deployment, and that it is ready, last.
+        told_until(told, health_pb2.HealthCheckResponse.SERVING)
+    told_until(told, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
     watch.cancel()
     follower.join(SOON_S)
 
