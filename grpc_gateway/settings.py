@@ -50,7 +50,7 @@ class GatewaySettings(Settings):
     def workers(self) -> int:
         """How many processes share the port.
 
-        One core is left to the process for control calls and to Traefik: on two cores two workers relayed fewer calls
-        than one (0.92 of them), and health took half as long again (`benchmarks.grpc`).
+        One core is left to the process for control calls and to Traefik: on two cores two workers relayed no more calls
+        than one, and health took half as long again (two runs of 12 s each; docs/decisions/0015).
         """
         return self.grpc_workers or max(1, min((os.cpu_count() or 1) - 1, _MOST_WORKERS))
