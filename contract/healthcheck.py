@@ -1,5 +1,6 @@
-"""`python -m contract.healthcheck TARGET`: what container health checks call. They run every few seconds on
-every host, so it imports as little as it can.
+"""`python -m contract.healthcheck TARGET`: what container health checks call.
+
+They run every few seconds on every host, so it imports as little as it can.
 
 TARGET is a URL that must answer 200, or `file:/path` of a file that a living process touches.
 """

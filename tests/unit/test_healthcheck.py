@@ -1,6 +1,7 @@
 """What container health checks call: its exit code, and the line that `docker inspect` then shows."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -73,4 +74,5 @@ def test_a_file_that_is_no_longer_touched_is_not(tmp_path: Path) -> None:
     os.utime(alive, (then, then))
     code, output = check(f"file:{alive}")
     assert code == 1
-    assert "was last touched 100 s ago" in output or "was last touched 101 s ago" in output
+    # However long the interpreter took to start.
+    assert re.search(r"was last touched 1\d\d s ago", output)
