@@ -40,7 +40,8 @@ ANSWER_HEADERS = frozenset(
         b"www-authenticate",
     }
 )
-_CONNECT_S = 1
+_CONNECT_S = 3
+"""More than the 1 s after which a kernel repeats a lost packet, and than an event loop with 150 new calls is behind."""
 PATIENCE_S = 90
 """Between two pieces of an answer: more than the longest long poll."""
 UPLOAD_PATIENCE_S = 900

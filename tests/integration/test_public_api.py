@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -65,7 +66,8 @@ def http(door: Door) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def model(http: httpx.Client, request: pytest.FixtureRequest) -> str:
-    name = re.sub("[^a-z0-9]+", "-", request.node.name.lower())[:128].strip("-")
+    # Another at each try: the door is one for all tests of this file.
+    name = f"{re.sub('[^a-z0-9]+', '-', request.node.name.lower())[:100].strip('-')}-{uuid4().hex[:8]}"
     answer = http.post("/api/models/", params={"human_readable_id": name, "container_tag": "busybox:1.37"})
     assert answer.status_code == 200, answer.text
     return name

@@ -1,6 +1,8 @@
 """The HTTP door between clients and a private API that go away, answer early or are not there."""
 
 import socket
+import time
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import httpx
@@ -107,6 +109,25 @@ def test_without_a_private_api_the_answer_is_503(path: str) -> None:
     for each in (answer, posted):
         assert (each.status_code, each.json()["error"], each.headers["retry-after"]) == (503, "ServiceUnavailable", "2")
         assert "private API" in each.json()["detail"]
+
+
+def test_a_connection_that_needs_a_second_packet_is_not_an_outage() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
+        # A queue for one connection, which is full: the kernel drops the packet that asks for another, and the door's
+        # kernel sends it again after 1 s.
+        address = listener.getsockname()
+        stack.enter_context(socket.create_connection(address))
+        door = stack.enter_context(serve_door(f"http://127.0.0.1:{address[1]}"))
+        client = stack.enter_context(open_socket(door))
+        client.sendall(f"GET /api/tasks/{UNKNOWN_UID} HTTP/1.1\r\nHost: door\r\n\r\n".encode())
+        time.sleep(0.5)
+        listener.settimeout(DEADLINE_S)
+        stack.enter_context(listener.accept()[0])
+        private = stack.enter_context(listener.accept()[0])
+        private.recv(65536)
+        private.sendall(answer)
+        assert client.recv(65536).split()[1] == b"200"
 
 
 def test_a_private_api_that_hangs_up_is_503() -> None:
