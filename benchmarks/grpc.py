@@ -22,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -142,11 +143,8 @@ def measure_health(full: Lane, ways: list[Lane], rounds: int, seconds: float) ->
         results: dict[str, list[dict[str, float]]] = {way.name: [] for way in ways}
         for _ in range(rounds):
             for way in ways:
-                load = start_load(full, 32, size, seconds * 7)
-                try:
+                with busy(full, size, seconds * 7):
                     results[way.name].append(run_load(way, 1, 0, seconds * 5, "--pause", "0.01", "--real-time"))
-                finally:
-                    load.communicate()
         print(f"\nHealth beside 32 calls of {size / KIB:.0f} KB, {rounds} rounds of {seconds * 5} s")
         for name, rows in results.items():
             slowest = sorted(row["p99_ms"] for row in rows)
@@ -155,6 +153,28 @@ def measure_health(full: Lane, ways: list[Lane], rounds: int, seconds: float) ->
                 f"  p99 {statistics.median(slowest):5.1f} ms ({slowest[0]:.1f} to {slowest[-1]:.1f})"
                 + ("" if all(row["real_time"] for row in rows) else "  having waited for a CPU itself")
             )
+
+
+@contextmanager
+def busy(lane: Lane, size: int, seconds: float) -> Iterator[None]:
+    """32 calls at once from a container while the block runs: outside, each thread weighs as much as all containers."""
+    certificate = lane.arguments[lane.arguments.index("--certificate") + 1]
+    command = [*in_container("--volume", f"{certificate}:{certificate}:ro"), "benchmarks.grpc_load", *lane.arguments]
+    command += ["--bytes", str(size), "--seconds", str(seconds)]
+    load = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        time.sleep(seconds / 7)
+        yield
+    finally:
+        load.communicate()
+    assert load.returncode == 0, f"{lane.name}: the load failed"
+
+
+def in_container(*options: str) -> list[str]:
+    """The beginning of a command that runs a module of this folder in a container, on the host's network."""
+    folder = Path(__file__).parent
+    command = ["docker", "run", "--rm", "--network", "host", "--volume", f"{folder}:/opt/benchmarks:ro", *options]
+    return [*command, "--workdir", "/opt", IMAGE, "python", "-m"]
 
 
 def control_process() -> Lane:
@@ -213,9 +233,7 @@ class BareRelay:
     @contextmanager
     def running(cls, direct: Lane) -> Iterator["BareRelay"]:
         """One that leads where `direct` leads."""
-        command = ["docker", "run", "--rm", "--interactive", "--network", "host"]
-        command += ["--volume", f"{Path(__file__).parent}:/opt/benchmarks:ro", "--workdir", "/opt", IMAGE]
-        command += ["python", "-m", "benchmarks.bare_relay", direct.arguments[1]]
+        command = [*in_container("--interactive"), "benchmarks.bare_relay", direct.arguments[1]]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert process.stdin
         assert process.stdout

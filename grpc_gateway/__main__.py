@@ -16,6 +16,10 @@ from grpc_gateway.supervisor import supervise
 
 logger = logging.getLogger(__name__)
 
+_WORKERS_NICENESS = 19
+"""The most there is: control calls are answered however much there is to relay. Among containers it counts for nothing;
+there CPU shares do (docs/decisions/0015)."""
+
 
 def main() -> int:
     """Run until a signal. Returns the exit code: 2 for faulty settings, 3 where another gateway has our port."""
@@ -53,6 +57,7 @@ def _processes(settings: GatewaySettings) -> list[GatewayOptions]:
         host=settings.grpc_host,
         port=settings.grpc_port,
         shares_port=True,
+        niceness=_WORKERS_NICENESS,
         requires_key=settings.require_api_key,
         limits=Limits(
             workers=settings.workers,
@@ -64,7 +69,7 @@ def _processes(settings: GatewaySettings) -> list[GatewayOptions]:
         stream_url=settings.grpc_stream_url,
         token_lifetime_s=settings.grpc_token_lifetime.total_seconds(),
     )
-    control = replace(worker, name=f"{place}.control", port=settings.grpc_control_port)
+    control = replace(worker, name=f"{place}.control", port=settings.grpc_control_port, niceness=0)
     return [*(replace(worker, name=f"{place}.{number}") for number in range(settings.workers)), control]
 
 

@@ -42,6 +42,8 @@ class GatewayOptions:
     """Other addresses of this host to listen on, at the same port."""
     shares_port: bool = False
     """Whether other processes of the same gateway listen on it, too."""
+    niceness: int = 0
+    """How far this process stands back behind others of its container while the CPUs are busy, 0 to 19."""
     requires_key: bool = False
     limits: Limits = field(default_factory=Limits)
     drain_s: float = 25.0

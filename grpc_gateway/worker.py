@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
 from multiprocessing.connection import Connection
@@ -23,6 +24,7 @@ def run_worker(options: GatewayOptions, beats: Connection, log_level: str, log_f
     # Ctrl-C reaches every process of the terminal; the supervisor says when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging(log_level, log_format)
+    os.nice(options.niceness)
     try:
         asyncio.run(_serve(options, beats))
     except PortTaken as error:
