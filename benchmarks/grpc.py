@@ -12,8 +12,9 @@ the rounds' ratios. Ray's environment:
 Goals: full lane at least 0.30 of direct at 32 calls of 1 KB and 2.5 times Ray, express at least 0.6 of direct; at most
 1.5 times the CPU per call of a relay that does nothing else (`bare_relay`); a health check of the control process under
 load within 20 ms in 99 of 100 cases. Who asks after health stands for another machine, where nothing makes it wait for
-a CPU: it runs with real-time priority, which needs root; the output says if it had to do without. What the machine
-allows at all is told by a server in a container that does nothing else, asked the same way.
+a CPU: it runs with real-time priority, which needs root; the output says if it had to do without. The load beside it
+comes from a container. What the machine allows at all is told by a server in a container that does nothing else, asked
+the same way.
 """
 
 import argparse
