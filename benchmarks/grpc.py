@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,8 @@ METHOD = "/inference.GRPCInferenceService/ModelInfer"
 """Routed by the model's name inside its message."""
 USER_METHOD = "/lanes.Echo/Call"
 """A user's own, of which the gateway knows nothing: it passes as a stream."""
+_START_S = 2
+"""After which a container calls, and more than whoever asks after health takes to begin."""
 KIB = 1000
 MIB = 1000 * 1000
 
@@ -144,7 +146,7 @@ def measure_health(full: Lane, ways: list[Lane], rounds: int, seconds: float) ->
         results: dict[str, list[dict[str, float]]] = {way.name: [] for way in ways}
         for _ in range(rounds):
             for way in ways:
-                with busy(full, size, seconds * 7):
+                with busy(full, size, seconds * 5):
                     results[way.name].append(run_load(way, 1, 0, seconds * 5, "--pause", "0.01", "--real-time"))
         print(f"\nHealth beside 32 calls of {size / KIB:.0f} KB, {rounds} rounds of {seconds * 5} s")
         for name, rows in results.items():
@@ -158,13 +160,15 @@ def measure_health(full: Lane, ways: list[Lane], rounds: int, seconds: float) ->
 
 @contextmanager
 def busy(lane: Lane, size: int, seconds: float) -> Iterator[None]:
-    """32 calls at once from a container while the block runs: outside, each thread weighs as much as all containers."""
+    """32 calls at once for as long as the block takes, which is `seconds`.
+
+    They come from a container: outside of one, each thread weighs as much as all containers together.
+    """
     certificate = lane.arguments[lane.arguments.index("--certificate") + 1]
-    command = [*in_container("--volume", f"{certificate}:{certificate}:ro"), "benchmarks.grpc_load", *lane.arguments]
-    command += ["--bytes", str(size), "--seconds", str(seconds)]
-    load = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    runner = in_container("--volume", f"{certificate}:{certificate}:ro")
+    load = start_load(lane, 32, size, seconds + 2 * _START_S, runner=runner)
     try:
-        time.sleep(seconds / 7)
+        time.sleep(_START_S)
         yield
     finally:
         load.communicate()
@@ -195,9 +199,11 @@ def address_of(service: str) -> str:
         client.close()
 
 
-def start_load(lane: Lane, concurrency: int, size: int, seconds: float, *more: str) -> subprocess.Popen[str]:
-    """The load as a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.grpc_load", *lane.arguments, "--concurrency", str(concurrency)]
+def start_load(
+    lane: Lane, concurrency: int, size: int, seconds: float, *more: str, runner: Sequence[str] = (sys.executable, "-m")
+) -> subprocess.Popen[str]:
+    """The load as a process of its own; `runner` runs a module."""
+    command = [*runner, "benchmarks.grpc_load", *lane.arguments, "--concurrency", str(concurrency)]
     command += [*(() if "--bytes" in lane.arguments else ("--bytes", str(size))), "--seconds", str(seconds), *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 

@@ -41,7 +41,7 @@ ANSWER_HEADERS = frozenset(
     }
 )
 _CONNECT_S = 3
-"""More than the 1 s after which a kernel repeats a lost packet, and than an event loop with 150 new calls is behind."""
+"""More than the 1 s after which a kernel repeats a lost packet, and than the loop is behind with 150 calls at once."""
 PATIENCE_S = 90
 """Between two pieces of an answer: more than the longest long poll."""
 UPLOAD_PATIENCE_S = 900
