@@ -1,10 +1,21 @@
 # One image for every service; Compose, Swarm and Kubernetes pick the command.
-FROM python:3.13-slim AS build
+
+FROM python:3.13-slim AS dependencies
 WORKDIR /src
 COPY requirements/server.txt requirements/
 RUN python3 -m venv /opt/inference-server \
  && /opt/inference-server/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements/server.txt
+
+# The site that the public API serves at /help, written from the pages and from the programs.
+FROM dependencies AS site
+COPY requirements/docs.txt requirements/
+RUN /opt/inference-server/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements/docs.txt
+COPY . .
+RUN /opt/inference-server/bin/python -m sphinx --builder html --quiet --conf-dir docs --doctree-dir /tmp/doctrees . /site
+
+FROM dependencies AS build
 COPY pyproject.toml README.md LICENSE ./
+COPY kit kit
 COPY contract contract
 COPY private_api private_api
 COPY public_api public_api
@@ -13,7 +24,8 @@ COPY job_consumer job_consumer
 COPY inference_client inference_client
 COPY standalone standalone
 COPY operations operations
-RUN /opt/inference-server/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps . \
+COPY traefik/certs/generate_self_signed_certs /opt/inference-server/bin/
+RUN /opt/inference-server/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps . ./inference_client \
  && /opt/inference-server/bin/python -m compileall -q /opt/inference-server/lib \
  && /opt/inference-server/bin/pip uninstall --quiet --yes pip
 
@@ -21,12 +33,13 @@ FROM python:3.13-slim
 LABEL org.opencontainers.image.title="InferenceServer" \
       org.opencontainers.image.description="Run containerised computations on GPU hosts behind an HTTPS API" \
       org.opencontainers.image.licenses="Apache-2.0"
-# /data and /work exist here, so that a fresh named volume takes their owner over.
+# /data and /work exist here, so that a new named volume gets their owner.
 RUN groupadd --gid 10001 inference && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin inference \
  && install -d -o 10001 -g 10001 -m 0700 /data && install -d -m 0700 /work
 COPY --from=build /opt/inference-server /opt/inference-server
+COPY --from=site /site /opt/inference-server/lib/python3.13/site-packages/public_api/help_files
 ENV PATH=/opt/inference-server/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 WORKDIR /
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python", "-m", "contract.healthcheck", "http://127.0.0.1:8000/healthz"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python", "-m", "kit.healthcheck", "http://127.0.0.1:8000/healthz"]
 CMD ["python", "-m", "public_api"]

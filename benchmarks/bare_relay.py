@@ -1,7 +1,6 @@
-"""The least that a relay in Python can do: takes unary calls of any method as bytes and sends them on, nothing else.
+"""The smallest possible relay in Python: it takes unary calls of any method as bytes and sends them on.
 
-A health check it answers itself: while nothing else is asked of it, that tells how soon this machine lets a process
-run that has been idle.
+It answers health checks itself: while it is otherwise idle, they show how soon this machine lets an idle process run.
 
 `benchmarks.grpc` starts it as a process: `python -m benchmarks.bare_relay TARGET` prints its port, and for each line on
 its standard input the CPU time that it has used, in microseconds.
@@ -38,7 +37,7 @@ class _Handlers(grpc.GenericRpcHandler):
 
 
 async def serve(target: str) -> None:
-    """Until standard input ends."""
+    """Serve until standard input ends."""
     async with grpc.aio.insecure_channel(target, _UNLIMITED) as channel:
         server = grpc.aio.server(handlers=[_Handlers(channel)], options=_UNLIMITED)
         print(server.add_insecure_port("127.0.0.1:0"), flush=True)

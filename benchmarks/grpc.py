@@ -1,20 +1,20 @@
-"""What the gRPC door costs: full lane and express lane against the container itself, and against Ray Serve's proxy.
+"""What the gRPC door costs: the full lane and the express lane against the bare container and Ray Serve's proxy.
 
     .venv/bin/python -m benchmarks.grpc [--rounds 5] [--seconds 2] [--ray-python .venv-ray/bin/python]
 
-The stack is the one of docker-compose.yaml behind Traefik's TLS, called at Traefik's own address as clients on other
-machines reach it, not through the process that Docker puts before a port for clients on its own machine. The yardstick
+The stack is that of docker-compose.yaml behind Traefik's TLS, called at Traefik's own address as clients on other
+machines reach it, not through the proxy process that Docker uses for published ports on its own machine. The yardstick
 is the same container, called directly and in plain text. All lanes are measured in turns; each ratio is the median of
-the rounds' ratios. Ray's environment:
+the rounds' ratios. To set up Ray's environment:
 
     python3 -m venv .venv-ray && .venv-ray/bin/pip install 'ray[serve]==2.60.0' grpcio-tools
 
-Goals: full lane at least 0.30 of direct at 32 calls of 1 KB and 2.5 times Ray, express at least 0.6 of direct; at most
-1.5 times the CPU per call of a relay that does nothing else (`bare_relay`); a health check of the control process under
-load within 20 ms in 99 of 100 cases. Who asks after health stands for another machine, where nothing makes it wait for
-a CPU: it runs with real-time priority, which needs root; the output says if it had to do without. The load beside it
-comes from a container. What the machine allows at all is told by a server in a container that does nothing else, asked
-the same way.
+Goals: the full lane at least 0.30 of direct at 32 calls of 1 KB and 2.5 times Ray, express at least 0.6 of direct; at
+most 1.5 times the CPU per call of a relay that does nothing else (`bare_relay`); under load, 99 of 100 health checks of
+the control process within 20 ms. The process that checks health stands for another machine, where it would not wait for
+a CPU: it runs with real-time priority, which needs root; the output says if it had to run without. The load next to it
+comes from a container. An otherwise idle server in a container, checked the same way, shows the best that the machine
+allows.
 """
 
 import argparse
@@ -33,17 +33,18 @@ from typing import Any
 import docker
 
 from benchmarks.bare_relay import HEALTH
-from tests.e2e.client import Door, door_of
+from tests.e2e.client import DoorClient, door_of
 from tests.e2e.compose import IMAGE, compose_system
-from tests.e2e.images import lanes_image
-from tests.e2e.systems import System, free_port, wait_for
+from tests.e2e.images import call_server_image
+from tests.e2e.systems import System, free_port
+from tests.waiting import wait_until
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 """Routed by the model's name inside its message."""
-USER_METHOD = "/lanes.Echo/Call"
-"""A user's own, of which the gateway knows nothing: it passes as a stream."""
+USER_METHOD = "/calls.Echo/Call"
+"""A user's own method, unknown to the gateway: it passes as a stream."""
 _START_S = 2
-"""After which a container calls, and more than whoever asks after health takes to begin."""
+"""How long a container takes to start calling; longer than the health checks take to begin."""
 KIB = 1000
 MIB = 1000 * 1000
 
@@ -61,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2)
-    parser.add_argument("--ray-python", type=Path, help="an interpreter with ray[serve]; without it Ray is left out")
+    parser.add_argument("--ray-python", type=Path, help="an interpreter with ray[serve]; without it, Ray is skipped")
     arguments = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -77,13 +78,13 @@ def main() -> None:
         measure_health(lanes[1], ways, arguments.rounds, arguments.seconds)
 
 
-def deploy_echo(system: System, door: Door) -> tuple[list[Lane], Lane]:
-    """A deployment of the echo as lanes: direct, full (also with an unknown method), express; and the way to health."""
-    model = door.add_model(lanes_image())
+def deploy_echo(system: System, door: DoorClient) -> tuple[list[Lane], Lane]:
+    """Deploy the echo; returns its lanes (direct, full, full with an unknown method, express) and the health lane."""
+    model = door.add_model(call_server_image())
     serving = {"port": 9000, "protocol": "grpc", "replicas_min": 1, "express": True}
     answer = door.http.post(f"/api/models/{model}/deployment", json=serving)
     assert answer.status_code == 200, answer.text
-    wait_for(lambda: show(door, model)["status"] == "ready", 60, lambda: str(show(door, model)))
+    wait_until(lambda: show(door, model)["status"] == "ready", lambda: str(show(door, model)))
     (replica,) = (row for row in show(door, model)["replicas"] if row["status"] == "ready")
     tls = ("--target", f"{address_of('traefik')}:443", "--certificate", str(system.verify))
     method = ("--method", METHOD, "--model", model)
@@ -97,14 +98,14 @@ def deploy_echo(system: System, door: Door) -> tuple[list[Lane], Lane]:
     return lanes, Lane("through TLS", (*tls, "--sni", "localhost", "--method", HEALTH, "--bytes", "0"))
 
 
-def show(door: Door, model: str) -> dict[str, Any]:
-    """The deployment."""
+def show(door: DoorClient, model: str) -> dict[str, Any]:
+    """The deployment as the API shows it."""
     view: dict[str, Any] = door.http.get(f"/api/models/{model}/deployment").json()
     return view
 
 
 def compare(lanes: list[Lane], bare: "BareRelay", rounds: int, seconds: float) -> None:
-    """Each lane at 1 and 32 calls of 1 KB, and at 1 call of 1 MB, in turns."""
+    """Measure each lane at 1 and 32 calls of 1 KB, and at 1 call of 1 MB, in turns."""
     meters = {"full": gateway_cpu_us, bare.lane.name: bare.cpu_us}
     for concurrency, size in ((1, KIB), (32, KIB), (1, MIB)):
         results: dict[str, list[dict[str, float]]] = {lane.name: [] for lane in lanes}
@@ -141,28 +142,28 @@ def ratio(rows: list[dict[str, float]], yardstick: list[dict[str, float]]) -> fl
 
 
 def measure_health(full: Lane, ways: list[Lane], rounds: int, seconds: float) -> None:
-    """Health checks, a hundredth of a second apart, by each way in turn, while the full lane is as busy as can be."""
+    """Check health every hundredth of a second, by each way in turn, while the full lane is saturated."""
     for size in (KIB, MIB):
         results: dict[str, list[dict[str, float]]] = {way.name: [] for way in ways}
         for _ in range(rounds):
             for way in ways:
                 with busy(full, size, seconds * 5):
                     results[way.name].append(run_load(way, 1, 0, seconds * 5, "--pause", "0.01", "--real-time"))
-        print(f"\nHealth beside 32 calls of {size / KIB:.0f} KB, {rounds} rounds of {seconds * 5} s")
+        print(f"\nHealth during 32 calls of {size / KIB:.0f} KB, {rounds} rounds of {seconds * 5} s")
         for name, rows in results.items():
             slowest = sorted(row["p99_ms"] for row in rows)
             print(
                 f"  {name:11} median p50 {statistics.median(row['p50_ms'] for row in rows):5.1f} ms"
                 f"  p99 {statistics.median(slowest):5.1f} ms ({slowest[0]:.1f} to {slowest[-1]:.1f})"
-                + ("" if all(row["real_time"] for row in rows) else "  having waited for a CPU itself")
+                + ("" if all(row["real_time"] for row in rows) else "  (without real-time priority)")
             )
 
 
 @contextmanager
 def busy(lane: Lane, size: int, seconds: float) -> Iterator[None]:
-    """32 calls at once for as long as the block takes, which is `seconds`.
+    """Keep 32 calls in flight while the block runs, which takes `seconds`.
 
-    They come from a container: outside of one, each thread weighs as much as all containers together.
+    They come from a container: outside one, each thread gets as much CPU as all containers together.
     """
     certificate = lane.arguments[lane.arguments.index("--certificate") + 1]
     runner = in_container("--volume", f"{certificate}:{certificate}:ro")
@@ -176,19 +177,19 @@ def busy(lane: Lane, size: int, seconds: float) -> Iterator[None]:
 
 
 def in_container(*options: str) -> list[str]:
-    """The beginning of a command that runs a module of this folder in a container, on the host's network."""
+    """The start of a command that runs a module of this folder in a container, on the host's network."""
     folder = Path(__file__).parent
     command = ["docker", "run", "--rm", "--network", "host", "--volume", f"{folder}:/opt/benchmarks:ro", *options]
     return [*command, "--workdir", "/opt", IMAGE, "python", "-m"]
 
 
 def control_process() -> Lane:
-    """Straight to the gateway's process for control calls, past Traefik."""
+    """The lane straight to the gateway's process for control calls, bypassing Traefik."""
     return Lane("control", ("--target", f"{address_of('grpc-gateway')}:9001", "--method", HEALTH, "--bytes", "0"))
 
 
 def address_of(service: str) -> str:
-    """Where the container of a service is on the network that Traefik and the doors share."""
+    """The address of a service's container on the network that Traefik and the doors share."""
     client = docker.APIClient()
     try:
         (row,) = client.containers(filters={"label": f"com.docker.compose.service={service}"})
@@ -202,14 +203,14 @@ def address_of(service: str) -> str:
 def start_load(
     lane: Lane, concurrency: int, size: int, seconds: float, *more: str, runner: Sequence[str] = (sys.executable, "-m")
 ) -> subprocess.Popen[str]:
-    """The load as a process of its own; `runner` runs a module."""
+    """Start the load as a separate process; `runner` runs a module."""
     command = [*runner, "benchmarks.grpc_load", *lane.arguments, "--concurrency", str(concurrency)]
     command += [*(() if "--bytes" in lane.arguments else ("--bytes", str(size))), "--seconds", str(seconds), *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def run_load(lane: Lane, concurrency: int, size: int, seconds: float, *more: str) -> dict[str, float]:
-    """What the load printed."""
+    """Run the load; returns what it printed."""
     process = start_load(lane, concurrency, size, seconds, *more)
     printed, _ = process.communicate()
     assert process.returncode == 0, f"{lane.name}: the load failed"
@@ -218,7 +219,7 @@ def run_load(lane: Lane, concurrency: int, size: int, seconds: float, *more: str
 
 
 def gateway_cpu_us() -> float:
-    """CPU time that every gateway on this Engine has used so far, in microseconds."""
+    """CPU time that all gateways on this Engine have used so far, in microseconds."""
     client = docker.APIClient()
     try:
         filters = {"label": "com.docker.compose.service=grpc-gateway"}
@@ -230,7 +231,7 @@ def gateway_cpu_us() -> float:
 
 @dataclass
 class BareRelay:
-    """The least that a relay costs: in a container as the gateway is, in plain text, to the same replica."""
+    """The minimum that a relay costs: in a container like the gateway, in plain text, to the same replica."""
 
     lane: Lane
     health: Lane
@@ -239,7 +240,7 @@ class BareRelay:
     @classmethod
     @contextmanager
     def running(cls, direct: Lane) -> Iterator["BareRelay"]:
-        """One that leads where `direct` leads."""
+        """Start one that relays to the target of `direct`, and stop it when the block ends."""
         command = [*in_container("--interactive"), "benchmarks.bare_relay", direct.arguments[1]]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert process.stdin
@@ -263,7 +264,7 @@ class BareRelay:
 
 @contextmanager
 def ray_lane(python: Path) -> Iterator[Lane]:
-    """Ray Serve with the same echo, on this machine, in plain text."""
+    """Run Ray Serve with the same echo, on this machine and in plain text, while the block is open."""
     port = free_port()
     peer = Path(__file__).with_name("ray_peer.py")
     process = subprocess.Popen(

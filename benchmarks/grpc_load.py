@@ -1,4 +1,4 @@
-"""Calls one gRPC method over and over and prints what that gave, as JSON. `benchmarks.grpc` starts it as a process.
+"""Calls one gRPC method over and over and prints the figures as JSON. `benchmarks.grpc` starts it as a process.
 
 Messages are opaque bytes, so that the client's own work is the same on every lane.
 """
@@ -16,7 +16,7 @@ import grpc.aio
 
 
 async def measure(arguments: argparse.Namespace) -> dict[str, float]:
-    """Calls per second and latencies (ms) of `concurrency` callers on one channel for `seconds`."""
+    """Measure calls per second and latencies (ms) of `concurrency` callers on one channel for `seconds`."""
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     if arguments.sni:
         options.append(("grpc.ssl_target_name_override", arguments.sni))
@@ -53,9 +53,10 @@ async def measure(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def _message(size: int, model: str | None) -> bytes:
-    """A message with this many bytes in one field; no message at all for 0.
+    """A message with this many bytes in one field; an empty message for 0.
 
-    With a model it is a ModelInferRequest: the name is field 1, the bytes are field 7. Else the bytes are field 1.
+    With a model it is a ModelInferRequest: the name is field 1, the bytes are field 7. Without one, the bytes are
+    field 1.
     """
     if size == 0:
         return b""
@@ -78,7 +79,7 @@ def _credentials(certificate: Path) -> grpc.ChannelCredentials:
 
 
 def main() -> None:
-    """Measure once."""
+    """Measure once and print the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", required=True)
     parser.add_argument("--method", required=True)
@@ -90,13 +91,13 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--pause", type=float, default=0, help="between two calls of one caller, in seconds")
-    parser.add_argument("--real-time", action="store_true", help="ahead of all else on this machine, where one may")
+    parser.add_argument("--real-time", action="store_true", help="run ahead of all else on this machine, if permitted")
     arguments = parser.parse_args()
     print(json.dumps({"real_time": arguments.real_time and _go_ahead(), **asyncio.run(measure(arguments))}))
 
 
 def _go_ahead() -> bool:
-    """Whether this process, and the threads that it starts from now on, may run at once whenever they can."""
+    """Give this process, and threads it starts from now on, real-time priority; returns whether that is permitted."""
     with suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
         return True

@@ -1,8 +1,8 @@
-"""What the server adds to a container: submit-to-zip-ready against create, start, wait and remove of the same image.
+"""What the server adds to a container: from submission to finished zip, against create, start, wait and remove.
 
     .venv/bin/python -m benchmarks.overhead [--rounds 30] [--system standalone|services]
 
-Both are measured in turns in one run and compared by their medians. Goal: at most 1.25.
+Both use the same image, are measured in turns in one run and compared by their medians. Goal: at most 1.25.
 """
 
 import argparse
@@ -16,10 +16,11 @@ from pathlib import Path
 import docker
 
 from tests.databases import postgres_server
-from tests.e2e.client import Door, door_of, zip_of
+from tests.e2e.client import DoorClient, door_of
 from tests.e2e.images import echo_image
 from tests.e2e.systems import System, services_system, standalone_system
 from tests.services import DATABASE_URL
+from tests.zips import make_zip
 
 GOAL = 1.25
 
@@ -45,7 +46,7 @@ def main() -> None:
 
 @contextmanager
 def running(name: str, folder: Path) -> Iterator[System]:
-    """The system to measure; `services` gets a database of its own."""
+    """Run the system to measure while the block is open; `services` gets its own database."""
     if name == "standalone":
         with standalone_system(folder) as system:
             yield system
@@ -57,16 +58,16 @@ def running(name: str, folder: Path) -> Iterator[System]:
         postgres.drop(name)
 
 
-def measure(door: Door, rounds: int, folder: Path) -> tuple[list[float], list[float]]:
-    """Seconds of each bare run and of each task."""
+def measure(door: DoorClient, rounds: int, folder: Path) -> tuple[list[float], list[float]]:
+    """Measure the seconds of each bare run and of each task."""
     image = echo_image()
-    model, data = door.add_model(image), zip_of({"a.txt": b"1"})
+    model, data = door.add_model(image), make_zip({"a.txt": b"1"})
     host = docker.from_env()
     bare: list[float] = []
     spine: list[float] = []
     for folder_name in ("in", "out"):
         (folder / folder_name).mkdir()
-        # The image's user is not ours.
+        # The image runs as another user.
         (folder / folder_name).chmod(0o777)
     (folder / "in/a.txt").write_text("1")
     try:
@@ -97,7 +98,7 @@ def _run_bare(host: docker.DockerClient, image: str, folder: Path) -> float:
     return time.perf_counter() - began
 
 
-def _run_task(door: Door, model: str, data: bytes) -> float:
+def _run_task(door: DoorClient, model: str, data: bytes) -> float:
     began = time.perf_counter()
     uid = door.submit_zip(model, data)
     answer = door.ended(uid)

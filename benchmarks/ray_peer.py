@@ -2,7 +2,7 @@
 
     python -P benchmarks/ray_peer.py PORT
 
-`-P`, because the folder of this file holds a module named grpc. Prints `ready` once it answers, and serves until its
+`-P` is needed because this file's folder has a module named grpc. Prints `ready` once it answers, and serves until its
 standard input ends.
 """
 
@@ -19,7 +19,7 @@ service Echo { rpc Call(Blob) returns (Blob); }
 
 
 def main(port: int) -> None:
-    """Serve until nobody needs it."""
+    """Serve until standard input ends."""
     import ray
     from grpc_tools import protoc
     from ray import serve

@@ -1,4 +1,4 @@
-"""Large bodies: seconds for N MiB in and out, and how far each process's memory grows meanwhile.
+"""Large bodies: seconds for N MiB in and out, and how much each process's memory grows meanwhile.
 
     .venv/bin/python -m benchmarks.transfer [--mib 512]
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.overhead import running
-from tests.e2e.client import Door, door_of
+from tests.e2e.client import DoorClient, door_of
 from tests.e2e.images import echo_image
 from tests.e2e.systems import System
 
@@ -70,7 +70,7 @@ def _copy(source: Path, target: Path) -> float:
     return time.perf_counter() - began
 
 
-def _transfer(door: Door, source: Path) -> tuple[float, float, float]:
+def _transfer(door: DoorClient, source: Path) -> tuple[float, float, float]:
     model = door.add_model(echo_image())
     began = time.perf_counter()
     with source.open("rb") as body:
@@ -101,7 +101,7 @@ def _pieces(body: object) -> Iterator[bytes]:
 
 @contextmanager
 def _peaks(system: System) -> Iterator[dict[str, float]]:
-    """Growth in MiB of each process's resident memory, sampled every 50 ms; filled when the block ends."""
+    """The growth of each process's resident memory in MiB, sampled every 50 ms; filled in when the block ends."""
     pids = {process.name: process.pid for process in system.processes}
     before = {name: _resident_mib(pid) for name, pid in pids.items()}
     highest = dict(before)

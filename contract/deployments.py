@@ -1,4 +1,4 @@
-"""Deployments and replicas as services exchange them: what operators see, consumers run and gateways route by.
+"""Deployments and replicas as services exchange them: for operators to see, consumers to run, gateways to route by.
 
 A *deployment* is a model with a serving description; a *replica* is one container of it. Durations are seconds.
 """
@@ -9,12 +9,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from contract.schemas import ArchiveView, ConsumerRegistration, Message, Query
-from contract.serving import Serving
+from contract.schemas import ConsumerRegistration, Message, Query, RunAssignment
+from contract.serving import ServingSpec
 
 
 class ReplicaStatus(StrEnum):
-    """Where a replica stands."""
+    """The state of a replica."""
 
     WANTED = "wanted"
     """Waits for a consumer."""
@@ -25,14 +25,14 @@ class ReplicaStatus(StrEnum):
     DRAINING = "draining"
     """Gets no new calls; ends once its open ones are answered."""
     ENDED = "ended"
-    """Is no more; its row says why."""
+    """Has ended; its row says why."""
 
 
 class ReplicaReason(StrEnum):
-    """Why a replica ended: the closed list that operators can switch on."""
+    """Why a replica ended: a closed list that operators can rely on."""
 
     SURPLUS = "surplus"
-    """Nobody needed it: the idle timeout, a new version, or the end of its deployment."""
+    """Nobody needed it any more: the idle timeout passed, a new version came, or its deployment was removed."""
     EVICTED = "evicted"
     """Waiting tasks of a higher priority needed its GPU."""
     CONTAINER_ENDED = "container_ended"
@@ -42,11 +42,11 @@ class ReplicaReason(StrEnum):
     LOST = "lost"
     """Its consumer stopped answering."""
     RELEASED = "released"
-    """Its consumer was stopped, or failed for a reason that says nothing about the model."""
+    """Its consumer was stopped, or failed for a reason that the model did not cause."""
 
     @property
     def is_failure(self) -> bool:
-        """Whether the model's container is to blame: such ends make the next start wait."""
+        """Whether the model's container is to blame, so that the next start has to wait."""
         return self in _FAILURES
 
 
@@ -85,7 +85,7 @@ class ReplicaView(Message):
 
 
 class DeploymentStatus(StrEnum):
-    """How a deployment stands, in a word."""
+    """The state of a deployment in one word."""
 
     IDLE = "idle"
     """Nobody calls it and none is kept warm: the first call starts a replica."""
@@ -93,7 +93,7 @@ class DeploymentStatus(StrEnum):
     READY = "ready"
     """At least one replica answers."""
     FAILING = "failing"
-    """Its replicas end by themselves; `detail` says why, `next_start_at` when the next try is."""
+    """Its replicas end by themselves; `detail` says why, `next_start_at` when the next one starts."""
 
 
 class DeploymentView(Message):
@@ -102,7 +102,7 @@ class DeploymentView(Message):
     human_readable_id: str
     model_version: int
     owner: str | None = None
-    serving: Serving
+    serving: ServingSpec
     status: DeploymentStatus
     detail: str | None = None
     failures: int = Field(description="Replicas in a row that ended by themselves.")
@@ -118,23 +118,11 @@ class ReplicaClaim(ConsumerRegistration):
     uid: str | None = Field(None, description="The replica that the bell named; it goes first.")
 
 
-class ReplicaAssignment(Message):
+class ReplicaAssignment(RunAssignment):
     """All a consumer needs to know to run one replica."""
 
-    uid: str
-    fence: int
-    lease_s: float
-    human_readable_id: str
-    model_version: int
-    container_tag: str
-    use_gpu: bool
-    pull_policy: str
-    isolation: str
-    memory_limit_bytes: int | None
-    max_unpacked_bytes: int
-    model_archive: ArchiveView | None
-    serving: Serving
-    environment: dict[str, str] = Field(description="What the container is told: tokens and names of the platform's.")
+    serving: ServingSpec
+    environment: dict[str, str] = Field(description="Variables of the container: tokens and names of the platform.")
 
 
 class ReplicaBeat(Message):
@@ -152,7 +140,7 @@ class ReplicaBeatReply(Message):
 
 
 class ReplicaEnd(Message):
-    """The replica is no more."""
+    """The replica has ended."""
 
     consumer: str
     reason: ReplicaReason
@@ -173,7 +161,7 @@ class Route(Message):
     human_readable_id: str
     model_version: int
     owner: str | None = None
-    serving: Serving
+    serving: ServingSpec
     status: DeploymentStatus
     detail: str | None = None
     backends: list[Backend] = Field(description="The replicas that are ready.")
@@ -201,7 +189,7 @@ class DeploymentLoad(Message):
 
     in_flight: int
     queued: int
-    idle_s: float | None = Field(None, description="Since the last call began or ended; null where none ever came.")
+    idle_s: float | None = Field(None, description="Since the last call began or ended; null if there was none.")
 
 
 class GatewayReport(Message):
@@ -215,7 +203,7 @@ class GatewayReport(Message):
 
 
 class CallerView(Message):
-    """Who a key stands for."""
+    """The caller that a key stands for."""
 
     owner: str
     scopes: list[str]

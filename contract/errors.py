@@ -6,13 +6,20 @@
     ├── TaskPending
     ├── TaskFailed
     ├── OutputMissing
+    ├── InputMissing
+    ├── FileNotFound
+    ├── ConsumerNotFound
     ├── TaskNotFound
     │   └── TaskRecordNotFound
+    ├── KeyNotFound
     ├── InvalidRequest
     │   └── InvalidArchive
     ├── TooLarge
+    ├── TooManyStreams
     ├── Conflict
     │   ├── ModelExists
+    │   ├── ModelRetired
+    │   ├── ModelInUse
     │   ├── IdempotencyConflict
     │   ├── NameTaken
     │   └── StaleFence
@@ -22,30 +29,41 @@
     ├── ServiceUnavailable
     └── StorageFull
 
-The customer's polling codes (550 to 554) stand here and nowhere else. An error keeps its name across every hop:
+Of the server, only this file knows the customer's polling codes (550 to 554). An error keeps its name across every hop:
 `to_body` renders it, `error_from_body` turns the body back into the same class.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from contract.statuses import Reason, Status, WaitsFor
+from kit.errors import ServiceError
 
 
-class InferenceError(Exception):
+class ErrorBody(BaseModel):
+    """Every error's body. Members beside `error` and `detail` are there where they apply."""
+
+    error: str = Field(description="The name of the error.")
+    detail: str = Field(description="What happened and what to do, for people.")
+    request: str | None = Field(None, description="The request id, of an error that the server cannot explain.")
+    status: Status | None = Field(None, description="How the task stands.")
+    reason: Reason | None = Field(None, description="Why the task failed.")
+    position: int | None = Field(None, description="How many queued tasks will be claimed before this one.")
+    eta: float | None = Field(None, description="Estimated seconds until the task ends.")
+    waits_for: WaitsFor | None = Field(None, description="What keeps the task from running.")
+    wait_detail: str | None = Field(None, description="The same in a sentence, with what can be done about it.")
+    pull_percent: int | None = Field(None, description="How much of the task's image was pulled.")
+    attempt: int | None = Field(None, description="How often a consumer claimed the task.")
+    exit_code: int | None = Field(None, description="How the container ended.")
+    log_tail: str | None = Field(None, description="The end of a failed task's log.")
+
+
+class InferenceError(ServiceError):
     """The server failed and does not know why; the operator finds the request id in the log."""
 
-    http_status: ClassVar[int] = 500
-    grpc_code: ClassVar[str] = "INTERNAL"
-    retry_after_s: ClassVar[int | None] = None
-
-    def __init__(self, detail: str | None = None, **fields: Any) -> None:
-        """`detail` replaces the class's default message; `fields` are further JSON members (`None` is left out)."""
-        self.detail = detail or " ".join((type(self).__doc__ or "").split())
-        self.fields = {name: value for name, value in fields.items() if value is not None}
-        super().__init__(self.detail)
-
-    def to_body(self) -> dict[str, Any]:
-        """The JSON body every service answers with."""
-        return {**self.fields, "error": type(self).__name__, "detail": self.detail}
+    body = ErrorBody
 
 
 class ModelNotFound(InferenceError):
@@ -58,7 +76,7 @@ class ModelNotFound(InferenceError):
 class DeploymentNotFound(ModelNotFound):
     """The model is not deployed; POST /api/models/<human_readable_id>/deployment keeps it warm."""
 
-    # For a call that promises plain HTTP codes, like everything about deployments.
+    # Calls about deployments promise plain HTTP codes.
     http_status = 404
 
 
@@ -84,6 +102,27 @@ class OutputMissing(InferenceError):
     grpc_code = "DATA_LOSS"
 
 
+class InputMissing(InferenceError):
+    """The task's input is no longer stored. Submit it again."""
+
+    http_status = 410
+    grpc_code = "DATA_LOSS"
+
+
+class FileNotFound(InferenceError):
+    """No file has this path. Paths are exact, as the list of files has them."""
+
+    http_status = 404
+    grpc_code = "NOT_FOUND"
+
+
+class ConsumerNotFound(InferenceError):
+    """No consumer of this name was ever seen."""
+
+    http_status = 404
+    grpc_code = "NOT_FOUND"
+
+
 class TaskNotFound(InferenceError):
     """No task has this uid, or it was deleted."""
 
@@ -96,6 +135,13 @@ class TaskRecordNotFound(TaskNotFound):
 
     # For the routes that promise plain HTTP codes to tools that trip over 55x.
     http_status = 404
+
+
+class KeyNotFound(InferenceError):
+    """No key that the caller may revoke has this id. GET /api/keys/ lists them."""
+
+    http_status = 404
+    grpc_code = "NOT_FOUND"
 
 
 class InvalidRequest(InferenceError):
@@ -116,6 +162,14 @@ class TooLarge(InferenceError):
     grpc_code = "RESOURCE_EXHAUSTED"
 
 
+class TooManyStreams(InferenceError):
+    """Too many streams of events are open; close one that nobody reads."""
+
+    http_status = 429
+    grpc_code = "RESOURCE_EXHAUSTED"
+    retry_after_s = 30
+
+
 class Conflict(InferenceError):
     """The request contradicts what is stored."""
 
@@ -125,6 +179,18 @@ class Conflict(InferenceError):
 
 class ModelExists(Conflict):
     """A model with this human_readable_id is registered already; replace=true makes a new version of it."""
+
+
+class ModelRetired(Conflict):
+    """The model, or this version of it, is retired: it takes no new tasks. Name another one, or bring it back first."""
+
+    grpc_code = "FAILED_PRECONDITION"
+
+
+class ModelInUse(Conflict):
+    """Something still uses the model, or this version of it."""
+
+    grpc_code = "FAILED_PRECONDITION"
 
 
 class IdempotencyConflict(Conflict):
@@ -188,7 +254,7 @@ def error_classes() -> Iterator[type[InferenceError]]:
 
 
 def error_from_body(body: Mapping[str, Any], http_status: int) -> InferenceError:
-    """The error that `to_body` rendered; for a body that is not ours, the class that owns `http_status`."""
+    """The error that `to_body` rendered or, for a foreign body, the first class with this `http_status`."""
     by_name = {cls.__name__: cls for cls in error_classes()}
     fields = {str(name): value for name, value in body.items() if name not in ("error", "detail")}
     detail = body.get("detail")

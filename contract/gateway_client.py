@@ -1,4 +1,4 @@
-"""The private API as gateways call it, from one event loop; errors arrive as the classes of `contract.errors`."""
+"""The private API as gateways call it, from one event loop; its errors are raised as classes of `contract.errors`."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from contract.deployments import CallerView, GatewayReport, RoutingTable
 from contract.private_client import TIMEOUT, error_of, unreachable
 
 TABLE_WAIT_S = 20.0
-"""How long the private API may hold a question for a table that has not changed."""
+"""How long the private API may hold a request for a table that has not changed."""
 
 
 class GatewayClient:
-    """One gateway process's way to the private API. Calls raise `ServiceUnavailable` and what their route documents."""
+    """One gateway process's client of the private API. Calls raise `ServiceUnavailable` and what they document."""
 
     def __init__(self, url: str, service_token: str) -> None:
         self._http = httpx.AsyncClient(
@@ -21,30 +21,29 @@ class GatewayClient:
         )
 
     async def table(self, etag: str | None) -> RoutingTable:
-        """The routing table: at once where it is not `etag`'s, else when it changes or after `TABLE_WAIT_S`."""
+        """The routing table: at once if it differs from `etag`'s, else when it changes or after `TABLE_WAIT_S`."""
         parameters = {"wait": str(TABLE_WAIT_S)} | ({"etag": etag} if etag else {})
         return RoutingTable.model_validate(await self._call("GET", "/internal/gateways/table", params=parameters))
 
     async def report(self, report: GatewayReport) -> None:
-        """Say what this process does. A gateway that was silent for some seconds holds no replica back from ending."""
+        """Report what this process does. After some seconds of silence it no longer keeps a replica from ending."""
         await self._call("POST", "/internal/gateways/reports", json=report.model_dump(mode="json"))
 
     async def leave(self, gateway: str) -> None:
-        """Say that this process is gone and holds nothing."""
+        """Report that this process is gone and holds nothing."""
         await self._call("DELETE", f"/internal/gateways/reports/{gateway}")
 
     async def demand(self, human_readable_id: str) -> None:
-        """A call waits for a replica of this deployment. Raises `DeploymentNotFound`."""
+        """Ask for a replica of this deployment: a call waits. Raises `DeploymentNotFound`."""
         await self._call("POST", f"/internal/gateways/demands/{human_readable_id}")
 
     async def check_key(self, key: str) -> CallerView:
-        """Who a key stands for. Raises `Unauthenticated`."""
+        """The caller that a key stands for. Raises `Unauthenticated`."""
         return CallerView.model_validate(
             await self._call("POST", "/internal/gateways/callers", headers={CALLER_KEY_HEADER: key})
         )
 
     async def close(self) -> None:
-        """Close the connections."""
         await self._http.aclose()
 
     async def _call(self, method: str, path: str, **options: Any) -> Any:

@@ -1,18 +1,20 @@
 """The private API as its consumers call it. Thread-safe; errors arrive as the classes of `contract.errors`."""
 
 from collections.abc import Iterable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel
 
+from contract.claims import ClaimRequest
 from contract.deployments import ReplicaAssignment, ReplicaBeat, ReplicaBeatReply, ReplicaClaim, ReplicaEnd
 from contract.errors import InferenceError, PermissionDenied, ServiceUnavailable, Unauthenticated, error_from_body
+from contract.registration import Registered
 from contract.schemas import (
     ArchiveView,
     Assignment,
-    ClaimRequest,
     Commit,
     ConsumerRegistration,
     Failure,
@@ -22,18 +24,23 @@ from contract.schemas import (
     Settled,
 )
 
-TIMEOUT = httpx.Timeout(30, connect=3)
-_TRANSFER_TIMEOUT = httpx.Timeout(300, connect=3)
-"""Between two pieces of a transfer: the other side may be syncing a large file."""
+_CONNECT_S = 3
+_ANSWER_S = 30
+TIMEOUT = httpx.Timeout(_ANSWER_S, connect=_CONNECT_S)
+_TRANSFER_TIMEOUT = httpx.Timeout(300, connect=_CONNECT_S)
+"""Limits the silence within a transfer: the other side may be syncing a large file."""
 
-REFUSALS = (Unauthenticated, PermissionDenied)
-"""What every call raises while the private API does not accept whom this consumer says it is."""
+ACCESS_ERRORS = (Unauthenticated, PermissionDenied)
+"""What every call raises while the private API does not accept this consumer's credential."""
+
+_MEANT_BY_PROXIES = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+_GATEWAY_ERRORS = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
 
 class PrivateClient:
-    """One consumer's way to the private API. Each call raises `ServiceUnavailable`, `REFUSALS`, and what it says."""
+    """One consumer's client of the private API. Any call may raise `ServiceUnavailable` or one of `ACCESS_ERRORS`."""
 
     def __init__(self, url: str, secret: str) -> None:
         """`secret` is the service token, or a key with the scope `consume`."""
@@ -41,14 +48,14 @@ class PrivateClient:
             base_url=url, headers={"Authorization": f"Bearer {secret}"}, timeout=TIMEOUT, trust_env=False
         )
         self.is_refused = False
-        """Whether the newest answer was one of `REFUSALS`."""
+        """Whether the newest answer was one of `ACCESS_ERRORS`."""
 
-    def register(self, registration: ConsumerRegistration) -> None:
-        """Say that this consumer starts. Raises `Conflict` where another one has its GPU."""
-        self._call("POST", "/internal/consumers", json=registration.model_dump())
+    def register(self, registration: ConsumerRegistration) -> Registered:
+        """Report that this consumer starts. Raises `Conflict` if another one has its GPU."""
+        return Registered.model_validate(self._call("POST", "/internal/consumers", json=registration.model_dump()))
 
     def claim(self, request: ClaimRequest) -> Assignment | None:
-        """Ask for a task."""
+        """Ask for a task; None if there is none to run."""
         answer = self._call("POST", "/internal/claims", json=request.model_dump())
         return None if answer is None else Assignment.model_validate(answer)
 
@@ -57,8 +64,13 @@ class PrivateClient:
         return Assignment.model_validate(self._call("GET", _path(uid, fence)))
 
     def beat(self, uid: str, fence: int, beat: Heartbeat) -> HeartbeatReply:
-        """Keep the lease."""
+        """Extend the lease of an attempt."""
         return self._post(HeartbeatReply, uid, fence, "heartbeat", beat)
+
+    def wait_for_cancel(self, uid: str, fence: int, wait_s: float) -> bool:
+        """Whether the task is to end, as soon as somebody asks for it, else after `wait_s`."""
+        timeout = httpx.Timeout(wait_s + _ANSWER_S, connect=_CONNECT_S)
+        return bool(self._call("GET", _path(uid, fence, "cancel"), params={"wait": wait_s}, timeout=timeout))
 
     def commit(self, uid: str, fence: int, commit: Commit) -> Settled:
         """Make the uploaded output the result."""
@@ -69,7 +81,7 @@ class PrivateClient:
         return self._post(Settled, uid, fence, "failure", failure)
 
     def release(self, uid: str, fence: int, release: Release) -> Settled:
-        """Give the task back."""
+        """Give the task back, to be queued again."""
         return self._post(Settled, uid, fence, "release", release)
 
     def append_log(self, uid: str, fence: int, offset: int, piece: bytes) -> int:
@@ -86,7 +98,7 @@ class PrivateClient:
         self._fetch(_path(uid, fence, "model"), target)
 
     def upload_output(self, uid: str, fence: int, pieces: Iterable[bytes]) -> ArchiveView:
-        """Stream the output zip; the answer says what arrived."""
+        """Stream the output zip. Returns what arrived."""
         answer = self._call(
             "PUT",
             _path(uid, fence, "output"),
@@ -97,16 +109,16 @@ class PrivateClient:
         return ArchiveView.model_validate(answer)
 
     def claim_replica(self, claim: ReplicaClaim) -> ReplicaAssignment | None:
-        """Ask for a replica to host."""
+        """Ask for a replica to host; None if there is none."""
         answer = self._call("POST", "/internal/replicas/claims", json=claim.model_dump())
         return None if answer is None else ReplicaAssignment.model_validate(answer)
 
     def show_replica(self, uid: str, fence: int) -> ReplicaAssignment:
-        """The assignment of a replica that is still ours."""
+        """The assignment of a replica that this fence still holds."""
         return ReplicaAssignment.model_validate(self._call("GET", f"/internal/replicas/{uid}/{fence}"))
 
     def beat_replica(self, uid: str, fence: int, beat: ReplicaBeat) -> ReplicaBeatReply:
-        """Keep a replica's lease."""
+        """Extend the lease of a replica."""
         answer = self._call("POST", f"/internal/replicas/{uid}/{fence}/heartbeat", json=beat.model_dump())
         return ReplicaBeatReply.model_validate(answer)
 
@@ -115,11 +127,10 @@ class PrivateClient:
         self._fetch(f"/internal/replicas/{uid}/{fence}/model", target)
 
     def end_replica(self, uid: str, fence: int, end: ReplicaEnd) -> None:
-        """Say that a replica is no more."""
+        """Report that a replica has ended."""
         self._call("POST", f"/internal/replicas/{uid}/{fence}/end", json=end.model_dump(mode="json"))
 
     def close(self) -> None:
-        """Close the connections."""
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -152,13 +163,13 @@ class PrivateClient:
             raise unreachable(error) from error
 
     def _check_answer(self, response: httpx.Response) -> None:
-        """Raises the error that the answer is, if it is one."""
+        """Raises the error that the answer carries, if any."""
         if response.is_success:
             self.is_refused = False
             return
         response.read()
         error = error_of(response)
-        self.is_refused = isinstance(error, REFUSALS)
+        self.is_refused = isinstance(error, ACCESS_ERRORS)
         raise error
 
 
@@ -173,14 +184,18 @@ def _bytes_only(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def unreachable(error: httpx.TransportError) -> ServiceUnavailable:
-    """What a call that got no answer raises."""
+    """The error of a call that got no answer."""
     return ServiceUnavailable(f"the private API cannot be reached: {type(error).__name__}: {error}")
 
 
 def error_of(response: httpx.Response) -> InferenceError:
-    """The error that an answer carries."""
+    """The error that an answer carries. One that is not the private API's says little: a proxy's 404 ends no task."""
     try:
         body = response.json()
     except ValueError:
         body = {}
-    return error_from_body(body if isinstance(body, dict) else {}, response.status_code)
+    status = response.status_code
+    if isinstance(body, dict) and ("error" in body or status in _MEANT_BY_PROXIES):
+        return error_from_body(body, status)
+    text = f"a server on the way to the private API answered {status}"
+    return ServiceUnavailable(text) if status in _GATEWAY_ERRORS else InferenceError(text)

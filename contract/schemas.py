@@ -1,18 +1,25 @@
 """The JSON that services exchange, as pydantic models. Times are UTC; sizes are bytes; durations are seconds."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from enum import StrEnum
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contract.statuses import Phase, Reason, Status
+from contract.statuses import Phase, Reason, Status, WaitsFor
 
 MODEL_ID_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"
+MODEL_REFERENCE_PATTERN = MODEL_ID_PATTERN.removesuffix("$") + r"(@[1-9][0-9]{0,8})?$"
+"""An id, which means the model's default version, or `<id>@<version>`. No id has an `@`."""
+MODEL_REFERENCE_LENGTH = 138
 UID_PATTERN = r"^[0-9a-f]{64}$"
-"""256 random bits in hex: knowing a uid is what opens a task in the open mode."""
+"""256 random bits in hex: in the open mode, whoever knows a uid may use its task."""
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
 PROCESS_TAG_PREFIX = "process:"
-"""A container_tag with this prefix names a program inside the model's zip, for machines without Docker."""
+"""A container_tag with this prefix names a program in the model's zip, for machines without Docker."""
+
+Label = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+"""A user's name for several tasks: one line of text."""
 
 ModelId = Annotated[
     str,
@@ -26,15 +33,32 @@ Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
 
 
 class Query(BaseModel):
-    """Base of query strings: a parameter nobody knows is refused by name, not ignored."""
+    """The base of query strings: an unknown parameter is refused by name, not ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Message(BaseModel):
-    """Base of JSON bodies: immutable; unknown members are ignored, so that a newer peer can say more."""
+    """The base of JSON bodies: immutable, and unknown members are ignored, so that a newer peer can say more."""
 
     model_config = ConfigDict(frozen=True)
+
+
+class PullPolicy(StrEnum):
+    """When a consumer pulls the image of a model."""
+
+    MISSING = "missing"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class Isolation(StrEnum):
+    """How much a container may change inside itself."""
+
+    STRICT = "strict"
+    """An unprivileged user and a read-only root file system."""
+    COMPATIBLE = "compatible"
+    """The image's own user and a writable root file system."""
 
 
 class ModelRegistration(Query):
@@ -56,16 +80,14 @@ class ModelRegistration(Query):
         bool, Field(description="Whether `zip_file` carries static content for `/model`. Must agree with the body.")
     ] = False
     use_gpu: Annotated[bool, Field(description="Whether a task needs a GPU.")] = False
-    pull_policy: Annotated[
-        Literal["missing", "always", "never"], Field(description="When the consumer pulls the image.")
-    ] = "missing"
+    pull_policy: Annotated[PullPolicy, Field(description="When the consumer pulls the image.")] = PullPolicy.MISSING
     isolation: Annotated[
-        Literal["strict", "compatible"],
+        Isolation,
         Field(
             description="`strict`: unprivileged user, read-only root file system. `compatible`: the image's own user "
             "and a writable root, for images that need it. Neither has a network or any capability."
         ),
-    ] = "strict"
+    ] = Isolation.STRICT
     time_limit_s: Annotated[
         int, Field(ge=1, le=30 * 24 * 3600, description="How long one run may take, in seconds.")
     ] = 24 * 3600
@@ -80,20 +102,30 @@ class ModelRegistration(Query):
 class TaskSubmission(Query):
     """The query of `POST /api/tasks/`: one of the two names must be given."""
 
-    human_readable_id: Annotated[str | None, Field(max_length=128, description="The model to run.")] = None
+    human_readable_id: Annotated[
+        str | None,
+        Field(
+            max_length=MODEL_REFERENCE_LENGTH,
+            description="The model to run: its id for its default version, or `<id>@<version>` for a certain one.",
+        ),
+    ] = None
     model_human_readable_id: Annotated[
-        str | None, Field(max_length=128, description="Another accepted name of `human_readable_id`.")
+        str | None,
+        Field(max_length=MODEL_REFERENCE_LENGTH, description="Another accepted name of `human_readable_id`."),
     ] = None
     priority: Annotated[
         int,
         Field(ge=-100, le=100, description="Higher ones run first; more than 0 needs a key with the scope `operate`."),
     ] = 0
+    label: Annotated[
+        Label | None, Field(description="A name for the tasks of one batch, by which they can be listed.")
+    ] = None
 
 
 class TaskPoll(Query):
     """The query of `GET /api/tasks/{uid}` and of its status."""
 
-    wait: Annotated[float, Field(ge=0, le=60, description="Hold the answer up to so many seconds.")] = 0
+    wait: Annotated[float, Field(ge=0, le=60, description="Hold the answer for up to this many seconds.")] = 0
 
 
 class LogQuery(Query):
@@ -105,21 +137,21 @@ class LogQuery(Query):
 class ListQuery(Query):
     """The query of a list: keyset pages."""
 
-    limit: Annotated[int, Field(ge=1, le=500, description="At most so many.")] = 100
+    limit: Annotated[int, Field(ge=1, le=500, description="At most this many.")] = 100
     after: Annotated[
         str | None, Field(max_length=128, description="The last id, of tasks the last uid, of the page before.")
     ] = None
 
 
 class ArchiveView(Message):
-    """A stored zip."""
+    """A stored zip, by its hash and size."""
 
     sha256: Sha256
     size_bytes: int
 
 
 class ModelView(Message):
-    """A registered model, in its newest version."""
+    """A version of a registered model: the default one, unless another was asked for."""
 
     human_readable_id: str
     version: int
@@ -127,22 +159,24 @@ class ModelView(Message):
     description: str
     model_available: bool
     use_gpu: bool
-    pull_policy: str
-    isolation: str
+    pull_policy: PullPolicy
+    isolation: Isolation
     time_limit_s: int
     memory_limit_bytes: int | None
     archive: ArchiveView | None
     created_at: datetime
+    retired: bool = Field(description="Whether it takes no new tasks, because it or the whole model is retired.")
 
 
 class TaskView(Message):
     """A task as its owner sees it."""
 
     uid: str
-    owner: str | None = Field(None, description="Whose key submitted it; null where none was given.")
+    owner: str | None = Field(None, description="The owner of the key that submitted it; null without a key.")
     human_readable_id: str
     model_version: int
     priority: int = 0
+    label: str | None = Field(None, description="What the submission called it, together with others of its batch.")
     status: Status
     phase: Phase | None = None
     reason: Reason | None = None
@@ -151,8 +185,12 @@ class TaskView(Message):
     cancel_requested: bool = False
     position: int | None = Field(None, description="How many queued tasks will be claimed before this one.")
     eta: float | None = Field(
-        None, description="Seconds until it probably ends, from the median run of the model; null where none ended yet."
+        None,
+        description="Estimated seconds until it ends, by the model's last tasks, from claim to end; null if unknown.",
     )
+    waits_for: WaitsFor | None = Field(None, description="What keeps it from running; null once it runs.")
+    wait_detail: str | None = Field(None, description="The same in a sentence, with what can be done about it.")
+    pull_percent: int | None = Field(None, description="How much of its image was pulled; null while none is.")
     attempt: int = Field(description="How often a consumer claimed the task.")
     consumer: str | None = None
     log_tail: str | None = None
@@ -161,6 +199,7 @@ class TaskView(Message):
     ended_at: datetime | None = None
     input: ArchiveView | None = None
     output: ArchiveView | None = None
+    rerun_of: str | None = Field(None, description="The uid of the task whose input this one runs again.")
 
 
 class ConsumerRegistration(Message):
@@ -168,35 +207,39 @@ class ConsumerRegistration(Message):
 
     consumer: Annotated[str, Field(min_length=1, max_length=200)]
     gpu_uuid: str | None = None
+    host: Annotated[str | None, Field(max_length=255, description="The machine that runs its containers.")] = None
     accepts_cpu_tasks: bool = True
     replica_slots: Annotated[int, Field(ge=0, le=1000, description="How many replicas it hosts at once.")] = 8
+    process: Annotated[
+        str | None, Field(max_length=64, description="Names the process; another one after each start.")
+    ] = None
 
 
-class ClaimRequest(ConsumerRegistration):
-    """A consumer asks for work."""
+class RunAssignment(Message):
+    """What a consumer needs to know for every run, be it an attempt or a replica."""
 
-    uid: str | None = Field(None, description="The task the bell named; it goes first where it is claimable.")
-
-
-class Assignment(Message):
-    """All a consumer needs to know to run one attempt of a task."""
-
-    uid: str
+    uid: str = Field(description="Of the task, or of the replica.")
     fence: int
-    attempt: int
-    lease_s: float = Field(description="The lease ends so long after the last heartbeat.")
+    lease_s: float = Field(description="The lease ends this long after the last heartbeat.")
     human_readable_id: str
     model_version: int
     container_tag: str
     use_gpu: bool
-    pull_policy: str
-    isolation: str
-    time_limit_s: int
+    pull_policy: PullPolicy
+    isolation: Isolation
     memory_limit_bytes: int | None
-    max_unpacked_bytes: int = Field(description="The input, and the model's archive, unpacked.")
+    max_unpacked_bytes: int = Field(description="Of each archive, once unpacked.")
+    model_archive: ArchiveView | None
+
+
+class Assignment(RunAssignment):
+    """All a consumer needs to know to run one attempt of a task."""
+
+    attempt: int
+    has_run: bool = Field(False, description="Whether a container of its version ended before: its image exists.")
+    time_limit_s: int
     max_output_bytes: int
     input: ArchiveView
-    model_archive: ArchiveView | None
     replica_uid: str | None = Field(
         None, description="The replica of this consumer that runs the task, in place of a container of its own."
     )
@@ -207,6 +250,9 @@ class Heartbeat(Message):
 
     consumer: str
     phase: Phase
+    pull_percent: Annotated[
+        int | None, Field(ge=0, le=100, description="How much of the image was pulled; null while none is.")
+    ] = None
 
 
 class HeartbeatReply(Message):

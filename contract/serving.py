@@ -1,4 +1,4 @@
-"""How a model is kept warm: the serving description that an operator posts. Durations are seconds."""
+"""How a model is kept warm: the spec that an operator posts. Durations are seconds."""
 
 from enum import StrEnum
 from typing import Annotated, Literal, Self
@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 PREFIX_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
-"""No dot: a prefix can then never be taken for the name of a gRPC service, which has one."""
+"""Without a dot, so that no prefix looks like the full name of a gRPC service."""
 SERVICE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
@@ -14,7 +14,7 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 class WireProtocol(StrEnum):
-    """What a container speaks: decides how its readiness is probed and which service a bare prefix stands for."""
+    """What a container speaks, which decides how readiness is probed and which service a bare prefix stands for."""
 
     REDHARE = "redhare"
     KSERVE = "kserve"
@@ -54,7 +54,7 @@ class RestrictedKey(BaseModel):
     value: Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class Serving(BaseModel):
+class ServingSpec(BaseModel):
     """The body of `POST /api/models/{human_readable_id}/deployment`: how the model is kept warm."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,12 +69,12 @@ class Serving(BaseModel):
         ),
     ] = "protocol"
     replicas_min: Annotated[int, Field(ge=0, le=64, description="Kept warm also without calls.")] = 0
-    replicas_max: Annotated[int, Field(ge=1, le=64, description="At most so many under load.")] = 1
+    replicas_max: Annotated[int, Field(ge=1, le=64, description="At most this many under load.")] = 1
     target_in_flight: Annotated[
         int, Field(ge=1, le=10_000, description="Calls per replica beyond which another one is started.")
     ] = 16
     idle_timeout_s: Annotated[
-        float, Field(ge=1, le=7 * 86400, description="Replicas above the minimum end so long after the last call.")
+        float, Field(ge=1, le=7 * 86400, description="Replicas above the minimum end this long after the last call.")
     ] = 600
     start_timeout_s: Annotated[
         float, Field(ge=1, le=86400, description="From the container's start until it must be ready.")

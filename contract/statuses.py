@@ -1,4 +1,4 @@
-"""The life of a task in words: statuses, their allowed transitions, phases of an attempt, reasons of a failure."""
+"""The life of a task in words: statuses and their transitions, phases of an attempt, and reasons of a failure."""
 
 from enum import StrEnum
 
@@ -34,7 +34,7 @@ TERMINAL = frozenset({Status.FINISHED, Status.FAILED, Status.CANCELLED})
 HELD = frozenset({Status.LEASED, Status.RUNNING})
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
-    # queued -> running / finished is the resurrection: the lease expired, nobody else claimed, the same fence is back.
+    # queued -> running or finished is the resurrection: a holder whose lease expired comes back before another claim.
     Status.QUEUED: frozenset({Status.LEASED, Status.RUNNING, Status.FINISHED, Status.FAILED, Status.CANCELLED}),
     Status.LEASED: frozenset({Status.RUNNING, Status.QUEUED, Status.FINISHED, Status.FAILED, Status.CANCELLED}),
     Status.RUNNING: frozenset({Status.QUEUED, Status.FINISHED, Status.FAILED, Status.CANCELLED}),
@@ -45,7 +45,7 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 
 
 class Phase(StrEnum):
-    """What the holder of a task does right now; each phase has its own deadline."""
+    """What the holder of a task does now. Each phase has its own deadline."""
 
     PREPARING = "preparing"
     """Fetching archives and the image, creating the container."""
@@ -56,7 +56,7 @@ class Phase(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a task failed: the closed list that clients can switch on."""
+    """Why a task failed: a closed list that clients can rely on."""
 
     EXIT_CODE = "exit_code"
     OUT_OF_MEMORY = "out_of_memory"
@@ -70,4 +70,52 @@ class Reason(StrEnum):
     CRASHED_REPEATEDLY = "crashed_repeatedly"
     NO_CAPABLE_CONSUMER = "no_capable_consumer"
     INFRASTRUCTURE = "infrastructure"
-    """Our side failed `private_api.tasks.limits.MAX_INFRASTRUCTURE_FAILURES` times; the model is not to blame."""
+    """The server failed `private_api.tasks.limits.MAX_INFRASTRUCTURE_FAILURES` times, or lost the input; the model is
+    not to blame."""
+
+
+class WaitsFor(StrEnum):
+    """What a task waits for that does not run yet: a closed list that clients can rely on."""
+
+    TURN = "turn"
+    """A consumer is free: it takes the tasks before this one, then this one."""
+    CONSUMER = "consumer"
+    """No consumer of its kind is there; somebody must start one."""
+    RESUME = "resume"
+    """Every consumer of its kind drains; an operator must resume one."""
+    REPAIR = "repair"
+    """Every consumer of its kind is sick, or has no room for its input; an operator must look at their hosts."""
+    FREE_CONSUMER = "free_consumer"
+    """Every consumer of its kind is busy."""
+    HELD_GPU = "held_gpu"
+    """Every GPU that is not busy with a task belongs to models that are kept warm."""
+    RETRY = "retry"
+    """The pause after a failed attempt."""
+    IMAGE = "image"
+    """Its consumer pulls the image."""
+    PREPARATION = "preparation"
+    """Its consumer fetches input, image and model, and creates the container."""
+
+
+class Kind(StrEnum):
+    """What a task needs of a consumer: each kind has a queue of its own."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+class ConsumerStatus(StrEnum):
+    """How a consumer stands towards the next task."""
+
+    FREE = "free"
+    """It takes the next task of its kinds."""
+    BUSY = "busy"
+    """It runs a task."""
+    HELD = "held"
+    """Models that are kept warm hold its GPU: it takes no GPU tasks but theirs."""
+    SILENT = "silent"
+    """It was not heard from for a whole lease: it takes nothing until it asks again."""
+    DRAINING = "draining"
+    """It finishes what it has and takes nothing new until an operator resumes it."""
+    SICK = "sick"
+    """It cannot run tasks now, as it says itself; it looks again, and takes the next one once it is well."""

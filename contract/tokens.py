@@ -1,8 +1,8 @@
-"""Signed tokens that nobody stores: who may stream to a deployment, and which replica calls the gateway.
+"""Signed tokens that nobody stores: they let a caller stream to a deployment, and a replica call the gateway.
 
 A token is `<claims>.<signature>`, both base64url without padding: claims are JSON, the signature an HMAC-SHA256 over
-them. Every purpose has a key of its own, derived from the service token, so that a container that is told one key can
-make no token for anything else. Standard library only: the runtimes of models carry a copy of the verifying half.
+them. Every purpose has a key of its own, derived from the service token, so that a container that has one key can make
+no token for anything else. Standard library only: the runtimes of models carry a copy of the verifying half.
 """
 
 import base64
@@ -16,40 +16,40 @@ from typing import Any
 
 
 class TokenRefused(Exception):
-    """The token is malformed, forged or expired. The text is for its holder and tells no secret."""
+    """The token is malformed, forged or expired. The text is for its holder and reveals no secret."""
 
 
 def stream_key(service_token: str, deployment: str) -> bytes:
-    """The key that signs tokens for streams to one deployment; its replicas are told it."""
+    """The key that signs tokens for streams to one deployment; its replicas get it."""
     return _derive(service_token, f"stream {deployment}")
 
 
 def replica_key(service_token: str) -> bytes:
-    """The key that signs what replicas show the gateway; no container is told it."""
+    """The key that signs the tokens of replicas; no container gets it."""
     return _derive(service_token, "replica")
 
 
 @dataclass(frozen=True)
 class Claims:
-    """What a token says."""
+    """The content of a token."""
 
     subject: str
     """The deployment, or the replica's uid."""
     owner: str | None
-    """Whose key it was made for; None in the open mode."""
+    """The owner of the key that it was made for; None in the open mode."""
     expires_at: int | None
-    """Seconds since the epoch; None never."""
+    """Seconds since the epoch; None if it never expires."""
 
 
 def sign_token(key: bytes, claims: Claims) -> str:
-    """The token that says `claims`."""
+    """A token with these claims."""
     body = {"sub": claims.subject, "own": claims.owner, "exp": claims.expires_at}
     encoded = _encode(json.dumps(body, separators=(",", ":")).encode())
     return f"{encoded}.{_encode(_sign(key, encoded))}"
 
 
 def peek_subject(token: str) -> str:
-    """The subject a token claims, unverified: it says which key to verify with. Raises `TokenRefused`."""
+    """The subject that a token claims, unverified: it tells which key to verify with. Raises `TokenRefused`."""
     return _read(token.partition(".")[0]).subject
 
 

@@ -1,7 +1,7 @@
-"""`make demo`: the main job from nothing to a result zip, on this machine.
+"""`make demo`: one whole task on this machine, from nothing to a result zip.
 
-Starts a standalone server, registers a model, submits a real input and shows what came out. Where a Docker Engine
-answers and the base image is there the model is a text-reading neural network (examples/ocr), else a program without a
+Starts a standalone server, registers a model, submits a real input and shows what came out. If a Docker Engine answers
+and has the base image, the model is a neural network that reads text (examples/ocr), otherwise a program without a
 container (examples/wordcount).
 """
 
@@ -11,9 +11,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-from contract.logging import configure_logging
-from contract.schemas import ModelRegistration
-from inference_client.client import InferenceClient
+from inference_client import InferenceClient, ModelRegistration
+from kit.logging import configure_logging
 from standalone.server import Options, Server, standalone_server
 
 EXAMPLES = Path(__file__).parent
@@ -25,7 +24,7 @@ TEXT = "A zip goes in, a zip comes out.\nA zip that is lost is no zip at all.\n"
 
 
 def main() -> int:
-    """Returns the exit code."""
+    """Run the demo and return its exit code."""
     configure_logging("WARNING", "text")
     DEMO.mkdir(exist_ok=True)
     ready = _build_ocr_image()

@@ -1,8 +1,8 @@
 """Zip a folder so that the same files give the same bytes: python zip_folder.py FOLDER OUT.zip.
 
-A model's volume is keyed by the hash of its archive, so that a zip made again from unchanged files costs no host a
-second copy. Names are sorted, dates fixed and files stored rather than compressed, since what a compressor makes of
-them differs from one version of zlib to the next (and weights hardly shrink).
+A model's volume is keyed by the hash of its archive, so a zip made again from unchanged files costs no host a second
+copy. Names are sorted, dates fixed, and files stored rather than compressed: the output of a compressor differs from
+one version of zlib to the next, and weights hardly shrink.
 """
 
 import argparse
@@ -12,13 +12,13 @@ import zipfile
 from pathlib import Path
 
 OLDEST_DATE = (1980, 1, 1, 0, 0, 0)
-"""The earliest that a zip can say."""
+"""The earliest date that a zip can express."""
 PROGRAM_MODE, FILE_MODE = 0o100755, 0o100644
 UNIX = 3
 
 
 def zip_folder(folder: Path, out: Path) -> int:
-    """Write every file under `folder` to the zip `out`; returns how many there are."""
+    """Write every file under `folder` to the zip `out` and return their number."""
     files = sorted(
         (path.relative_to(folder).as_posix(), path)
         for path in folder.rglob("*")

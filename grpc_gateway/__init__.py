@@ -1,1 +1,1 @@
-"""The gRPC door: relays calls of any service to the replicas of deployments. Holds no rule of tasks or models."""
+"""The gRPC door: relays calls of any service to the replicas of deployments. It holds no rule about tasks or models."""

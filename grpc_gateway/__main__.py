@@ -5,30 +5,29 @@ import socket
 import sys
 from dataclasses import replace
 
-from contract.logging import configure_logging
-from contract.settings import SettingsError
-from contract.signals import stop_event
-from grpc_gateway.lanes import Limits
-from grpc_gateway.port_lock import hold_port
-from grpc_gateway.server import GatewayOptions, PortTaken
+from grpc_gateway.admission import Limits
+from grpc_gateway.options import GatewayOptions
+from grpc_gateway.ports import PortTaken
+from grpc_gateway.process.port_lock import hold_port
+from grpc_gateway.process.supervisor import supervise
+from grpc_gateway.process.worker import EXIT_PORT_TAKEN
 from grpc_gateway.settings import GatewaySettings
-from grpc_gateway.supervisor import supervise
+from kit.service_start import start_service
+from kit.signals import stop_event
 
 logger = logging.getLogger(__name__)
 
 _WORKERS_NICENESS = 19
-"""The most there is: control calls are answered however much there is to relay. Among containers it counts for nothing;
-there CPU shares do (docs/decisions/0015)."""
+"""The maximum, so that control calls are answered however much there is to relay. It counts for nothing between
+containers; CPU shares do that (docs/decisions/0015)."""
 
 
 def main() -> int:
-    """Run until a signal. Returns the exit code: 2 for faulty settings, 3 where another gateway has our port."""
-    try:
-        settings = GatewaySettings.load()
-    except SettingsError as error:
-        print(f"grpc-gateway cannot start:\n{error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
-        return 2
-    configure_logging(settings.log_level, settings.log_format)
+    """Run until a signal. Returns the exit code: 2 for faulty settings, 3 if a port of ours is taken."""
+    return start_service("grpc-gateway", GatewaySettings, _run)
+
+
+def _run(settings: GatewaySettings) -> int:
     stopping = stop_event()
     try:
         with (
@@ -36,7 +35,7 @@ def main() -> int:
             hold_port(settings.grpc_host, settings.grpc_control_port),
         ):
             supervise(
-                _processes(settings),
+                _plan_processes(settings),
                 stopping,
                 log_level=settings.log_level,
                 log_format=settings.log_format,
@@ -44,11 +43,11 @@ def main() -> int:
             )
     except PortTaken as error:
         logger.error("grpc-gateway does not start: %s", error)
-        return 3
+        return EXIT_PORT_TAKEN
     return 0
 
 
-def _processes(settings: GatewaySettings) -> list[GatewayOptions]:
+def _plan_processes(settings: GatewaySettings) -> list[GatewayOptions]:
     place = f"{socket.gethostname()}:{settings.grpc_port}"
     worker = GatewayOptions(
         private_url=settings.private_api_url,

@@ -1,4 +1,4 @@
-"""One incoming call, as everything behind the door sees it."""
+"""An incoming call, as everything behind the door sees it."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from typing import Any
 
 import grpc
 
-from grpc_gateway.callers import ANONYMOUS, Caller
+from contract.access import ANONYMOUS, Caller
 from grpc_gateway.deployments import Deployment
 from grpc_gateway.headers import Headers
-from grpc_gateway.statuses import Metadata, Refusal
+from grpc_gateway.statuses import Metadata, StatusError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,9 @@ class Target:
 
 
 class Call:
-    """What came in: where to, with which metadata, by whom; and the way back.
+    """What came in (path, metadata, caller) and the way back.
 
-    It belongs to one task. `read` and `write` are for calls that stream; a unary handler is given its request.
+    It belongs to one asyncio task. `read` and `write` are for calls that stream; a unary handler gets its request.
     """
 
     __slots__ = ("_context", "_ended_with", "_unread", "caller", "deployment", "headers", "path", "trailers")
@@ -33,28 +33,28 @@ class Call:
         """`/package.Service/Method`, without a prefix."""
         self.headers = headers
         self.deployment = deployment
-        """Where the prefix of the path led; None for a call without one."""
+        """The deployment that the prefix of the path names; None without a prefix."""
         self.caller: Caller = ANONYMOUS
         self.trailers: list[tuple[str, str | bytes]] = []
         """Trailing metadata of the reply; the door adds the request id."""
         self._context: grpc.aio.ServicerContext[bytes, bytes] | Any = None
         self._unread: list[bytes] = []
-        self._ended_with: Refusal | None = None
+        self._ended_with: StatusError | None = None
 
     def bind(self, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
-        """The door's: the call begins."""
+        """Begin the call. Only the door does this."""
         self._context = context
 
     async def read(self) -> bytes | None:
-        """The caller's next message, or None once it has sent its last."""
+        """The caller's next message; None after its last."""
         if self._unread:
             return self._unread.pop()
         message = await self._context.read()
-        # grpc's end of a stream is an object of its own, not bytes.
+        # grpc marks the end of a stream with an object of its own, not with bytes.
         return message if isinstance(message, bytes) else None
 
     def unread(self, message: bytes) -> None:
-        """Let the next `read` give `message` again."""
+        """Have the next `read` return `message` again."""
         self._unread.append(message)
 
     async def requests(self) -> AsyncIterator[bytes]:
@@ -63,23 +63,23 @@ class Call:
             yield message
 
     async def write(self, message: bytes) -> None:
-        """Send one message to the caller. Waits while the caller does not read: await it before making the next."""
+        """Send one message. It waits while the caller does not read, so await it before making the next one."""
         await self._context.write(message)
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:
-        """Send metadata before the first message; at most once, and not after a message."""
+        """Send metadata ahead of the first message; at most once."""
         await self._context.send_initial_metadata(metadata)
 
     def time_remaining(self) -> float | None:
-        """Seconds until the caller's deadline; None where it has none."""
+        """Seconds until the caller's deadline; None without one."""
         remaining: float | None = self._context.time_remaining()
         return remaining
 
     @property
-    def ended_with(self) -> Refusal | None:
-        """What the gateway itself ended the call with, while it was under way."""
+    def ended_with(self) -> StatusError | None:
+        """The status with which the gateway itself ended the call, if it did."""
         return self._ended_with
 
-    def end_with(self, refusal: Refusal) -> None:
-        """Note why the call's task is about to be cancelled by the gateway itself."""
-        self._ended_with = refusal
+    def end_with(self, error: StatusError) -> None:
+        """Note why the gateway is about to cancel the call's task."""
+        self._ended_with = error

@@ -1,4 +1,4 @@
-"""What grpc asks for every incoming call: who handles it. Every reply leaves through here, with its request id."""
+"""Tells grpc what handles an incoming call. Every reply leaves through here, with its request id."""
 
 import asyncio
 import logging
@@ -7,17 +7,17 @@ from typing import Any
 
 import grpc
 
-from contract.logging import request_id
+from grpc_gateway.admission import CallClass
 from grpc_gateway.calls import Call
 from grpc_gateway.handlers import LocalHandlers, LocalMethod
 from grpc_gateway.headers import REQUEST_ID, Headers
-from grpc_gateway.keys import Keys
-from grpc_gateway.lanes import Lane
+from grpc_gateway.keys import Access, Keys
 from grpc_gateway.methods import method_of
+from grpc_gateway.refusals import failed
 from grpc_gateway.relay import Relay
 from grpc_gateway.routing import Router
-from grpc_gateway.statuses import Refusal, shorten
-from grpc_gateway.texts import failed
+from grpc_gateway.statuses import StatusError, shorten
+from kit.logging import request_id
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +26,12 @@ Context = Any
 
 
 class Door(grpc.GenericRpcHandler):
-    """Takes every path there is: local handlers answer theirs, all others go to deployments."""
+    """Takes every path: local handlers answer theirs, all others go to deployments."""
 
     def __init__(
         self, router: Router, local: LocalHandlers, relay: Relay, keys: Keys, refresh: Callable[[], Awaitable[None]]
     ) -> None:
-        """`refresh` takes the newest routing table over."""
+        """`refresh` takes over the newest routing table."""
         self._router = router
         self._refresh = refresh
         self._local = local
@@ -40,7 +40,7 @@ class Door(grpc.GenericRpcHandler):
         self._open: dict[Call, asyncio.Task[Any]] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
-        """The handler of one call. grpc looks at the kind of function: it must be a coroutine function."""
+        """The handler of one call. grpc inspects the function: it must be a coroutine function."""
         headers = Headers(handler_call_details.invocation_metadata)
         path = handler_call_details.method
         try:
@@ -49,21 +49,21 @@ class Door(grpc.GenericRpcHandler):
             if method is not None:
                 return self._handle_locally(call, method)
             return self._relay_unary(call) if self._is_unary(call) else self._relay_stream(call)
-        except Refusal as refusal:
-            return self._refuse(Call(path, headers), refusal)
+        except StatusError as error:
+            return self._refuse(Call(path, headers), error)
         except Exception:
             logger.exception("%s failed", path)
             return _failed(Call(path, headers))
 
     @property
     def open_calls(self) -> int:
-        """Calls under way."""
+        """How many calls are under way."""
         return len(self._open)
 
-    def end_all(self, refusal: Refusal) -> None:
-        """End every call that is under way with this status."""
+    def end_all(self, error: StatusError) -> None:
+        """End every call under way with this status."""
         for call, task in self._open.items():
-            call.end_with(refusal)
+            call.end_with(error)
             task.cancel()
 
     def _is_unary(self, call: Call) -> bool:
@@ -71,14 +71,14 @@ class Door(grpc.GenericRpcHandler):
         if method is not None:
             return method.is_unary is True
         deployment = self._router.known_target(call)
-        return deployment is not None and deployment.kinds.is_unary(call.path)
+        return deployment is not None and deployment.method_types.is_unary(call.path)
 
     def _handle_locally(self, call: Call, method: LocalMethod) -> "grpc.RpcMethodHandler[Any, Any]":
         async def handle_unary(request: bytes, context: Context) -> bytes | None:
-            return await self._run(call, context, method.handler, request, is_open=method.is_open)
+            return await self._run(call, context, method.handler, request, access=method.access)
 
         async def handle_stream(_requests: object, context: Context) -> None:
-            await self._run(call, context, method.handler, is_open=method.is_open)
+            await self._run(call, context, method.handler, access=method.access)
 
         if method.is_unary:
             return grpc.unary_unary_rpc_method_handler(handle_unary)
@@ -96,12 +96,12 @@ class Door(grpc.GenericRpcHandler):
 
         return grpc.stream_stream_rpc_method_handler(relay_stream)
 
-    def _refuse(self, call: Call, refusal: Refusal) -> "grpc.RpcMethodHandler[Any, Any]":
+    def _refuse(self, call: Call, error: StatusError) -> "grpc.RpcMethodHandler[Any, Any]":
         async def refuse(_call: Call) -> None:
-            raise refusal
+            raise error
 
         async def handle(_requests: object, context: Context) -> None:
-            # Who shows no key does not learn what there is.
+            # A caller without a good key does not learn what there is.
             await self._run(call, context, refuse)
 
         return grpc.stream_stream_rpc_method_handler(handle)
@@ -122,9 +122,9 @@ class Door(grpc.GenericRpcHandler):
                 call.unread(first)
         target = self._router.find(call, message)
         method = method_of(call.path)
-        # A method that nobody knows may well be a unary one: it counts as such.
-        is_stream = target.deployment.kinds.is_stream(call.path) if method is None else method.is_unary is False
-        await self._relay.stream(call, target, lane=Lane.STREAM if is_stream else Lane.INFER)
+        # An unknown method may well be unary, so it counts as such.
+        is_stream = target.deployment.method_types.is_stream(call.path) if method is None else method.is_unary is False
+        await self._relay.stream(call, target, call_class=CallClass.STREAM if is_stream else CallClass.INFER)
 
     async def _run(
         self,
@@ -132,9 +132,9 @@ class Door(grpc.GenericRpcHandler):
         context: Context,
         handler: Callable[..., Awaitable[bytes | None]],
         *arguments: bytes,
-        is_open: bool = False,
+        access: Access = Access.SUBMIT,
     ) -> bytes | None:
-        """Let `handler` answer the call, and turn whatever comes of it into a status."""
+        """Let `handler` answer the call, and turn the outcome into a status."""
         call.bind(context)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - grpc runs handlers in tasks
@@ -142,17 +142,16 @@ class Door(grpc.GenericRpcHandler):
         request_id.set(call.headers.request_id)
         answer = None
         try:
-            if not is_open:
-                call.caller = await self._keys.caller_of(call.headers.key)
+            call.caller = await self._keys.caller_of(call.headers.key, access)
             answer = await handler(call, *arguments)
-        except Refusal as refusal:
-            await _abort(call, context, refusal)
+        except StatusError as error:
+            await _abort(call, context, error)
         except asyncio.CancelledError:
             if call.ended_with is None:
                 raise
             await _abort(call, context, call.ended_with)
         except grpc.aio.InternalError as error:
-            # What cannot be sent any more: the caller is gone, and its cancel is on its way here.
+            # Nothing can be sent any more: the caller is gone, and its cancel is on its way here.
             raise asyncio.CancelledError from error
         except Exception:
             logger.exception("%s failed", call.path)
@@ -170,14 +169,14 @@ def _failed(call: Call) -> "grpc.RpcMethodHandler[Any, Any]":
     return grpc.stream_stream_rpc_method_handler(fail)
 
 
-async def _abort(call: Call, context: Context, refusal: Refusal) -> None:
-    trailers = _trailers(call, (*call.trailers, *refusal.trailers))
+async def _abort(call: Call, context: Context, status: StatusError) -> None:
+    trailers = _trailers(call, (*call.trailers, *status.trailers))
     try:
-        await context.abort(refusal.code, shorten(refusal.details), trailers)
+        await context.abort(status.code, shorten(status.details), trailers)
     except grpc.aio.InternalError as error:
         raise asyncio.CancelledError from error
 
 
 def _trailers(call: Call, trailers: Any) -> tuple[tuple[str, str | bytes], ...]:
-    """The replica's own, and the request id once."""
+    """The replica's own trailers, and the request id once."""
     return (*(pair for pair in trailers if pair[0] != REQUEST_ID), (REQUEST_ID, call.headers.request_id))

@@ -1,27 +1,39 @@
-"""Who calls: keys are judged by the private API and its answers remembered for a moment; replicas show a token."""
+"""Finds out who calls: the private API judges keys, its answers are remembered for a moment; replicas show a token."""
 
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
+from enum import Enum
 
+from contract.access import ANONYMOUS, KEY_WANTED, NOT_A_KEY, Caller
 from contract.errors import InferenceError, PermissionDenied, ServiceUnavailable, Unauthenticated
 from contract.gateway_client import GatewayClient
 from contract.tokens import TokenRefused, replica_key, verify_token
-from grpc_gateway.callers import ANONYMOUS, Caller
-from grpc_gateway.statuses import refusal_of
+from grpc_gateway.refusals import NOT_A_LIVE_REPLICA, SILENT
+from grpc_gateway.statuses import status_error_of
 from grpc_gateway.table import Table
-from grpc_gateway.texts import KEY_WANTED, NOT_A_KEY, NOT_A_LIVE_REPLICA, SCOPE_WANTED, SILENT
 
 GOOD_FOR_S = 30.0
 BAD_FOR_S = 5.0
 STALE_FOR_S = 600.0
-"""How long a key that was good is taken for good while the private API cannot be asked: models are warm then, too."""
+"""How long a key that was good stays good while the private API cannot be asked: warm models still answer then."""
 _MOST = 10_000
 _LONGEST = 512
-"""Characters of a key: a real one has less than 100."""
+"""Characters of a key; a real one has fewer than 100."""
 _PATIENCE_S = 5.0
-"""For the private API's answer."""
+"""How long the private API may take to answer."""
 _MOST_QUESTIONS = 32
+
+
+class Access(Enum):
+    """What a caller must show for a call, as far as keys go."""
+
+    OPEN = "open"
+    """Nothing."""
+    KEY = "key"
+    """A valid key where keys are required: the call tells names, or reads what there is."""
+    SUBMIT = "submit"
+    """A key that may submit: the call has a model compute."""
 
 
 @dataclass(slots=True)
@@ -32,7 +44,7 @@ class _Known:
 
 
 class Keys:
-    """The callers behind keys. It belongs to one event loop and never holds more than a bounded number."""
+    """The callers behind keys. It belongs to one event loop and remembers a bounded number of keys."""
 
     def __init__(self, client: GatewayClient, table: Table, service_token: str, *, requires_key: bool) -> None:
         self._client = client
@@ -43,42 +55,44 @@ class Keys:
         self._asking: dict[str, asyncio.Task[_Known]] = {}
         self._questions = asyncio.Semaphore(_MOST_QUESTIONS)
 
-    async def caller_of(self, key: str | None) -> Caller:
-        """Who calls with this key, or without one. Raises `Refusal` where they may not."""
+    async def caller_of(self, key: str | None, access: Access) -> Caller:
+        """The caller with this key, or without one. Raises `StatusError` if it lacks what `access` asks for."""
+        if access is Access.OPEN:
+            return ANONYMOUS
         if key is None:
             if self._requires_key:
-                raise refusal_of(Unauthenticated(KEY_WANTED))
+                raise status_error_of(Unauthenticated(KEY_WANTED))
             return ANONYMOUS
         # Keys look like is_<id>_<secret>; only tokens have a dot.
         caller = self._replica(key) if "." in key else await self._ask(key)
-        if not caller.may_submit:
-            raise refusal_of(PermissionDenied(SCOPE_WANTED))
+        try:
+            if access is Access.SUBMIT:
+                caller.require_submit()
+            caller.require_user()
+        except PermissionDenied as error:
+            raise status_error_of(error) from error
         return caller
 
-    async def check(self, key: str) -> Caller:
-        """Who a key stands for, whatever its scopes. Raises `Refusal`."""
-        return await self._ask(key)
-
     def _replica(self, token: str) -> Caller:
-        """A replica calls with the rights of the deployment's owner."""
+        """The owner of the replica's deployment, who may submit."""
         try:
             claims = verify_token(self._replica_key, token)
         except TokenRefused as error:
-            raise refusal_of(Unauthenticated(str(error))) from error
+            raise status_error_of(Unauthenticated(str(error))) from error
         lives, owner = self._table.owner_of_replica(claims.subject)
         if not lives:
-            raise refusal_of(Unauthenticated(NOT_A_LIVE_REPLICA))
+            raise status_error_of(Unauthenticated(NOT_A_LIVE_REPLICA))
         return Caller(owner, ANONYMOUS.scopes)
 
     async def _ask(self, key: str) -> Caller:
         if len(key) > _LONGEST or not (key.isascii() and key.isprintable()):
-            raise refusal_of(Unauthenticated(NOT_A_KEY))
+            raise status_error_of(Unauthenticated(NOT_A_KEY))
         known = self._known.get(key)
         now = asyncio.get_running_loop().time()
         if known is None or now - known.asked_at > (GOOD_FOR_S if known.caller else BAD_FOR_S):
             known = await self._question(key)
         if known.caller is None:
-            raise refusal_of(known.error or Unauthenticated())
+            raise status_error_of(known.error or Unauthenticated())
         return known.caller
 
     async def _question(self, key: str) -> _Known:
@@ -90,7 +104,7 @@ class Keys:
         return await asyncio.shield(task)
 
     async def _put(self, key: str) -> _Known:
-        """Ask the private API and remember what it says."""
+        """Ask the private API and remember its answer."""
         now = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(_PATIENCE_S), self._questions:

@@ -1,4 +1,4 @@
-"""What is known of the methods of public services without asking anybody: their kind, and where they name a model."""
+"""What is known of the methods of public services: whether they are unary, and where they name a model."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ TASKS = "/inferenceserver.Tasks/"
 KSERVE_SERVICE = "inference.GRPCInferenceService"
 KSERVE = f"/{KSERVE_SERVICE}/"
 STATISTICS = f"{KSERVE}ModelStatistics"
-"""Where it names no model, it is about all models of a server."""
+"""If it names no model it is about all models of a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +17,16 @@ class Method:
     """One method of a public service."""
 
     is_unary: bool | None = True
-    """None where nobody knows."""
+    """None if it is not known."""
     name: tuple[int, ...] | None = None
-    """The path of fields to the model's name in the request; None where no field says one."""
+    """The path of fields to the model's name in the request; None if no field holds one."""
     version: tuple[int, ...] | None = None
     spec: tuple[int, ...] | None = None
-    """TensorFlow's: the path to the message that holds name and version."""
+    """For TensorFlow: the path to the message that holds name and version."""
     category: Category | None = None
-    """KServe's: what a restricted key closes."""
+    """For KServe: what a restricted key closes."""
     is_admin: bool = False
-    """Whether it changes the server, or is meaningless across containers: passed on only where that is allowed."""
+    """Whether it changes the server or is meaningless across containers: it is passed on only where that is allowed."""
 
 
 def _spec(*path: int, is_unary: bool = True) -> Method:
@@ -35,7 +35,7 @@ def _spec(*path: int, is_unary: bool = True) -> Method:
 
 
 def _kserve(category: Category, name: int | None = 1, *, is_admin: bool = False, is_unary: bool = True) -> Method:
-    # Where the name is field 1 the version is field 2.
+    # If the name is field 1, the version is field 2.
     version = (2,) if name == 1 else None
     return Method(is_unary, (name,) if name else None, version, category=category, is_admin=is_admin)
 
@@ -46,7 +46,7 @@ _METHODS: dict[str, Method] = {
         for name in ("Predict", "GetModelMetadata", "Classify", "Regress")
     },
     f"{TENSORFLOW}PredictionService/PredictStreamed": _spec(1, is_unary=False),
-    # InferenceTask: model_spec = 1. All tasks of a request are for one server: the first says which.
+    # InferenceTask: model_spec = 1. All tasks of a request are for one server; the first names it.
     f"{TENSORFLOW}PredictionService/MultiInference": _spec(1, 1),
     f"{TENSORFLOW}SessionService/SessionRun": _spec(1),
     f"{TENSORFLOW}ModelService/GetModelStatus": _spec(1),
@@ -75,7 +75,7 @@ _UNKNOWN = Method(is_unary=None, is_admin=True)
 
 
 def method_of(path: str) -> Method | None:
-    """What is known of `/package.Service/Method`; None for the services of users."""
+    """What is known of `/package.Service/Method`; None for users' own services."""
     method = _METHODS.get(path)
     if method is None and path.startswith((KSERVE, TENSORFLOW)):
         return _UNKNOWN

@@ -1,7 +1,7 @@
-"""Calls passed on to replicas: the only place where the two sides of a call meet.
+"""Passes calls on to replicas: the one module in which both sides of a call meet.
 
-Messages are bytes and stay bytes. Each is passed on before the next one is read, in both directions, so that a side
-that does not read makes the other one wait.
+Messages are bytes and stay bytes. In either direction each is passed on before the next is read, so a side that does
+not read makes the other wait.
 """
 
 import asyncio
@@ -11,39 +11,39 @@ from typing import Any
 
 import grpc
 
+from grpc_gateway.admission import Admission, CallClass
 from grpc_gateway.calls import Call, Target
-from grpc_gateway.lanes import Lane, Lanes
+from grpc_gateway.refusals import host_gone, timed_out
 from grpc_gateway.replicas import Replica
-from grpc_gateway.statuses import Metadata, Refusal, refusal_of_call
-from grpc_gateway.texts import host_gone, timed_out
+from grpc_gateway.statuses import Metadata, StatusError, status_error_of_call
 
 _OVERTAKING = 5
-"""Turns of the event loop between the caller's last message and telling the replica of it."""
+"""Turns of the event loop between the end of the caller's messages and telling the replica of it."""
 _NEARLY = 0.98
-"""gRPC's timers are a little coarse: from this part of a limit on, it was the limit that ended a call."""
+"""gRPC's timers are a little coarse: a call that lasted this part of its limit was ended by the limit."""
 
 
 class BackendStream:
-    """A stream that is open on a replica. `Relay.open` makes it and ends it."""
+    """A stream open on a replica. `Relay.open` makes it and ends it."""
 
-    def __init__(self, stream: Any, replica: Replica, lanes: Lanes) -> None:
+    def __init__(self, stream: Any, replica: Replica, admission: Admission) -> None:
         self._stream = stream
         # Not `stream.write`: where a replica ends the stream early, that makes INTERNAL of the status the replica gave
         # (grpc/grpc#36066). Below it is the same call without that.
         self._send: Callable[[bytes], Awaitable[None]] = stream._cython_call.send_serialized_message
-        self._lanes = lanes
+        self._admission = admission
         self.replica = replica
         self.trailers: Metadata = ()
         """The replica's trailing metadata, once `read` has returned None."""
 
     async def initial_metadata(self) -> Metadata:
-        """What the replica sends before its first message; waits for it. Raises `Refusal` where the replica is gone."""
+        """Wait for what the replica sends before its first message. Raises `StatusError` if the replica is gone."""
         with _telling_loss(self.replica):
             return tuple(await self._stream.initial_metadata())
 
     async def write(self, message: bytes) -> bool:
-        """Send one message; waits while the replica does not read. False once the stream is over: `read` says how."""
-        self._lanes.hold(len(message))
+        """Send one message, waiting while the replica does not read. False once the stream is over: `read` says how."""
+        self._admission.hold(len(message))
         try:
             await self._stream.wait_for_connection()
             if self._stream.done():
@@ -52,22 +52,22 @@ class BackendStream:
         except (grpc.aio.AioRpcError, grpc.aio.InternalError):
             return False
         finally:
-            self._lanes.drop(len(message))
+            self._admission.drop(len(message))
         return True
 
     async def end(self) -> None:
-        """Say that no more messages come."""
-        # Where the stream is over already, `read` says how.
+        """Tell the replica that no more messages follow."""
+        # If the stream is already over, `read` says how.
         with suppress(grpc.aio.InternalError):
             await self._stream.done_writing()
 
     async def read(self) -> bytes | None:
-        """The replica's next message, or None once it ended the stream with OK. Raises `Refusal` for any other end."""
+        """The replica's next message; None once the stream ended with OK. Raises `StatusError` for any other end."""
         try:
             with _telling_loss(self.replica):
                 message = await self._stream.read()
         except grpc.aio.AioRpcError as error:
-            raise refusal_of_call(error) from error
+            raise status_error_of_call(error) from error
         if isinstance(message, bytes):
             return message
         self.trailers = tuple(await self._stream.trailing_metadata())
@@ -75,36 +75,36 @@ class BackendStream:
 
     @property
     def is_over(self) -> bool:
-        """Whether its status is known."""
+        """Whether the replica's status has arrived."""
         return bool(self._stream.done())
 
     def cancel(self) -> None:
-        """End the stream now. The replica sees a cancelled call."""
+        """End the stream now; the replica sees a cancelled call."""
         self._stream.cancel()
 
 
 class Relay:
-    """Passes calls on. It belongs to one event loop."""
+    """Relays calls within the limits of one process. It belongs to one event loop."""
 
-    def __init__(self, lanes: Lanes) -> None:
-        self._lanes = lanes
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
 
     async def unary(self, call: Call, target: Target, request: bytes) -> bytes:
-        """The replica's response; its metadata goes out through `call`. Raises `Refusal` with the replica's status."""
-        lanes, deployment = self._lanes, target.deployment
-        lanes.enter(Lane.INFER)
+        """The replica's response; its metadata goes out through `call`. Raises `StatusError` for any other status."""
+        admission, deployment = self._admission, target.deployment
+        admission.enter(CallClass.INFER)
         try:
-            lanes.hold(len(request))
+            admission.hold(len(request))
             try:
-                replica = await self._acquire(call, target, Lane.INFER)
+                replica = await self._acquire(call, target, CallClass.INFER)
                 try:
                     return await _send(call, target, replica, request)
                 finally:
-                    deployment.release(replica, Lane.INFER)
+                    deployment.release(replica, CallClass.INFER)
             finally:
-                lanes.drop(len(request))
+                admission.drop(len(request))
         finally:
-            lanes.leave(Lane.INFER)
+            admission.leave(CallClass.INFER)
 
     async def stream(
         self,
@@ -112,20 +112,20 @@ class Relay:
         target: Target,
         requests: AsyncIterator[bytes] | None = None,
         *,
-        lane: Lane = Lane.STREAM,
+        call_class: CallClass = CallClass.STREAM,
     ) -> None:
         """Relay a call of any kind until it is over; `requests` stands in for the caller's messages.
 
-        Raises `Refusal` with the replica's status, or what `requests` raises. In the lane of inference the deployment's
-        time limit holds for as long as the call looks like a unary one: a single request and no response yet.
+        Raises `StatusError` with the replica's status, or what `requests` raises. With `CallClass.INFER` the time limit
+        of the deployment holds while the call still looks unary: a single request and no response yet.
         """
-        async with self.open(call, target, lane=lane) as backend:
-            limit_s = target.deployment.call_timeout_s if lane is Lane.INFER else None
+        async with self.open(call, target, call_class=call_class) as backend:
+            limit_s = target.deployment.call_timeout_s if call_class is CallClass.INFER else None
             upstream = _Upstream(backend, limit_s)
             pump = asyncio.create_task(upstream.pump(call.requests() if requests is None else requests))
             try:
                 await self._answer(call, backend, upstream)
-            except (Refusal, asyncio.CancelledError):
+            except (StatusError, asyncio.CancelledError):
                 if upstream.failure is not None:
                     raise upstream.failure from None
                 raise
@@ -134,31 +134,33 @@ class Relay:
                 pump.cancel()
 
     @asynccontextmanager
-    async def open(self, call: Call, target: Target, *, lane: Lane = Lane.STREAM) -> AsyncIterator[BackendStream]:
-        """A stream to a replica of `target`, for as long as the block is open; leaving it cancels what is under way.
+    async def open(
+        self, call: Call, target: Target, *, call_class: CallClass = CallClass.STREAM
+    ) -> AsyncIterator[BackendStream]:
+        """A stream to a replica of `target` while the block is open; leaving the block cancels what is under way.
 
-        Waits for a replica. Raises `Refusal` where none comes or a limit is reached.
+        Waits for a replica. Raises `StatusError` if none comes or a limit is reached.
         """
-        self._lanes.enter(lane)
+        self._admission.enter(call_class)
         try:
-            replica = await self._acquire(call, target, lane)
+            replica = await self._acquire(call, target, call_class)
             try:
                 method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = replica.channel.stream_stream(target.path)
                 stream = method(timeout=call.time_remaining(), metadata=call.headers.forward)
                 try:
-                    yield BackendStream(stream, replica, self._lanes)
+                    yield BackendStream(stream, replica, self._admission)
                 finally:
                     stream.cancel()
             finally:
-                target.deployment.release(replica, lane)
+                target.deployment.release(replica, call_class)
         finally:
-            self._lanes.leave(lane)
+            self._admission.leave(call_class)
 
-    async def _acquire(self, call: Call, target: Target, lane: Lane) -> Replica:
-        """A replica that is connected: nothing was sent anywhere before, so another one may be tried."""
+    async def _acquire(self, call: Call, target: Target, call_class: CallClass) -> Replica:
+        """A connected replica. Nothing has been sent anywhere yet, so another one may be tried."""
         headers, deployment = call.headers, target.deployment
         affinity = headers.multiplexed_model_id or headers.session_id
-        replica = await deployment.acquire(lane, affinity, call.time_remaining())
+        replica = await deployment.acquire(call_class, affinity, call.time_remaining())
         if replica.is_connected:
             return replica
         tried: list[Replica] = []
@@ -167,29 +169,29 @@ class Relay:
                 if await replica.connect():
                     return replica
             except BaseException:
-                deployment.release(replica, lane)
+                deployment.release(replica, call_class)
                 raise
-            deployment.release(replica, lane)
+            deployment.release(replica, call_class)
             tried.append(replica)
-            replica = await deployment.acquire(lane, affinity, call.time_remaining(), tried)
+            replica = await deployment.acquire(call_class, affinity, call.time_remaining(), tried)
 
     async def _answer(self, call: Call, backend: BackendStream, upstream: "_Upstream") -> None:
         initial = await backend.initial_metadata()
-        # A stream that is over already had no more than a status: then there is nothing to announce.
+        # A stream that is already over carried nothing but a status: there is nothing to announce.
         if initial or not backend.is_over:
             await call.send_initial_metadata(initial)
         while (message := await backend.read()) is not None:
             upstream.stop_clock()
-            self._lanes.hold_response(len(message))
+            self._admission.hold_response(len(message))
             try:
                 await call.write(message)
             finally:
-                self._lanes.drop(len(message))
+                self._admission.drop(len(message))
         call.trailers += backend.trailers
 
 
 class _Upstream:
-    """The caller's messages on their way to a replica, while the answers come back beside them."""
+    """Passes the caller's messages on to a replica while its answers come back."""
 
     def __init__(self, backend: BackendStream, limit_s: float | None) -> None:
         self._backend = backend
@@ -198,18 +200,18 @@ class _Upstream:
         self._clock: asyncio.TimerHandle | None = None
         self._has_answer = False
         self.failure: Exception | None = None
-        """Why the stream was cancelled from this side."""
+        """Why this side cancelled the stream."""
 
     async def pump(self, requests: AsyncIterator[bytes]) -> None:
-        """Pass the messages on, one by one, until the caller ends its side or the stream is over."""
+        """Pass the messages on one by one until the caller ends its side or the stream is over."""
         count = 0
         try:
             async for message in requests:
                 count += 1
                 if not await self._backend.write(message):
                     return
-            # A cancelled call looks like one whose caller has ended its side, until grpc cancels this task a few turns
-            # later: the replica must not take it for a proper end.
+            # A cancelled call looks like one whose caller ended its side until grpc cancels this task, a few turns
+            # later. The replica must not take it for a proper end.
             for _ in range(_OVERTAKING):
                 await asyncio.sleep(0)
             await self._backend.end()
@@ -219,7 +221,7 @@ class _Upstream:
             self._fail(error)
 
     def stop_clock(self) -> None:
-        """An answer came, or the call is over."""
+        """Lift the time limit: an answer came, or the call is over."""
         self._has_answer = True
         if self._clock is not None:
             self._clock.cancel()
@@ -235,7 +237,7 @@ class _Upstream:
 
 @contextmanager
 def _telling_loss(replica: Replica) -> Iterator[None]:
-    """A call that was ended because its replica is gone looks like one that its caller cancelled."""
+    """A call that ended because its replica is gone looks like one that its caller cancelled: tell them apart."""
     try:
         yield
     except asyncio.CancelledError:
@@ -262,7 +264,7 @@ async def _send(call: Call, target: Target, replica: Replica, request: bytes) ->
         is_late = limit_s is not None and loop.time() - began_at >= limit_s * _NEARLY
         if is_ours and limit_s is not None and is_late and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             raise timed_out(limit_s) from error
-        raise refusal_of_call(error) from error
+        raise status_error_of_call(error) from error
     finally:
         rpc.cancel()
     if initial := await rpc.initial_metadata():

@@ -1,20 +1,17 @@
-"""Where a call goes, decided without any I/O.
+"""Decides where a call goes, without any I/O.
 
-By its prefix, else by `application`, else by the model that its message names, else to the only deployment there is.
+By its prefix, else by `application`, else by the model that its message names, else to the only deployment.
 """
 
 import hmac
 import re
 
 from contract.serving import PREFIX_PATTERN, WireProtocol
-from contract.wire import peek, peek_text
 from grpc_gateway.calls import Call, Target
 from grpc_gateway.deployments import Deployment
 from grpc_gateway.headers import Headers
 from grpc_gateway.methods import KSERVE, STATISTICS, TASKS, TENSORFLOW, Method, method_of
-from grpc_gateway.statuses import Refusal
-from grpc_gateway.table import Table
-from grpc_gateway.texts import (
+from grpc_gateway.refusals import (
     admin_only,
     consumers_only,
     missing_spec,
@@ -28,6 +25,9 @@ from grpc_gateway.texts import (
     unknown_status,
     unnamed_statistics,
 )
+from grpc_gateway.statuses import StatusError
+from grpc_gateway.table import Table
+from kit.protobuf import peek, peek_text
 
 _PREFIX = re.compile(PREFIX_PATTERN)
 
@@ -39,7 +39,7 @@ class Router:
         self._table = table
 
     def begin(self, path: str, headers: Headers) -> Call:
-        """The call of this path: a prefix is taken off it and says the deployment. Raises `Refusal`."""
+        """The call at `path`; a prefix is taken off and names the deployment. Raises `StatusError`."""
         prefix, _, rest = path[1:].partition("/")
         deployment = self._table.by_prefix.get(prefix)
         if deployment is None:
@@ -56,7 +56,7 @@ class Router:
     def is_known(self, call: Call) -> bool:
         """Whether the table holds the application that the call names, if it names one.
 
-        With a single deployment another name leads to it, too: then it matters whether the table is the newest.
+        A single deployment gets calls with other names too: then it matters whether the table is the newest.
         """
         application = call.headers.application
         return call.deployment is not None or not application or application in self._table.by_application
@@ -69,7 +69,7 @@ class Router:
         return method is not None and method.name is not None
 
     def find(self, call: Call, message: bytes = b"") -> Target:
-        """Where the call goes; `message` is its first one. Raises `Refusal` where it may not, or nothing is there."""
+        """Where the call goes; `message` is its first. Raises `StatusError` if it may not, or if there is no target."""
         if not self._table.is_populated:
             raise not_populated()
         if call.path.startswith(TASKS):
@@ -84,19 +84,19 @@ class Router:
             raise admin_only(call.path)
         if deployment is None:
             service = call.path[1:].partition("/")[0]
-            # What has neither a capital nor a dot is hardly meant as a service.
+            # A name with neither a capital nor a dot was hardly meant as a service.
             raise unknown_prefix(service) if _PREFIX.match(service) else unknown_application("")
         self.check_restriction(call, deployment)
         return Target(deployment, call.path)
 
     def known_target(self, call: Call) -> Deployment | None:
-        """Where a call to a service of a user's own goes, as far as its path and metadata say."""
+        """Where a call to a user's own service goes, as far as its path and metadata say."""
         if call.deployment is not None:
             return call.deployment
         return self._table.by_application.get(call.headers.application) or self._table.only
 
     def named(self, call: Call) -> Deployment | None:
-        """The deployment that the prefix or `application` names. Raises `Refusal` where it names none of several."""
+        """The deployment that the prefix or `application` names. Raises `StatusError` for an unknown one of several."""
         if call.deployment is not None:
             return call.deployment
         application = call.headers.application
@@ -108,7 +108,7 @@ class Router:
         return deployment
 
     def of_server(self, call: Call) -> Deployment | None:
-        """Which deployment a call about a whole server means: None is all of them."""
+        """The deployment that a call about a whole server means; None means all of them."""
         return self.named(call) or self._table.only
 
     def by_model(self, call: Call, name: str) -> Deployment | None:
@@ -116,7 +116,7 @@ class Router:
         return self.named(call) or self._table.by_model.get(name) or self._only_of_unnamed()
 
     def check_restriction(self, call: Call, deployment: Deployment | None) -> None:
-        """Raises `Refusal` where the call needs a restricted key of the deployment and does not show it."""
+        """Raises `StatusError` if the call needs one of the deployment's restricted keys and lacks it."""
         if deployment is None or not deployment.restrictions:
             return
         method = method_of(call.path)
@@ -138,7 +138,7 @@ class Router:
         raise _unknown(call.path, method, name, message)
 
     def _only_of_kserve(self) -> Deployment:
-        """Whose statistics are meant where no model is named. Raises `Refusal` unless there is just one."""
+        """Whose statistics are meant if no model is named. Raises `StatusError` unless exactly one can be meant."""
         everyone = self._table.deployments.values()
         speaking = [one for one in everyone if one.route.serving.protocol is WireProtocol.KSERVE]
         if len(speaking) != 1:
@@ -146,12 +146,12 @@ class Router:
         return speaking[0]
 
     def _only_of_unnamed(self) -> Deployment | None:
-        """The only deployment, unless its models are listed: what is not in the list is not there."""
+        """The only deployment, unless it lists its models: a name that is not in the list is unknown."""
         only = self._table.only
         return only if only is not None and not only.route.serving.model_names else None
 
 
-def _unknown(path: str, method: Method, name: str, message: bytes) -> Refusal:
+def _unknown(path: str, method: Method, name: str, message: bytes) -> StatusError:
     version = peek(message, method.version) if method.version else None
     if path.startswith(KSERVE):
         return unknown_model(name, version.decode(errors="replace") if isinstance(version, bytes) else "")

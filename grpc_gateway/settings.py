@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr
 
-from contract.settings import Duration, Secret, Settings, Switch
-from grpc_gateway.lanes import Limits
+from grpc_gateway.admission import Limits
+from kit.settings import Duration, Secret, Settings, Switch
 
 _MOST_WORKERS = 4
 _DEFAULTS = Limits()
@@ -17,9 +17,9 @@ _Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class GatewaySettings(Settings):
-    """Read once in `__main__`."""
+    """The gateway's settings, read once in `__main__`."""
 
-    service_token: Secret = Field(SecretStr(""), description="What the gateway proves itself with to the private API.")
+    service_token: Secret = Field(SecretStr(""), description="What the gateway shows the private API.")
     private_api_url: Annotated[str, Field(pattern=r"^http://[^/?#\s]+$")] = "http://private-api:8001"
     grpc_host: str = "0.0.0.0"  # noqa: S104 - inside its container, behind Traefik
     grpc_port: Annotated[int, Field(ge=1, le=65535)] = 9000
@@ -44,13 +44,13 @@ class GatewaySettings(Settings):
     require_api_key: Annotated[
         Switch, Field(description="Whether every call needs a key: any value but 0, false, no and off asks for one.")
     ] = False
-    alive_file: Annotated[Path | None, Field(description="Touched as long as every process gets on.")] = None
+    alive_file: Annotated[Path | None, Field(description="Touched while every process is alive.")] = None
 
     @property
     def workers(self) -> int:
         """How many processes share the port.
 
-        One core is left to the process for control calls and to Traefik: on two cores two workers relayed no more calls
-        than one, and health took half as long again (two runs of 12 s each; docs/decisions/0015).
+        One core is left to the process for control calls and to Traefik: on two cores, two workers relayed no more
+        calls than one, and health took half as long again (two runs of 12 s each; docs/decisions/0015).
         """
         return self.grpc_workers or max(1, min((os.cpu_count() or 1) - 1, _MOST_WORKERS))

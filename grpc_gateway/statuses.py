@@ -1,4 +1,4 @@
-"""How calls end: `Refusal` is a status that is not OK, from whichever side it comes."""
+"""How calls end: `StatusError` is any status but OK, whichever side it comes from."""
 
 from urllib.parse import quote
 
@@ -10,11 +10,11 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 MAX_DETAILS_CHARACTERS = 4096
 _MAX_DETAILS_ENCODED = 6144
-"""Details travel percent-encoded beside the trailers, and clients refuse more than 8 KiB of both."""
+"""Details travel percent-encoded beside the trailers, and clients refuse more than 8 KiB of the two together."""
 
 
-class Refusal(Exception):
-    """Ends a call with this status. What raises it needs to know nothing of request ids: the door adds them."""
+class StatusError(Exception):
+    """Ends a call with this status. It carries no request id: the door adds that."""
 
     def __init__(self, code: grpc.StatusCode, details: str, trailers: Metadata = ()) -> None:
         super().__init__(details)
@@ -23,19 +23,19 @@ class Refusal(Exception):
         self.trailers = trailers
 
 
-def refusal_of(error: InferenceError) -> Refusal:
-    """An error of the private API as its status."""
-    return Refusal(grpc.StatusCode[error.grpc_code], error.detail)
+def status_error_of(error: InferenceError) -> StatusError:
+    """The status that stands for an error of the private API."""
+    return StatusError(grpc.StatusCode[error.grpc_code], error.detail)
 
 
-def refusal_of_call(error: grpc.aio.AioRpcError) -> Refusal:
-    """The status that a replica ended its call with, or that the connection to it ended with."""
+def status_error_of_call(error: grpc.aio.AioRpcError) -> StatusError:
+    """The status with which a replica, or the connection to it, ended a call."""
     trailers = error.trailing_metadata()
-    return Refusal(error.code(), error.details() or "", tuple(trailers) if trailers else ())
+    return StatusError(error.code(), error.details() or "", tuple(trailers) if trailers else ())
 
 
 def shorten(details: str) -> str:
-    """`details` as far as a client's limits let it arrive."""
+    """As much of `details` as a client's limits let through."""
     details = details[:MAX_DETAILS_CHARACTERS]
     while len(encoded := quote(details, safe=_PRINTABLE)) > _MAX_DETAILS_ENCODED:
         details = details[: len(details) * _MAX_DETAILS_ENCODED // len(encoded)]

@@ -1,18 +1,18 @@
-"""The routing table of one gateway process: what the private API said last, ready for look-ups."""
+"""The routing table of one gateway process: what the private API last said, ready for look-ups."""
 
 import asyncio
 from collections.abc import Callable, Iterable
 
 from contract.deployments import RoutingTable
+from grpc_gateway.admission import Limits
 from grpc_gateway.deployments import Deployment
-from grpc_gateway.lanes import Limits
 
 _LEFT_REPLICA_GRACE_S = 60.0
-"""How long after its drain timeout the token of a replica that left the table is still accepted."""
+"""How long after its drain timeout a replica that left the table may still call with its token."""
 
 
 class Table:
-    """Deployments by their names. It belongs to one event loop; every look-up is one of a dictionary."""
+    """Deployments by their names. It belongs to one event loop; every look-up is a dictionary's."""
 
     def __init__(self, limits: Limits, demand: Callable[[str], None]) -> None:
         self._limits = limits
@@ -22,28 +22,28 @@ class Table:
         self._removed: list[Deployment] = []
         self._left: dict[str, tuple[str | None, float]] = {}
         self.etag: str | None = None
-        """None before the first table."""
+        """Of the table that is in use; None before the first."""
         self.is_draining = False
         """Whether this gateway is about to stop."""
         self.is_closed = False
-        """Whether it stops right now."""
+        """Whether this gateway is stopping now."""
         self.deployments: dict[str, Deployment] = {}
         """By id, sorted."""
         self.by_prefix: dict[str, Deployment] = {}
         self.by_application: dict[str, Deployment] = {}
         self.by_model: dict[str, Deployment] = {}
         self.by_name: dict[str, list[Deployment]] = {}
-        """By id, application, model name or service: what a health check may ask for."""
+        """By id, application, model name or service: whatever a health check may name."""
         self.only: Deployment | None = None
-        """The one deployment, where there is exactly one."""
+        """The only deployment, if there is exactly one."""
 
     @property
     def is_populated(self) -> bool:
-        """Whether a table ever came."""
+        """Whether a table has ever arrived."""
         return self.etag is not None
 
     def apply(self, table: RoutingTable) -> None:
-        """Make `table` the one that calls are routed by. Calls under way are not touched."""
+        """Route calls by `table` from now on. Calls under way are not touched."""
         current: dict[str, Deployment] = {}
         for route in table.routes:
             deployment = self.deployments.get(route.human_readable_id)
@@ -68,7 +68,7 @@ class Table:
         self._tell()
 
     def open_calls(self) -> dict[str, int]:
-        """Calls open per replica, of deployments that were removed too as long as they have any."""
+        """Calls open per replica, including those of removed deployments while they have any."""
         self._removed = [deployment for deployment in self._removed if deployment.open_calls()]
         return {
             uid: count
@@ -77,12 +77,12 @@ class Table:
         }
 
     def drain(self) -> None:
-        """Let health checks say that this gateway is about to stop. Calls are served all the same."""
+        """Have health checks report that this gateway is about to stop. Calls are still served."""
         self.is_draining = True
         self._tell()
 
     def close(self) -> None:
-        """End what waits for changes."""
+        """End everything that waits for changes: this gateway stops now."""
         self.is_closed = True
         self._tell()
 
@@ -92,18 +92,18 @@ class Table:
         await asyncio.gather(*(deployment.abandon() for deployment in everyone))
 
     def next_change(self) -> asyncio.Event:
-        """Set at the next change of anything in here. Take it before looking, so that no change falls in between."""
+        """An event that is set at the next change. Take it before looking, so that no change is missed in between."""
         return self._change
 
     def owner_of_replica(self, uid: str) -> tuple[bool, str | None]:
-        """Whether this replica lives, and whose deployment it belongs to."""
+        """Whether this replica lives, and the owner of its deployment."""
         if uid in self._owners:
             return True, self._owners[uid]
         owner, until = self._left.get(uid, (None, 0.0))
         return until > asyncio.get_running_loop().time(), owner
 
     def _note_replicas(self, everyone: Iterable[Deployment]) -> None:
-        """Remember whose replicas these are; one that drains may still call for a while."""
+        """Remember the owner of each replica; one that drains may still call for a while."""
         now = asyncio.get_running_loop().time()
         self._left = {uid: (owner, until) for uid, (owner, until) in self._left.items() if until > now}
         current: dict[str, str | None] = {}

@@ -1,4 +1,4 @@
-"""`python -m inference_client` is `infer`."""
+"""Lets `python -m inference_client` stand for `infer`."""
 
 from inference_client.cli import main
 

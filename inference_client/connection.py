@@ -1,11 +1,13 @@
-"""One server over HTTP: the only place that sends requests. Translates errors and repeats what may be repeated.
+"""One server over HTTP: all requests but live calls go out here. Translates errors and repeats what may be repeated.
 
-Every method raises the classes of `contract.errors` for what the server answered, and `ServiceUnavailable` where it,
-or a proxy in front of it, did not answer.
+Every method raises the `InferenceError` that the server answered, and `ServiceUnavailable` if the server, or a proxy in
+front of it, did not answer.
 """
 
 import random
+import re
 import ssl
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,26 +15,34 @@ from typing import TypedDict, Unpack
 
 import httpx
 
-from contract.errors import InferenceError, InvalidRequest, RouteNotFound, ServiceUnavailable, error_from_body
-from inference_client.errors import UnusableInput
+from inference_client.errors import (
+    InferenceError,
+    InvalidRequest,
+    RouteNotFound,
+    ServiceUnavailable,
+    UnusableInput,
+    error_from_body,
+)
 
 TRIES = 5
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
+SHORTEST_TRY_S = 0.1
+_ERRNO = r"^\[Errno -?[0-9]+\] "
 UNAVAILABLE = frozenset({429, 502, 503, 504})
-"""Answers, of the server or of a proxy, that say nothing about the request itself: it may come again."""
+"""Answers, from the server or a proxy, that say nothing about the request itself: it may be repeated."""
 
 
 class RequestOptions(TypedDict, total=False):
-    """What a request may have beside its method and path."""
+    """What a request may have besides its method and path."""
 
-    params: Mapping[str, str] | None
+    params: Mapping[str, str | list[str]] | None
     headers: Mapping[str, str]
     body: Callable[[], Iterable[bytes]]
-    """Asked for the bytes at each try."""
+    """Called for the bytes of each try."""
     hold_s: float | None
-    """How long the server was asked to hold its answer: 0 unless told, None for ever."""
+    """How long the server was asked to hold its answer: 0 by default, None for ever."""
 
 
 class Connection:
@@ -52,23 +62,29 @@ class Connection:
         url = _parse_server(server)
         self.server = str(url.copy_with(username=None, password=None)).rstrip("/")
         self.sleep = sleep
+        self.has_key = key is not None
+        self.was_reached = False
+        # How long all tries together may take until something at the server's address takes a connection. Once it did,
+        # it has as long as without this limit to come back.
+        self.first_contact_s: float | None = None
+        self._began: float | None = None
         self._timeout_s = timeout_s
         self._http = httpx.Client(
             base_url=url,
             headers=_key_header(key),
             timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
-            verify=_tls(verify),
+            verify=tls_context(verify),
             transport=transport,
             # A redirect to another host would carry the key there.
             follow_redirects=False,
         )
 
     def close(self) -> None:
-        """Close every socket."""
+        """Close all connections to the server."""
         self._http.close()
 
     def call(self, method: str, path: str, *, repeatable: bool, **options: Unpack[RequestOptions]) -> bytes:
-        """The answer's body. A `repeatable` call is tried `TRIES` times."""
+        """The answer's body. A `repeatable` call is tried up to `TRIES` times."""
         failures = 0
         while True:
             try:
@@ -87,14 +103,32 @@ class Connection:
             raise error
         asked_s = error.fields.get("retry_after_s", 0)
         pause_s = max(asked_s if isinstance(asked_s, int | float) else 0, FIRST_PAUSE_S * 2 ** (failures - 1))
-        # Spread: many clients that lost one server shall not come back in the same instant.
-        self.sleep(min(LONGEST_PAUSE_S, pause_s) * random.uniform(1, 1.25))  # noqa: S311
+        # Spread out: clients that lost the same server must not all come back at the same instant.
+        pause_s = min(LONGEST_PAUSE_S, pause_s) * random.uniform(1, 1.25)  # noqa: S311
+        left_s = self._first_contact_left_s()
+        if left_s is not None and pause_s >= left_s:
+            raise error
+        self.sleep(pause_s)
+
+    def _first_contact_left_s(self) -> float | None:
+        """Seconds until the server counts as not there; None if there is no such limit, or it was reached."""
+        if self.was_reached or self.first_contact_s is None:
+            return None
+        if self._began is None:
+            self._began = time.monotonic()
+        return self.first_contact_s - (time.monotonic() - self._began)
+
+    def _note_contact(self, event: str, _: Mapping[str, object]) -> None:
+        if event == "connection.connect_tcp.complete":
+            self.was_reached = True
 
     @contextmanager
     def open(self, method: str, path: str, **options: Unpack[RequestOptions]) -> Iterator[httpx.Response]:
-        """One try, one streamed answer of success."""
+        """Send the request once and stream the answer of success. Raises the error of any other answer."""
         hold_s, body = options.get("hold_s", 0), options.get("body")
         timeout = self._http.timeout.as_dict() | {"read": None if hold_s is None else self._timeout_s + hold_s}
+        if (left_s := self._first_contact_left_s()) is not None:
+            timeout["connect"] = max(left_s, SHORTEST_TRY_S)
         try:
             with self._http.stream(
                 method,
@@ -103,7 +137,9 @@ class Connection:
                 headers=options.get("headers"),
                 content=body and body(),
                 timeout=httpx.Timeout(**timeout),
+                extensions={"trace": self._note_contact},
             ) as response:
+                self.was_reached = True
                 if not response.is_success:
                     raise self._error_of(response)
                 yield response
@@ -124,7 +160,7 @@ class Connection:
         if "error" not in body:
             body = self._foreign_body(response, body)
         error = error_from_body(body, status)
-        # Codes that no class of ours owns.
+        # Codes that no class owns.
         if type(error) is InferenceError and status in UNAVAILABLE:
             return ServiceUnavailable(error.detail, **error.fields)
         if type(error) is InferenceError and 400 <= status < 500:
@@ -144,7 +180,7 @@ class Connection:
         if _is_certificate_fault(error):
             return f"{self.server} showed a certificate that is not trusted; name its CA file with --ca ({error})"
         if isinstance(error, httpx.ConnectError):
-            return f"{self.server} cannot be reached: {error}"
+            return f"{self.server} cannot be reached: {re.sub(_ERRNO, '', str(error))}"
         return f"the connection to {self.server} was cut: {error}"
 
 
@@ -161,13 +197,14 @@ def _parse_server(server: str) -> httpx.URL:
 def _key_header(key: str | None) -> dict[str, str]:
     if key is None:
         return {}
-    # The library would name the key in its own message.
+    # httpx would show the key in its own message.
     if not key.isascii() or not key.isprintable() or key != key.strip() or not key:
         raise UnusableInput("the key holds blanks or characters that no key has")
     return {"X-API-Key": key}
 
 
-def _tls(verify: bool | str | Path) -> ssl.SSLContext | bool:
+def tls_context(verify: bool | str | Path) -> ssl.SSLContext | bool:
+    """What httpx is to check certificates by. Raises `UnusableInput` for a CA file that cannot be used."""
     if isinstance(verify, bool):
         return verify
     try:

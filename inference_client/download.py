@@ -4,26 +4,27 @@ import hashlib
 import os
 import re
 import secrets
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 import httpx
 
-from contract.errors import ServiceUnavailable
-from contract.schemas import SHA256_PATTERN
 from inference_client.connection import Connection
-from inference_client.errors import DamagedDownload, UnusableInput
+from inference_client.errors import DamagedDownload, ServiceUnavailable, UnusableInput
 from inference_client.pack import OnProgress
+from inference_client.unpack import unpack_zip
 
 RESUMES = 5
+_SHA256 = r"[0-9a-f]{64}"
 
 
 def download(connection: Connection, path: str, target: Path, on_progress: OnProgress | None = None) -> Path:
     """Fetch `path` to `target`, replacing what is there, and return `target`.
 
-    A cut connection is resumed up to `RESUMES` times. Raises the server's errors, `ServiceUnavailable` when it was cut
-    too often, and `DamagedDownload` when the bytes are not those the `ETag` promises; none leaves a file behind.
+    A cut connection is resumed up to `RESUMES` times. Raises the server's errors, `ServiceUnavailable` if it was cut
+    more often, and `DamagedDownload` if the bytes are not those the `ETag` promises; in each case no file is left.
     """
     check_target(target)
     partial = target.with_name(f".infer-{secrets.token_hex(8)}.part")
@@ -41,6 +42,17 @@ def download(connection: Connection, path: str, target: Path, on_progress: OnPro
     return target
 
 
+def download_unpacked(connection: Connection, path: str, folder: Path, on_progress: OnProgress | None = None) -> Path:
+    """Fetch the zip `path` and unpack it into `folder`, which is made if needed. Raises as `unpack_zip`, too."""
+    if folder.is_file():
+        raise UnusableInput(f"{folder} is a file; an output is unpacked into a folder, which need not exist")
+    check_target(folder / "output.zip" if folder.is_dir() else folder)
+    # Next to the folder: on the same disk, with nothing half-made inside the folder.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".infer-") as scratch:
+        unpack_zip(download(connection, path, Path(scratch) / "output.zip", on_progress), folder)
+    return folder
+
+
 def check_target(target: Path) -> None:
     """Raise `UnusableInput` if nothing can be stored under this name."""
     if target.is_dir():
@@ -53,7 +65,7 @@ def check_target(target: Path) -> None:
 
 @dataclass
 class _Download:
-    """What has arrived: `file`, `size_bytes` and `digest` always agree."""
+    """What has arrived so far: `file`, `size_bytes` and `digest` always agree."""
 
     file: BinaryIO
     etag: str = ""
@@ -72,14 +84,14 @@ class _Download:
         self.size_bytes = 0
 
     def range_headers(self) -> dict[str, str]:
-        # If-Range knows strong tags only: with a weak one the file starts over.
+        # If-Range takes strong tags only; with a weak one the download starts over.
         if not self.size_bytes or not self.etag.startswith('"'):
             return {}
         return {"Range": f"bytes={self.size_bytes}-", "If-Range": self.etag}
 
     def check(self) -> None:
         promised = self.etag.removeprefix("W/").strip('"')
-        if not re.fullmatch(SHA256_PATTERN, promised):
+        if not re.fullmatch(_SHA256, promised):
             raise DamagedDownload("the server sent no sha256 in the ETag, so the output cannot be checked")
         if promised != self.digest.hexdigest():
             raise DamagedDownload(
@@ -125,7 +137,7 @@ def _continues(response: httpx.Response, state: _Download, etag: str) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    # A rename survives a power cut only once its folder is on disk. Windows has no such handle.
+    # A rename survives a power cut only once its folder is on disk. Windows cannot open a folder.
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

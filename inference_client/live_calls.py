@@ -1,4 +1,4 @@
-"""Live calls over gRPC without generated code: the door's reflection says what a method takes and gives.
+"""Live calls over gRPC without generated code: the server's reflection says what a method takes and returns.
 
 The only module of the client that imports grpc and protobuf, which come with the extra `[grpc]`.
 """
@@ -16,32 +16,33 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import DecodeError, Message
 from grpc_reflection.v1alpha import reflection_pb2 as reflection
 
-from inference_client.door import Door
 from inference_client.errors import CallFailed, UnusableInput
+from inference_client.grpc_endpoint import GrpcEndpoint
 
 REFLECTION_TIMEOUT_S = 30.0
+_ADVICE = "Is a gRPC door there? Another address is named with --grpc or INFERENCE_SERVER_GRPC."
 _REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-_ABOUT_THE_DOOR = ("grpc.", "ray.serve.")
-"""Services of the door itself: a method's bare name does not mean theirs."""
+_OF_THE_SERVER = ("grpc.", "ray.serve.")
+"""Services of the server itself, not of a model: a bare method name never means one of theirs."""
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
 
 @dataclass(frozen=True)
 class Method:
-    """One method of a service as the door describes it."""
+    """One method of a service, as the server's reflection describes it."""
 
     descriptor: MethodDescriptor
     pool: descriptor_pool.DescriptorPool
 
     @property
     def path(self) -> str:
-        """As gRPC calls it."""
+        """The method's path in the form that gRPC calls."""
         return f"/{self.descriptor.containing_service.full_name}/{self.descriptor.name}"
 
     @property
     def takes_stream(self) -> bool:
-        """Whether it takes any number of requests, not one."""
+        """Whether it takes a stream of requests rather than one."""
         return bool(self.descriptor.client_streaming)
 
     def parse(self, text: str, place: str) -> Message:
@@ -53,7 +54,7 @@ class Method:
             raise UnusableInput(f"{place} is no {self.descriptor.input_type.full_name}: {error}") from error
 
     def format(self, message: Message) -> str:
-        """A response as one line of JSON in ASCII, with the names of the proto and every plain field."""
+        """A response as one line of JSON in ASCII, with field names as in the proto; plain fields show zeros too."""
         return json_format.MessageToJson(
             message,
             preserving_proto_field_name=True,
@@ -65,25 +66,43 @@ class Method:
 
 
 class LiveCalls:
-    """Calls through one door with the same metadata. Raises `CallFailed` for every status other than OK."""
+    """Calls to one endpoint with the same metadata. Raises `CallFailed` for every status other than OK."""
 
-    def __init__(self, door: Door, *, metadata: Metadata, ca: Path | None) -> None:
-        """Raises `UnusableInput` where the CA file cannot be used."""
-        self._target = door.target
+    def __init__(self, endpoint: GrpcEndpoint, *, metadata: Metadata, ca: Path | None) -> None:
+        """Raises `UnusableInput` if the CA file cannot be used."""
+        self._target = endpoint.target
         self._metadata = tuple(metadata)
-        # As over HTTP, the size of a message is the server's decision.
+        # As over HTTP, the server decides how large a message may be.
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        if door.uses_tls:
+        if endpoint.uses_tls:
             credentials = grpc.ssl_channel_credentials(_read_ca(ca))
-            self._channel = grpc.secure_channel(door.target, credentials, options)
+            self._channel = grpc.secure_channel(endpoint.target, credentials, options)
         else:
-            self._channel = grpc.insecure_channel(door.target, options)
+            self._channel = grpc.insecure_channel(endpoint.target, options)
 
     def __enter__(self) -> "LiveCalls":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._channel.close()
+
+    def wait_until_reached(self, timeout_s: float) -> None:
+        """Return once the door answered, or refused the connection, which the next call then reports.
+
+        Raises `CallFailed` if it did neither in time: gRPC itself would wait for 20 s.
+        """
+        settled = threading.Event()
+
+        def note(state: grpc.ChannelConnectivity) -> None:
+            if state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
+                settled.set()
+
+        self._channel.subscribe(note, try_to_connect=True)
+        try:
+            if not settled.wait(timeout_s):
+                raise CallFailed("UNAVAILABLE", f"{self._target} did not answer in time\n{_ADVICE}")
+        finally:
+            self._channel.unsubscribe(note)
 
     def find(self, name: str) -> Method:
         """The method `service/method`, or the only one called `method`. Raises `UnusableInput` if several are."""
@@ -104,41 +123,41 @@ class LiveCalls:
     def call(
         self, method: Method, requests: Iterable[str], *, timeout_s: float | None, one: str = "the request"
     ) -> Iterator[str]:
-        """Send JSON `requests` as they come, and yield each response as JSON when it comes.
+        """Send JSON `requests` as they come, and yield each response as JSON as soon as it is there.
 
-        A faulty request ends the call with `UnusableInput`. `one` is what a text that is not JSON is called.
+        A faulty request ends the call with `UnusableInput`, which calls that request `one`.
         """
-        feed = _Feed(method, requests, one)
+        outgoing = _Requests(method, requests, one)
         # One shape serves every cardinality: on the wire they are the same.
         start = self._channel.stream_stream(
             method.path,
             request_serializer=_serialize,
             response_deserializer=message_factory.GetMessageClass(method.descriptor.output_type).FromString,
         )
-        call: Any = start(feed.messages(), timeout=timeout_s, metadata=self._metadata)
-        feed.started(call.cancel)
+        call: Any = start(outgoing.messages(), timeout=timeout_s, metadata=self._metadata)
+        outgoing.started(call.cancel)
         try:
             for response in call:
                 yield method.format(response)
         except grpc.RpcError as error:
-            raise feed.fault or self._failure(call) from error
+            raise outgoing.fault or self._failure(call) from error
         finally:
             call.cancel()
 
     def _service_names(self) -> list[str]:
         answer = self._ask(reflection.ServerReflectionRequest(list_services=""))
         names = [service.name for service in answer.list_services_response.service]
-        return sorted(name for name in names if not name.startswith(_ABOUT_THE_DOOR))
+        return sorted(name for name in names if not name.startswith(_OF_THE_SERVER))
 
     def _load(self, service: str) -> tuple[ServiceDescriptor, descriptor_pool.DescriptorPool]:
-        """A service with every type it needs, in a pool of its own: other services may call theirs the same."""
+        """A service with every type it needs, in a pool of its own: types of other services may have the same names."""
         files = self._files(reflection.ServerReflectionRequest(file_containing_symbol=service))
         wanted = {name for file in files.values() for name in file.dependency}
         while missing := wanted - files.keys():
             name = min(missing)
             files |= self._files(reflection.ServerReflectionRequest(file_by_filename=name))
             if name not in files:
-                raise CallFailed("NOT_FOUND", f"the door does not describe {name}, which {service} needs")
+                raise CallFailed("NOT_FOUND", f"the server does not describe {name}, which {service} needs")
             wanted |= set(files[name].dependency)
         pool = descriptor_pool.DescriptorPool()
         _add_all(pool, files)
@@ -153,7 +172,9 @@ class LiveCalls:
             parsed = map(FileDescriptorProto.FromString, answer.file_descriptor_response.file_descriptor_proto)
             return {file.name: file for file in parsed}
         except DecodeError as error:
-            raise CallFailed("INTERNAL", f"the door describes its services in a form unknown here: {error}") from error
+            raise CallFailed(
+                "INTERNAL", f"the server describes its services in a form unknown here: {error}"
+            ) from error
 
     def _ask(self, request: reflection.ServerReflectionRequest) -> reflection.ServerReflectionResponse:
         ask = self._channel.stream_stream(
@@ -179,12 +200,12 @@ class LiveCalls:
         details = call.details() or "no details were given"
         request_id = next((value for key, value in call.trailing_metadata() or () if key == "request_id"), None)
         if code == "UNAVAILABLE" and request_id is None:
-            details = f"{self._target} cannot be reached: {details}"
+            details = f"{self._target} cannot be reached: {details}\n{_ADVICE}"
         return CallFailed(code, details, **({"request_id": request_id} if request_id else {}))
 
 
-class _Feed:
-    """Turns texts into messages on the thread that gRPC sends from, and remembers what went wrong there."""
+class _Requests:
+    """Turns texts into messages on the thread that gRPC sends from, and keeps the fault that stopped it."""
 
     def __init__(self, method: Method, requests: Iterable[str], one: str) -> None:
         self.fault: Exception | None = None
@@ -195,7 +216,7 @@ class _Feed:
         self._is_started = threading.Event()
 
     def started(self, cancel: Callable[[], object]) -> None:
-        """The call exists and can be cancelled."""
+        """Take how to cancel the call, which exists now."""
         self._cancel = cancel
         self._is_started.set()
 
@@ -204,26 +225,26 @@ class _Feed:
             for number, text in enumerate(self._requests, start=1):
                 yield self._method.parse(text, f"{self._one} {number}" if self._method.takes_stream else self._one)
         except (UnusableInput, OSError, UnicodeDecodeError) as error:
-            # Raised from here it would only reach gRPC's own log.
+            # An exception raised here would only reach gRPC's own log.
             self.fault = error if not isinstance(error, UnicodeDecodeError) else UnusableInput("the input is not UTF-8")
             self._is_started.wait()
             self._cancel()
 
 
 def _add_all(pool: descriptor_pool.DescriptorPool, files: dict[str, FileDescriptorProto]) -> None:
-    """Add files after those they import."""
+    """Add each file after those it imports."""
     pending = dict(files)
     while pending:
         ready = [name for name, file in pending.items() if not pending.keys() & set(file.dependency)]
         if not ready:
-            raise CallFailed("INTERNAL", f"the door describes files that import each other: {', '.join(pending)}")
+            raise CallFailed("INTERNAL", f"the server describes files that import each other: {', '.join(pending)}")
         for name in ready:
             try:
                 pool.AddSerializedFile(  # type: ignore[no-untyped-call]
                     pending.pop(name).SerializeToString()
                 )
             except TypeError as error:
-                raise CallFailed("INTERNAL", f"the door describes {name} in a form unknown here: {error}") from error
+                raise CallFailed("INTERNAL", f"the server describes {name} in a form unknown here: {error}") from error
 
 
 def _read_ca(path: Path | None) -> bytes | None:

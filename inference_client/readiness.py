@@ -1,10 +1,11 @@
-"""When a deployment is ready, and waiting until it is."""
+"""Decides whether a deployment is ready, and waits until it is."""
 
 import time
 from collections.abc import Callable
 
-from contract.deployments import DeploymentView, ReplicaStatus
 from inference_client.errors import DeploymentFailing, WaitTimeout
+from inference_client.schemas import DeploymentView
+from inference_client.statuses import ReplicaStatus
 from inference_client.units import format_duration
 
 _PAUSE_S = 1.0
@@ -12,7 +13,7 @@ _ON_THE_WAY = (ReplicaStatus.WANTED, ReplicaStatus.STARTING)
 
 
 def is_ready(view: DeploymentView) -> bool:
-    """Whether every replica that is to answer does: also where none is, because nobody calls."""
+    """Whether every replica that should answer does. True for a deployment that needs none, because nobody calls it."""
     statuses = [replica.status for replica in view.replicas]
     is_enough = statuses.count(ReplicaStatus.READY) >= view.serving.replicas_min
     return is_enough and not any(status in _ON_THE_WAY for status in statuses)

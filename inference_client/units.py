@@ -1,6 +1,7 @@
-"""The only place that reads and writes durations and sizes for people."""
+"""Durations and sizes, as people write and read them."""
 
 import re
+from datetime import UTC, datetime, timedelta
 
 from inference_client.errors import UnusableInput
 
@@ -21,6 +22,23 @@ def parse_duration(text: str) -> int:
     if not re.fullmatch(r"([0-9]+[smhd])+", compact):
         raise UnusableInput(f"{text!r} is not a duration: write seconds, or a number with s, m, h or d, as in 1h30m")
     return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"([0-9]+)([smhd])", compact))
+
+
+def parse_since(text: str) -> datetime:
+    """The moment that is `2d` ago, or a date or time such as `2026-11-21` or `2026-11-21T07:00Z`; local without a zone.
+
+    Raises `UnusableInput`.
+    """
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone()
+    except ValueError:
+        pass
+    try:
+        return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
+    except (UnusableInput, OverflowError) as error:
+        raise UnusableInput(
+            f"{text!r} is not a time: write how long ago, as in 2d, or a date, as in 2026-11-21"
+        ) from error
 
 
 def parse_size(text: str) -> int:

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from contract.deployments import ReplicaAssignment
-from contract.schemas import Assignment
-from job_consumer.engine import ContainerSpec, Mount, Publication, RunKey
+from contract.schemas import Assignment, Isolation
+from job_consumer.engines import ContainerSpec, Mount, Publication, RunKey
+from job_consumer.settings import SCRATCH_BYTES, LimitSettings
 from job_consumer.workspace import ModelFolder, Workspace
+from kit.disk import DISK_RESERVE_BYTES
 
 SANDBOX_USER = "65532:65532"
 """The conventional `nonroot` of distroless images: no account of a host has it."""
@@ -22,22 +24,52 @@ class Limits:
     shared_memory_bytes: int
     temporary_bytes: int
     log_bytes: int
+    scratch_bytes: int = SCRATCH_BYTES
+    """What it may write beside /output, /tmp and /dev/shm."""
+    disk_reserve_bytes: int = DISK_RESERVE_BYTES
+    """What it must leave free on its disks."""
+
+
+def limits_of(settings: LimitSettings) -> Limits:
+    """The limits that the settings name."""
+    return Limits(
+        memory_bytes=settings.memory_limit_bytes,
+        cpus=settings.cpu_limit,
+        pids=settings.pids_limit,
+        shared_memory_bytes=settings.shared_memory_bytes,
+        temporary_bytes=settings.temporary_bytes,
+        log_bytes=settings.container_log_bytes,
+        scratch_bytes=settings.scratch_bytes,
+        disk_reserve_bytes=settings.disk_reserve_bytes,
+    )
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """What one consumer gives to its containers and holds back from them; decided once, at its start."""
+
+    consumer: str
+    limits: Limits
+    server: str = ""
+    """The id of the server, which it tells when the consumer registers."""
+    gpu_uuid: str | None = None
+    """Given to a run only if its model asks for a GPU."""
+    own_user: str | None = None
+    """`uid:gid` of a consumer that is not root: it cannot remove another user's files, so its runs have this user."""
+    network: str | None = None
+    """The engine's network that replicas are on; None if this consumer hosts none. Tasks never have a network."""
+    publish_address: str | None = None
+    """The address of this host that gateways reach replicas at; None if they reach the network itself."""
 
 
 def decide_container(
-    assignment: Assignment,
-    *,
-    consumer: str,
-    workspace: Workspace,
-    model: ModelFolder | None,
-    limits: Limits,
-    gpu_uuid: str | None,
-    own_user: str | None,
+    key: RunKey, assignment: Assignment, sandbox: Sandbox, workspace: Workspace, model: ModelFolder | None
 ) -> ContainerSpec:
-    """The container of one attempt; the rest as `decide_sandbox` takes it."""
-    key = RunKey(assignment.uid, assignment.fence)
-    return decide_sandbox(
+    """The container of one attempt."""
+    return decide_run(
         assignment,
+        sandbox,
+        model,
         key=key,
         environment={
             "TASK_UID": assignment.uid,
@@ -49,47 +81,35 @@ def decide_container(
             Mount(f"{key.name}-input", workspace.input_dir, "/input", read_only=True),
             Mount(f"{key.name}-output", workspace.output_dir, "/output", read_only=False),
         ],
-        consumer=consumer,
-        model=model,
-        limits=limits,
-        gpu_uuid=gpu_uuid,
-        own_user=own_user,
     )
 
 
-def decide_sandbox(
+def decide_run(
     assignment: Assignment | ReplicaAssignment,
+    sandbox: Sandbox,
+    model: ModelFolder | None,
     *,
     key: RunKey,
     environment: Mapping[str, str],
     mounts: list[Mount],
-    consumer: str,
-    model: ModelFolder | None,
-    limits: Limits,
-    gpu_uuid: str | None,
-    own_user: str | None,
     network: str | None = None,
     publication: Publication | None = None,
 ) -> ContainerSpec:
-    """What every container of a model has in common.
-
-    `own_user` is `uid:gid` of a consumer that is not root: it could not remove files of another user, so the run gets
-    its own. `gpu_uuid` is given to the run only where the model asks for a GPU.
-    """
-    strict = assignment.isolation == "strict"
-    memory = memory_limit(assignment, limits)
+    """What the containers of tasks and of replicas have in common, around what differs."""
+    strict = assignment.isolation == Isolation.STRICT
+    limits, memory = sandbox.limits, memory_limit(assignment, sandbox.limits)
     home = {"HOME": "/tmp"} if strict else {}  # noqa: S108 - the tmpfs of the run, not the host's
     if model is not None:
-        mounts = [*mounts, Mount(f"is-model-{model.sha256}", model.folder, "/model", read_only=True, kept=True)]
+        mounts = [*mounts, model.mount]
     return ContainerSpec(
         key=key,
-        consumer=consumer,
+        consumer=sandbox.consumer,
         image=assignment.container_tag,
         isolation=assignment.isolation,
-        user=own_user or (SANDBOX_USER if strict else None),
+        user=sandbox.own_user or (SANDBOX_USER if strict else None),
         environment={**environment, **home},
         mounts=tuple(mounts),
-        gpu_uuid=gpu_uuid if assignment.use_gpu else None,
+        gpu_uuid=sandbox.gpu_uuid if assignment.use_gpu else None,
         memory_limit_bytes=memory,
         cpu_limit=limits.cpus,
         pids_limit=limits.pids,
@@ -102,5 +122,5 @@ def decide_sandbox(
 
 
 def memory_limit(assignment: Assignment | ReplicaAssignment, limits: Limits) -> int:
-    """Bytes the run may take: the model's wish, within what the host gives."""
+    """The bytes of memory a run may take: what its model asks for, within what this host gives."""
     return min(assignment.memory_limit_bytes or limits.memory_bytes, limits.memory_bytes)

@@ -1,13 +1,14 @@
-"""Folders and files opened by descriptor, component by component: nothing here follows a link or waits for a FIFO."""
+"""Opens and removes what foreign code may have written, without following a link or waiting for a FIFO."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-# Opening a FIFO for reading waits for a writer unless it is told not to.
+# Without O_NONBLOCK, opening a FIFO for reading waits for a writer.
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -20,7 +21,7 @@ def open_folder(folder: Path | str, *, dir_fd: int | None = None) -> Iterator[in
 
 @contextmanager
 def open_file(name: str, *, dir_fd: int) -> Iterator[int]:
-    """A descriptor for reading of what `name` is in a folder; the caller checks what that is."""
+    """A descriptor for reading `name` in a folder, whatever it is; the caller checks that."""
     with _closing(os.open(name, _OLD_FILE, dir_fd=dir_fd)) as descriptor:
         yield descriptor
 
@@ -34,7 +35,7 @@ def new_file(name: str, *, dir_fd: int) -> Iterator[int]:
 
 @contextmanager
 def open_beneath(folder_fd: int, components: list[str], *, make: bool = False) -> Iterator[int]:
-    """A descriptor of the folder at a path below another, missing folders being made (0755) where `make` says so."""
+    """A descriptor of the folder at a path below another; with `make`, missing folders are made (0755)."""
     descriptor = os.dup(folder_fd)
     try:
         for component in components:
@@ -64,3 +65,36 @@ def _closing(descriptor: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def allocated_bytes(root: Path) -> int:
+    """What the files below a folder take of its disk, each once however many names it has. Follows no link.
+
+    What vanishes meanwhile or cannot be read is not counted, nor is what is nested absurdly deep.
+    """
+    total, linked = 0, set()
+    # Too deep for the interpreter, or for the number of open files.
+    with suppress(RecursionError, OSError):
+        for _, _, names, folder_fd in os.fwalk(root):
+            for name in names:
+                with suppress(FileNotFoundError):
+                    status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+                    if status.st_nlink > 1 and status.st_ino in linked:
+                        continue
+                    linked.add(status.st_ino)
+                    total += status.st_blocks * 512
+    return total
+
+
+def remove_tree(root: Path) -> None:
+    """Remove a folder that foreign code wrote to, locked folders included."""
+    shutil.rmtree(root, onerror=_unlock_and_retry)
+
+
+def _unlock_and_retry(function: Callable[[str], object], path: str, _error: object) -> None:
+    """Models may leave folders without write permission; their owner can still unlock them."""
+    parent = Path(path).parent
+    for locked in (parent, Path(path)):
+        if locked.is_dir() and not locked.is_symlink():
+            os.chmod(locked, 0o700)  # noqa: PTH101 - follows no link: checked above
+    function(path)

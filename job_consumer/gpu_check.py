@@ -1,4 +1,4 @@
-"""Whether a consumer's GPU is on this host, as the kernel driver tells it: the only reader of `/proc/driver/nvidia`.
+"""Whether a consumer's GPU is on this host, by what the kernel driver shows in `/proc/driver/nvidia`.
 
 The driver shows every container all GPUs of the host, so this needs no `nvidia-smi`, no mount and no GPU of its own.
 """
@@ -18,25 +18,25 @@ _SLICE_OF = re.compile(r"MIG-(GPU-[0-9a-f-]+)(/\d+){2}", re.IGNORECASE)
 
 
 class GpuMissing(Exception):
-    """This host has other GPUs than the one that was asked for. The text says which and what to do."""
+    """This host has GPUs, but not the one that was asked for. The text says which, and what to do."""
 
 
 @dataclass(frozen=True)
 class _HostGpu:
     uuid: str | None
-    """None where the driver does not tell: nothing has woken the GPU since the boot."""
+    """None if the driver does not show it: nothing has woken the GPU since boot."""
     name: str
 
 
 def check_gpu(uuid: str, driver: Path = DRIVER) -> None:
-    """Raises `GpuMissing`. What cannot be found out is one WARNING: the Engine has the last word at each task."""
+    """Raises `GpuMissing`. If the driver cannot say, that is one WARNING: the Engine decides at each task."""
     doubt = _judge(uuid, driver)
     if doubt:
         logger.warning("GPU %s could not be verified: %s", uuid, doubt)
 
 
 def _judge(uuid: str, driver: Path) -> str | None:
-    """Why it cannot be told, or None where the GPU is there. Raises `GpuMissing`."""
+    """Why it cannot be known, or None if the GPU is there. Raises `GpuMissing`."""
     gpus = list(_host_gpus(driver))
     if not gpus:
         return f"{driver} shows no GPU here"
@@ -65,7 +65,7 @@ def _host_gpus(driver: Path) -> Iterator[_HostGpu]:
         try:
             fields = dict(_FIELD.findall(path.read_text(errors="replace")))
         except OSError:
-            # It is gone since it was listed, or this user may not read it.
+            # It vanished after it was listed, or this user may not read it.
             fields = {}
         if fields.get("GPU Excluded") == "Yes":
             continue

@@ -6,26 +6,47 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from contract.access import KEY_PATTERN
-from contract.settings import BrokerSettings, check_secret
+from contract.broker.rabbitmq.settings import BrokerSettings
+from job_consumer.failpoints import Failpoint
+from kit.disk import DISK_RESERVE_BYTES
+from kit.failpoints import known_point
+from kit.settings import Settings, check_secret
 
 MIB = 1024**2
 GIB = 1024**3
+SCRATCH_BYTES = 32 * GIB
+MODEL_CACHE_BYTES = 100 * GIB
+IMAGE_CACHE_BYTES = 200 * GIB
+MIN_FREE_BYTES = 1 * GIB
 
 
 @dataclass(frozen=True)
-class Proof:
-    """By what the private API knows a consumer."""
+class Credential:
+    """What a consumer identifies itself with to the private API."""
 
     variable: str
     """Which setting it came from."""
     secret: str = field(repr=False)
 
 
-class JobConsumerSettings(BrokerSettings):
-    """Read once in `__main__`."""
+class LimitSettings(Settings):
+    """What one run may take of the host."""
+
+    memory_limit_bytes: Annotated[int, Field(ge=6 * MIB)] = 16 * GIB
+    cpu_limit: Annotated[float, Field(gt=0)] | None = None
+    pids_limit: Annotated[int, Field(ge=16)] = 512
+    shared_memory_bytes: Annotated[int, Field(ge=MIB)] = 1 * GIB
+    temporary_bytes: Annotated[int, Field(ge=MIB)] = 1 * GIB
+    container_log_bytes: Annotated[int, Field(ge=MIB)] = 32 * MIB
+    scratch_bytes: Annotated[int, Field(ge=MIB)] = SCRATCH_BYTES
+    disk_reserve_bytes: Annotated[int, Field(ge=0)] = DISK_RESERVE_BYTES
+
+
+class JobConsumerSettings(BrokerSettings, LimitSettings):
+    """The settings of one consumer; read once, in `__main__`."""
 
     consumer_key: SecretStr | None = Field(None, description="This host's key, with the scope consume.")
     service_token: Annotated[SecretStr | None, Field(validate_default=True)] = Field(
@@ -39,20 +60,18 @@ class JobConsumerSettings(BrokerSettings):
     accepts_cpu_tasks: bool = True
     work_dir: Path = Path("/work")
     work_volume: str | None = None
+    model_cache_bytes: Annotated[int, Field(ge=0)] = MODEL_CACHE_BYTES
+    image_cache_bytes: Annotated[int, Field(ge=0)] = IMAGE_CACHE_BYTES
+    min_free_bytes: Annotated[int, Field(ge=0)] = MIN_FREE_BYTES
     alive_file: Path | None = None
-    memory_limit_bytes: Annotated[int, Field(ge=6 * MIB)] = 16 * GIB
-    cpu_limit: Annotated[float, Field(gt=0)] | None = None
-    pids_limit: Annotated[int, Field(ge=16)] = 512
-    shared_memory_bytes: Annotated[int, Field(ge=MIB)] = 1 * GIB
-    temporary_bytes: Annotated[int, Field(ge=MIB)] = 1 * GIB
-    container_log_bytes: Annotated[int, Field(ge=MIB)] = 32 * MIB
     replica_network: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None = Field(
         None, description="The Engine's network that replicas are on; unset: no replicas are hosted."
     )
     replica_publish_address: IPv4Address | IPv6Address | None = Field(
         None, description="This host's address that gateways reach replicas at; unset: they reach the network itself."
     )
-    replica_slots: Annotated[int, Field(ge=0, le=1000, description="At most so many replicas at once.")] = 8
+    replica_slots: Annotated[int, Field(ge=0, le=1000, description="At most this many replicas at once.")] = 8
+    fail_at: Annotated[str, AfterValidator(known_point(Failpoint))] | None = Field(None, description="For tests.")
 
     @field_validator("replica_publish_address")
     @classmethod
@@ -71,13 +90,13 @@ class JobConsumerSettings(BrokerSettings):
     @field_validator("service_token")
     @classmethod
     def _check_service_token(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        # A refused key is missing here, and is the one fault to tell.
+        # A key that was refused is missing here, and is the only fault to report.
         if "consumer_key" not in info.data:
             return value
         is_beside = info.data["consumer_key"] is not None
         if is_beside and value is not None:
             raise ValueError(
-                "is set beside CONSUMER_KEY; a consumer proves itself with one of the two: unset the other"
+                "is set beside CONSUMER_KEY; a consumer identifies itself with one of the two: unset the other"
             )
         if not is_beside and value is None:
             raise ValueError("is empty; use a random one, such as `make secrets` writes, or set CONSUMER_KEY instead")
@@ -85,12 +104,12 @@ class JobConsumerSettings(BrokerSettings):
 
     @property
     def publish_address(self) -> str | None:
-        """`replica_publish_address` as text."""
+        """The `replica_publish_address` as text, if it is set."""
         return str(self.replica_publish_address) if self.replica_publish_address else None
 
     @property
-    def proof(self) -> Proof:
+    def credential(self) -> Credential:
         """What the consumer shows to the private API."""
         if self.consumer_key is not None:
-            return Proof("CONSUMER_KEY", self.consumer_key.get_secret_value())
-        return Proof("SERVICE_TOKEN", self.service_token.get_secret_value() if self.service_token else "")
+            return Credential("CONSUMER_KEY", self.consumer_key.get_secret_value())
+        return Credential("SERVICE_TOKEN", self.service_token.get_secret_value() if self.service_token else "")

@@ -1,69 +1,86 @@
-"""Moves archives between this host and the private API, checked by sha256, and repeats what did not get through."""
+"""Moves archives between this host and the private API, checked by sha256, and repeats failed calls."""
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from contract.errors import ServiceUnavailable, StorageFull
-from contract.private_client import REFUSALS, PrivateClient
+from contract.errors import InferenceError, ServiceUnavailable, StorageFull
+from contract.private_client import ACCESS_ERRORS, PrivateClient
 from contract.schemas import Commit
-from job_consumer.collect import stream_zip
-from job_consumer.engine import EngineUnavailable, RunKey
-from job_consumer.heart import Heart
-from job_consumer.host import AttemptLost, ConsumerStopping, Host
+from job_consumer.context import AttemptLost, ConsumerContext, ConsumerStopping
+from job_consumer.engines import EngineUnavailable, RunKey
+from job_consumer.failpoints import Failpoint
+from job_consumer.heartbeat import LeaseHeartbeat
+from job_consumer.output.zip_stream import stream_zip
+from kit.failpoints import reach
 
 logger = logging.getLogger(__name__)
 
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+DOUBT_S = 2 * 3600.0
+"""How long what a run has brought is offered again after answers that explain nothing: repairing a server takes time,
+and running the task again takes more."""
 
 _Answer = TypeVar("_Answer")
 
 
-def persist(host: Host, heart: Heart, call: Callable[[], _Answer]) -> _Answer:
-    """Repeat a call until the private API answers it: what it cannot take now, or not from us, it takes later.
+def retry_until_accepted(
+    context: ConsumerContext, heartbeat: LeaseHeartbeat, call: Callable[[], _Answer], *, doubt_s: float = 0.0
+) -> _Answer:
+    """Repeat a call until the private API accepts it, through its outages and while it refuses this consumer.
 
-    Raises `ConsumerStopping`, `AttemptLost`, and every answer of the call that is not "try again".
+    An answer that explains nothing, such as a bare 500 or a proxy's page, is taken as final only `doubt_s` after the
+    first try. Raises `ConsumerStopping`, `AttemptLost`, and every error of the call that repeating it would not mend.
     """
-    tries = 0
+    tries, began_at = 0, time.monotonic()
     while True:
         try:
             return call()
         except (ServiceUnavailable, StorageFull) as error:
-            logger.warning("the private API did not take a call, it is repeated: %s", error)
-        except REFUSALS as error:
-            host.note_refused(error)
+            logger.warning("the private API did not accept a call; it is repeated: %s", error)
+        except ACCESS_ERRORS as error:
+            context.note_refused(error)
+        except InferenceError as error:
+            # The bare class: every error that means something has a class of its own.
+            if type(error) is not InferenceError or time.monotonic() - began_at >= doubt_s:
+                raise
+            logger.warning("the private API failed at a call, which is repeated: %s", error)
         pause = _PAUSES_S[min(tries, len(_PAUSES_S) - 1)]
         tries += 1
-        if host.stopping.wait(pause):
+        if context.stopping.wait(pause):
             raise ConsumerStopping
-        if heart.is_lost:
+        if heartbeat.is_lost:
             raise AttemptLost
 
 
 def fetch_archive(fetch: Callable[[str, int, Path], None], key: RunKey, target: Path, sha256: str) -> None:
-    """Write an archive of the attempt to `target`. Raises `EngineUnavailable` when other bytes arrived."""
+    """Write an archive of the attempt to `target`. Raises `EngineUnavailable` when it arrives damaged."""
     fetch(key.uid, key.fence, target)
     with target.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
             raise EngineUnavailable(f"the archive {sha256} arrived damaged")
+    reach(Failpoint.PREPARE_FETCHED)
 
 
 def upload_output(api: PrivateClient, consumer: str, key: RunKey, folder: Path, max_bytes: int) -> Commit:
     """Stream the folder as a zip; returns the commit that makes it the result.
 
-    Raises `ModelFailed` for an output that cannot be taken, `ServiceUnavailable` when other bytes arrived.
+    Raises `ModelFailed` for an output that is not acceptable, `ServiceUnavailable` when it arrives damaged.
     """
+    reach(Failpoint.DELIVER_BEGUN)
     tally = _Tally(stream_zip(folder, max_bytes=max_bytes))
     stored = api.upload_output(key.uid, key.fence, tally)
     if (stored.sha256, stored.size_bytes) != (tally.sha256, tally.size_bytes):
         raise ServiceUnavailable("the output arrived damaged and is sent again")
+    reach(Failpoint.DELIVER_UPLOADED)
     return Commit(consumer=consumer, sha256=stored.sha256, size_bytes=stored.size_bytes)
 
 
 class _Tally:
-    """Counts and hashes what passes through."""
+    """Counts and hashes the bytes that pass through."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = pieces

@@ -1,4 +1,4 @@
-"""Unpacks an archive into a folder. The only place where names a user chose become files of this host."""
+"""Unpacks an archive into a folder. The only module in which names that a user chose become files of this host."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ def unpack_archive(zip_path: Path, target: Path, *, max_unpacked_bytes: int) -> 
     Raises `InvalidArchive` for a fault of the zip and `OSError` for one of this host, such as a full disk. `target`
     may then be partly filled; whoever made it removes it.
     """
-    # One open file for both steps: what was checked is what is unpacked.
+    # One open file for both steps, so that what is unpacked is what was checked.
     with zip_path.open("rb") as file, open_folder(target) as target_fd:
         for entry in check_archive(file, max_unpacked_bytes=max_unpacked_bytes).entries:
             chunks = read_entry(file, entry)
@@ -28,7 +28,7 @@ def unpack_archive(zip_path: Path, target: Path, *, max_unpacked_bytes: int) -> 
 
 
 def _expect_nothing(chunks: Iterator[bytes]) -> None:
-    # A folder declares no bytes, so any chunk raises; reading to the end judges its (empty) data like a file's.
+    # A folder declares no bytes, so any chunk raises; reading to the end checks its (empty) data like a file's.
     for _ in chunks:
         pass
 
@@ -42,7 +42,7 @@ def _write_file(parent_fd: int, name: str, entry: ArchiveEntry, chunks: Iterator
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of `data`. On a disk that fills up, `os.write` writes a part and raises nothing; the next one does."""
+    """Write all of `data`. On a full disk `os.write` first writes only a part; the next call raises."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

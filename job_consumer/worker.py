@@ -1,149 +1,138 @@
-"""The life of a consumer: register, adopt what an earlier process left, then hear a bell, claim, run, again."""
+"""The life of a registered consumer: adopt what an earlier process left, then claim and run on each bell."""
 
+import itertools
 import logging
-import random
 from collections.abc import Callable
 
-from contract.broker import CPU_QUEUE, GPU_QUEUE, Broker
-from contract.errors import Conflict, InferenceError, ServiceUnavailable, StaleFence, TaskNotFound
-from contract.private_client import REFUSALS
-from contract.schemas import Assignment, ClaimRequest, ConsumerRegistration, Release
-from job_consumer.engine import EngineUnavailable, RunKey, RunKind
-from job_consumer.host import Host
-from job_consumer.job import Job
-from job_consumer.replica_host import ReplicaHost
-from job_consumer.slots import SlotTaken
-from job_consumer.warm_job import WarmJob
+from contract.broker import Broker
+from contract.claims import ClaimRequest, HeldAttempt
+from contract.errors import StaleFence, TaskNotFound
+from contract.schemas import Assignment, ConsumerRegistration, Release
+from job_consumer.bells import claim_on_bell, task_queues, until_it_works
+from job_consumer.context import ConsumerContext
+from job_consumer.engines import ReplicaEngine, RunKey, RunKind
+from job_consumer.failpoints import Failpoint
+from job_consumer.reconcile import INTERVAL_S, Reconciler
+from job_consumer.replicas.hosting_loop import HostingLoop
+from job_consumer.replicas.ready import ReadyReplicas
+from job_consumer.tasks.attempt import Attempt
+from job_consumer.tasks.warm_attempt import WarmAttempt
+from kit.failpoints import reach
+from kit.loop import Loop
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 15.0
-"""A task whose bell was lost waits at most so long."""
-_PAUSE_S = 2.0
+"""A task whose bell was lost waits at most this long."""
+_GPU_CHECK_S = 1.0
 
 
 class Worker:
-    """One consumer. `run` blocks until `host.stopping` is set; wake the broker after setting it."""
+    """One consumer. `run` blocks until `context.stopping` is set; wake the broker after setting it."""
 
-    def __init__(self, host: Host, broker: Broker, *, accepts_cpu_tasks: bool) -> None:
-        self._host = host
+    def __init__(
+        self,
+        context: ConsumerContext,
+        broker: Broker,
+        registration: ConsumerRegistration,
+        replica_engine: ReplicaEngine | None,
+    ) -> None:
+        """The consumer has registered. `replica_engine` is the context's engine if it hosts replicas, else None."""
+        self._context = context
         self._broker = broker
-        self._registration = ConsumerRegistration(
-            consumer=host.consumer,
-            gpu_uuid=host.gpu_uuid,
-            accepts_cpu_tasks=accepts_cpu_tasks,
-            replica_slots=host.replica_slots,
-        )
-        self._replica_host = ReplicaHost(host, broker, self._registration)
-        # GPU work first: nobody else can do it.
-        self._queues = ([GPU_QUEUE] if host.gpu_uuid else []) + ([CPU_QUEUE] if accepts_cpu_tasks else [])
+        self._registration = registration
+        self._ready = ReadyReplicas()
+        self._reconciler = Reconciler(context)
+        self._hosting = HostingLoop(context, broker, registration, self._ready, replica_engine)
+        self._queues = task_queues(registration)
+        self._found: list[tuple[RunKey, Assignment]] = []
+        self._claims = itertools.count(1)
 
     def run(self) -> None:
-        """Register, adopt, then work until told to stop. Raises `SlotTaken`."""
-        self._until_it_works(self.register)
-        self._until_it_works(self._replica_host.adopt)
-        self._replica_host.start()
-        try:
-            self._work()
-        finally:
-            self._replica_host.join()
+        """Adopt, then work until told to stop."""
+        self._until_it_works(self.take_stock)
+        self._until_it_works(lambda: self._hosting.adopt(self._reconciler))
+        # Only now: what is still ours is held.
+        with Loop("reconcile", self._reconciler.step, interval_s=INTERVAL_S):
+            self._hosting.start()
+            try:
+                self._work()
+            finally:
+                self._hosting.join()
 
     def _work(self) -> None:
-        self._until_it_works(self.adopt)
-        # What was queued while nobody listened has no bell any more.
+        self.adopt()
+        self._until_it_works(self.learn_host)
+        # What was queued while no consumer listened has no bell any more.
         self._until_it_works(lambda: self.work_off(self._claim(None)))
-        logger.info("consumer=%s waits for work on %s", self._host.consumer, ", ".join(self._queues))
-        while not self._host.stopping.is_set():
+        logger.info("consumer=%s waits for work on %s", self._context.consumer, ", ".join(self._queues))
+        while not self._context.stopping.is_set():
             self._until_it_works(self.step)
 
-    def register(self) -> None:
-        """Raises `SlotTaken` where a consumer that lives has our GPU, on whichever host."""
-        try:
-            self._host.api.register(self._registration)
-        except Conflict as error:
-            raise SlotTaken(error.detail) from error
+    def learn_host(self) -> None:
+        """Ask the engine for the host's name, which every claim from here on tells the private API."""
+        host = self._context.engine.host_name()
+        self._registration = self._registration.model_copy(update={"host": host})
 
     def step(self) -> None:
-        """Wait for one bell, at most `POLL_S`; then run tasks until there is none left to claim."""
-        self._host.note_alive()
-        delivery = self._broker.receive(self._queues, POLL_S)
-        if self._host.stopping.is_set():
-            if delivery is not None:
-                delivery.requeue()
+        """Wait for one bell, at most `POLL_S`; then run tasks until none can be claimed."""
+        self._context.note_alive()
+        if self._context.has_leftover_on_gpu:
+            self._context.stopping.wait(_GPU_CHECK_S)
             return
-        try:
-            assignment = self._claim(delivery.uid if delivery else None)
-        except InferenceError:
-            if delivery is not None:
-                delivery.requeue()
-            raise
-        # Settled before the run: the truth is the lease now, and a held message would time out at the broker.
-        if delivery is not None:
-            delivery.ack()
-        self.work_off(assignment)
+        self.work_off(claim_on_bell(self._context, self._broker, self._queues, POLL_S, self._claim))
 
     def work_off(self, assignment: Assignment | None) -> None:
         """Run a task, and every further one that can be claimed at once."""
         while assignment is not None:
-            self._job(assignment).run()
-            if self._host.replica_network is not None:
+            self._attempt(assignment).run()
+            if self._hosting.is_hosting:
                 # A replica may wait for the GPU.
                 self._broker.wake()
-            assignment = None if self._host.stopping.is_set() else self._claim(None)
+            assignment = None if self._context.stopping.is_set() else self._claim(None)
 
     def adopt(self) -> None:
-        """Go on with every run of ours that still holds its task; remove what nobody owns."""
-        runs = [key for key, _ in self._host.engine.find(self._host.consumer) if key.kind is RunKind.TASK]
-        for key in runs:
-            if (assignment := self._still_ours(key)) is not None:
-                Job(self._host, assignment).resume()
-            else:
-                logger.warning("task=%s removing a run of fence %s that lost its task", key.uid, key.fence)
-                self._host.engine.remove(key)
-                self._host.work.remove_workspace(key)
-            if self._host.stopping.is_set():
-                return
-        for key in set(self._host.work.workspaces()) - set(runs):
-            self._give_back(key)
+        """Resume every run that `take_stock` found."""
+        while self._found and not self._context.stopping.is_set():
+            key, assignment = self._found.pop(0)
+            Attempt(self._context, assignment, key).resume()
 
-    def _job(self, assignment: Assignment) -> Job:
+    def take_stock(self) -> None:
+        """Find the runs of ours that still hold their task; give back what has none."""
+        stock = self._reconciler.take_stock(RunKind.TASK, self._context.api.show)
+        for key in stock.unstarted:
+            self._give_back(key)
+        self._found = stock.adoptable
+
+    def _attempt(self, assignment: Assignment) -> Attempt:
         if assignment.replica_uid is None:
-            return Job(self._host, assignment)
-        return WarmJob(self._host, assignment, assignment.replica_uid)
+            return Attempt(self._context, assignment)
+        return WarmAttempt(self._context, self._ready, assignment, assignment.replica_uid)
 
     def _claim(self, uid: str | None) -> Assignment | None:
-        return self._host.api.claim(ClaimRequest(**self._registration.model_dump(), uid=uid))
-
-    def _still_ours(self, key: RunKey) -> Assignment | None:
-        try:
-            return self._host.api.show(key.uid, key.fence)
-        except (StaleFence, TaskNotFound):
+        if self._context.has_leftover_on_gpu:
             return None
+        if uid is not None:
+            reach(Failpoint.CLAIM_HEARD)
+        health = self._context.health.look()
+        # All that this consumer has, and would adopt or give back at its next start, has a workspace.
+        holds = [HeldAttempt(uid=key.uid, fence=key.fence) for key in self._context.work.workspaces()]
+        assignment = self._context.api.claim(
+            ClaimRequest(
+                **self._registration.model_dump(), uid=uid, number=next(self._claims), holds=holds, health=health
+            )
+        )
+        if assignment is not None:
+            reach(Failpoint.CLAIM_GIVEN)
+        return assignment
 
     def _give_back(self, key: RunKey) -> None:
-        """An attempt that ended before its container was made: nothing of it is worth keeping."""
-        release = Release(consumer=self._host.consumer, detail="the consumer was restarted", blameless=True)
+        """Release a task whose attempt ended before its container was made. The reconciler removes what is left."""
+        release = Release(consumer=self._context.consumer, detail="the consumer was restarted", blameless=True)
         try:
-            self._host.api.release(key.uid, key.fence, release)
+            self._context.api.release(key.uid, key.fence, release)
         except (StaleFence, TaskNotFound):
             logger.debug("task=%s fence %s was taken already", key.uid, key.fence)
-        # Also what a run left whose task has ended: bind-backed volumes outlive a removed container.
-        self._host.engine.remove(key)
-        self._host.work.remove_workspace(key)
 
     def _until_it_works(self, step: Callable[[], None]) -> None:
-        while not self._host.stopping.is_set():
-            try:
-                step()
-            except SlotTaken:
-                raise
-            except REFUSALS as error:
-                self._host.note_refused(error)
-            except (ServiceUnavailable, EngineUnavailable) as error:
-                logger.warning("consumer=%s cannot work right now: %s", self._host.consumer, error)
-            except Exception:
-                logger.exception("consumer=%s: a step failed; it is repeated", self._host.consumer)
-            else:
-                return
-            # Jitter, so that consumers do not return in step after an outage.
-            self._host.stopping.wait(_PAUSE_S * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+        until_it_works(self._context, "work", step)

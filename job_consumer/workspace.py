@@ -1,27 +1,41 @@
 """Where the consumer's files lie: one folder per attempt, one per model archive, all below the work directory.
 
-    <work>/attempts/<consumer>/<uid>-<fence>/{input,output,input.zip,verdict.json}
-    <work>/replicas/<consumer>/<uid>-<fence>/{inputs,outputs}/<run>/      of tasks that run inside a replica
-    <work>/models/<sha256>/            filled once, kept for later tasks
+    <work>/attempts/<consumer>/<uid>-<fence>/{input,output,input.zip,model,image,clock.json,verdict.json}
+    <work>/replicas/<consumer>/<uid>-<fence>/{model,image}  of a replica
+    <work>/replicas/<consumer>/<uid>-<fence>/{inputs,outputs}/<run>/      of tasks that run inside it
+    <work>/models/<sha256>/            filled once, kept for later tasks until it is evicted
 
-Attempt and replica folders are 0700, so no other user of the host reaches an output although the run may write there.
+Attempt and replica folders are 0700: no other user of the host reaches an output, although the run may write there.
 """
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
-from job_consumer.descriptors import open_folder
-from job_consumer.engine import RunKey, RunKind
+from job_consumer.descriptors import open_folder, remove_tree
+from job_consumer.engines import Mount, RunKey, RunKind
+from job_consumer.failpoints import Failpoint
+from kit.failpoints import reach
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Use(StrEnum):
+    """What is kept for later runs, and may be in use by one: also the name of the file that says so."""
+
+    MODEL = "model"
+    IMAGE = "image"
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folder of one attempt. Created empty by `WorkDir.open_workspace`, removed by `WorkDir.remove_workspace`."""
+    """The folder of one attempt. `WorkDir.open_workspace` makes it, empty; `WorkDir.remove_workspace` removes it."""
 
     root: Path
     input_dir: Path
@@ -35,8 +49,13 @@ class Workspace:
         return self.root / "input.zip"
 
     @property
+    def clock(self) -> Path:
+        """When the run began: kept, so that a restart gives it no more time."""
+        return self.root / "clock.json"
+
+    @property
     def verdict(self) -> Path:
-        """Why this consumer ended the run itself: kept, so that a restart does not take that for the model's doing."""
+        """Why this consumer ended the run itself: kept, so that a restart does not blame the model for it."""
         return self.root / "verdict.json"
 
 
@@ -44,8 +63,8 @@ class Workspace:
 class ReplicaFolder:
     """What a replica that runs tasks sees of this host: a folder of inputs and one of outputs, each with one per task.
 
-    The inputs are read-only for it. The outputs it may change at any time, so they are only ever opened by descriptors
-    that follow no link.
+    The inputs are read-only for the replica. It may change the outputs at any time, so they are only ever opened by
+    descriptors that follow no link.
     """
 
     root: Path
@@ -61,7 +80,7 @@ class ReplicaFolder:
         return self.root / "outputs"
 
     def open_task(self, name: str) -> None:
-        """An empty input and output of one task."""
+        """Make an empty input folder and an empty output folder for one task."""
         (self.inputs / name).mkdir()
         (self.inputs / name).chmod(0o755)
         (self.outputs / name).mkdir()
@@ -69,7 +88,10 @@ class ReplicaFolder:
             os.fchmod(output, 0o777)
 
     def close_task(self, name: str) -> None:
-        """Remove them. What the replica locked stays until it ends: unlocking by path could be led astray by it."""
+        """Remove a task's folders.
+
+        What the replica locked stays until it ends: while it lives it could lead an unlocking by path astray.
+        """
         for folder in (self.inputs / name, self.outputs / name):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -86,9 +108,14 @@ class ModelFolder:
     sha256: str
     folder: Path
 
+    @property
+    def mount(self) -> Mount:
+        """How runs see it."""
+        return Mount(f"is-model-{self.sha256}", self.folder, "/model", read_only=True, kept=True)
+
 
 class WorkDir:
-    """One consumer's share of a work directory: attempts of its own, models in common."""
+    """One consumer's part of a work directory: its own attempts and replicas, and the models that all share."""
 
     def __init__(self, root: Path, consumer: str) -> None:
         self._root = root.absolute()
@@ -116,14 +143,24 @@ class WorkDir:
         workspace.input_dir.mkdir()
         workspace.input_dir.chmod(0o755)
         workspace.output_dir.mkdir()
-        # The run's user is not ours and must write here; the 0700 parent keeps everybody else out.
+        # The run's user is not ours and must write here; the parent, which is 0700, keeps everyone else out.
         workspace.output_dir.chmod(0o777)
+        reach(Failpoint.PREPARE_OPENED)
         return workspace
 
+    def empty_workspace(self, key: RunKey) -> None:
+        """Remove what takes space of an attempt's files; its verdict stays. The run must be gone."""
+        workspace = self.workspace(key)
+        workspace.input_zip.unlink(missing_ok=True)
+        for folder in (workspace.input_dir, workspace.output_dir):
+            if folder.exists():
+                remove_tree(folder)
+
     def remove_workspace(self, key: RunKey) -> None:
-        """Remove an attempt's files. Nothing to do where there are none."""
+        """Remove an attempt's files, if there are any."""
         root = self.workspace(key).root
         if root.exists():
+            reach(Failpoint.CLEAN_REMOVED)
             remove_tree(root)
 
     def workspaces(self) -> list[RunKey]:
@@ -135,7 +172,7 @@ class WorkDir:
         return ReplicaFolder(self._replicas / f"{key.uid}-{key.fence}")
 
     def open_replica(self, key: RunKey) -> ReplicaFolder:
-        """A fresh folder."""
+        """A fresh folder for a replica; what an earlier start of the same replica left is wiped."""
         self.remove_replica(key)
         replica = self.replica(key)
         replica.root.mkdir(mode=0o700)
@@ -145,7 +182,7 @@ class WorkDir:
         return replica
 
     def remove_replica(self, key: RunKey) -> None:
-        """Remove a replica's files, whose container must be gone. Nothing to do where there are none."""
+        """Remove a replica's files, if there are any. Its container must be gone."""
         root = self.replica(key).root
         if root.exists():
             remove_tree(root)
@@ -154,53 +191,94 @@ class WorkDir:
         """The replicas that left files here."""
         return _keys_in(self._replicas, RunKind.REPLICA)
 
-    def open_model(self, sha256: str, fill: Callable[[Path], None]) -> ModelFolder:
+    def remove(self, key: RunKey) -> None:
+        """Remove the files of an attempt or a replica, if there are any. Its container must be gone."""
+        if key.kind is RunKind.TASK:
+            self.remove_workspace(key)
+        else:
+            self.remove_replica(key)
+
+    def open_model(self, sha256: str, fill: Callable[[Path], None], user: RunKey | None = None) -> ModelFolder:
         """The folder of a model archive; the first caller on this host fills it, others wait for that.
 
-        `fill` gets an empty folder. It becomes visible by a rename, so a crash leaves no half-filled model.
+        `fill` gets an empty folder. It becomes visible by a rename, so a crash leaves no half-filled model. `user` is
+        the attempt or replica, whose files are there: as long as they are, the folder is not evicted.
         """
         folder = self._models / sha256
-        if not folder.is_dir():
-            with self._lock(f"{sha256}.lock"):
-                if not folder.is_dir():
-                    partial = self._models / f"{sha256}.partial"
+        with self._lock(sha256):
+            if user is not None:
+                self.note_use(user, Use.MODEL, sha256)
+            if not folder.is_dir():
+                partial = self._models / f"{sha256}.partial"
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(mode=0o755)
+                try:
+                    fill(partial)
+                    partial.chmod(0o755)
+                    # Once renamed it counts as complete, even after a power cut.
+                    os.sync()
+                    partial.rename(folder)
+                finally:
                     shutil.rmtree(partial, ignore_errors=True)
-                    partial.mkdir(mode=0o755)
-                    try:
-                        fill(partial)
-                        partial.chmod(0o755)
-                        # Once renamed it counts as whole, also after a power cut.
-                        os.sync()
-                        partial.rename(folder)
-                    finally:
-                        shutil.rmtree(partial, ignore_errors=True)
+            os.utime(self._lock_file(sha256))
         return ModelFolder(sha256, folder)
 
+    def models(self) -> list[ModelFolder]:
+        """The models that are here, the one whose last use is longest ago first."""
+        found = [ModelFolder(path.name, path) for path in self._models.iterdir() if _SHA256.fullmatch(path.name)]
+        return sorted(found, key=lambda model: self._used_at(model.sha256))
+
+    def evict_model(self, model: ModelFolder, forget: Callable[[], bool]) -> bool:
+        """Remove a model's folder, unless it is in use, or `forget` says so. It is filled again when it is needed."""
+        evicted = self._models / f"{model.sha256}.evicted"
+        with self._lock(model.sha256, wait=False) as is_ours:
+            if not is_ours or model.sha256 in self.uses(Use.MODEL) or not forget():
+                return False
+            shutil.rmtree(evicted, ignore_errors=True)
+            model.folder.rename(evicted)
+        remove_tree(evicted)
+        return True
+
+    def note_use(self, user: RunKey, use: Use, name: str) -> None:
+        """Write down what an attempt or a replica uses, in its folder, which must exist."""
+        root = self.workspace(user).root if user.kind is RunKind.TASK else self.replica(user).root
+        (root / use).write_text(name)
+
+    def uses(self, use: Use) -> set[str]:
+        """What the attempts and replicas of all consumers have written down."""
+        found = set()
+        for kind in ("attempts", "replicas"):
+            for path in self._root.glob(f"{kind}/*/*/{use}"):
+                with suppress(FileNotFoundError):
+                    found.add(path.read_text())
+        return found
+
+    def _used_at(self, sha256: str) -> float:
+        with suppress(FileNotFoundError):
+            return self._lock_file(sha256).stat().st_mtime
+        return 0.0
+
+    def _lock_file(self, sha256: str) -> Path:
+        return self._models / f"{sha256}.lock"
+
     @contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
-        with (self._models / name).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _lock(self, sha256: str, *, wait: bool = True) -> Iterator[bool]:
+        """Whether the lock of a model is ours."""
+        # Appending changes no time.
+        with self._lock_file(sha256).open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            yield True
 
 
 def _keys_in(folder: Path, kind: RunKind) -> list[RunKey]:
-    keys = []
-    for entry in folder.iterdir():
-        uid, _, fence = entry.name.rpartition("-")
-        if uid and fence.isdecimal():
-            keys.append(RunKey(uid, int(fence), kind))
-    return sorted(keys)
-
-
-def remove_tree(root: Path) -> None:
-    """Remove a folder that foreign code wrote to."""
-    shutil.rmtree(root, onerror=_unlock_and_retry)
-
-
-def _unlock_and_retry(function: Callable[[str], object], path: str, _error: object) -> None:
-    """Models may leave folders without write permission; their owner may still open them."""
-    parent = Path(path).parent
-    for locked in (parent, Path(path)):
-        if locked.is_dir() and not locked.is_symlink():
-            os.chmod(locked, 0o700)  # noqa: PTH101 - follows no link: checked above
-    function(path)
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except FileNotFoundError:
+        # Somebody removed it. What fails for that is the next attempt, which says so.
+        return []
+    parts = [name.rpartition("-") for name in names]
+    return sorted(RunKey(uid, int(fence), kind) for uid, _, fence in parts if uid and fence.isdecimal())

@@ -1,1 +1,1 @@
-"""The operator's command, `inference-server`: run it, make its secrets, list GPUs, check a host."""
+"""The operator's command, `inference-server`: standalone, secrets, keys, GPUs, the doctor, backup and restore."""

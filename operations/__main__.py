@@ -1,4 +1,4 @@
-"""`python -m operations` is `inference-server`."""
+"""`python -m operations` runs `inference-server`."""
 
 from operations.cli import main
 

@@ -1,4 +1,4 @@
-"""`inference-server backup` and `restore`: run where the private API's variables and data folder are."""
+"""`inference-server backup` and `restore`, run where the private API's variables and data folder are."""
 
 import os
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from pathlib import Path
 import typer
 
 from contract.errors import InferenceError
-from contract.logging import configure_logging
-from contract.settings import SettingsError
+from kit.logging import configure_logging
+from kit.settings import SettingsError
 from private_api.archives import ArchiveStore
-from private_api.backup import back_up
-from private_api.backup_files import BackupError
+from private_api.backup.files import BackupError
+from private_api.backup.restore import restore
+from private_api.backup.write import back_up
 from private_api.database import Database
-from private_api.restore import restore
 from private_api.settings import PrivateApiSettings
 from private_api.task_logs import TaskLogs
 
@@ -23,14 +23,14 @@ _CANNOT = 2
 
 
 def report_backup(folder: Path, data_dir: Path | None) -> int:
-    """Back up, say what came of it, and return the exit code: 1 for a complete backup of a server with lost files."""
+    """Back up and report the result. Returns the exit code: 1 for a complete backup of a server with lost files."""
     try:
         with _plain_faults():
             if data_dir is not None and not (data_dir / _STANDALONE_DATABASE).is_file():
                 raise BackupError(f"{data_dir} is not the data folder of a standalone server")
             database, root = _open_server(data_dir)
             if not root.is_dir():
-                raise BackupError(f"there is no data folder {root}; DATA_DIR says where it is")
+                raise BackupError(f"the data folder {root} does not exist; set DATA_DIR to where it is")
             manifest = back_up(database, ArchiveStore(root / "archives"), TaskLogs(root / "logs"), folder)
     except BackupError as error:
         typer.echo(f"cannot back up: {error}", err=True)
@@ -41,14 +41,16 @@ def report_backup(folder: Path, data_dir: Path | None) -> int:
         f"{files} files of {manifest.size_bytes} bytes"
     )
     if manifest.removed:
-        typer.echo(f"{manifest.removed} files went by retention or deletion while it ran")
+        typer.echo(f"{manifest.removed} files were removed by retention or deletion while the backup ran")
     if manifest.damaged:
-        typer.echo(f"{manifest.damaged} files were missing or damaged on the server itself, see above", err=True)
+        typer.echo(
+            f"{manifest.damaged} files were missing or damaged on the server itself; the log above names them", err=True
+        )
     return 1 if manifest.damaged else 0
 
 
 def report_restore(folder: Path, data_dir: Path | None) -> int:
-    """Restore, say what came of it, and return the exit code."""
+    """Restore and report the result. Returns the exit code."""
     try:
         with _plain_faults():
             if data_dir is not None:
@@ -76,18 +78,18 @@ def _open_server(data_dir: Path | None) -> tuple[Database, Path]:
 
 @contextmanager
 def _plain_faults() -> Iterator[None]:
-    """Whatever an operator can do something about becomes a `BackupError`."""
+    """Turn errors that an operator can fix into a `BackupError`."""
     try:
         yield
     except SettingsError as error:
         raise BackupError(str(error)) from error
     except InferenceError as error:
-        # The driver's own words, where there are: they name host, user and database, never the password.
+        # The driver's own text, if there is one: it names host, user and database, never the password.
         cause = getattr(error.__cause__, "orig", None) or error.detail
         raise BackupError(" ".join(str(cause).split())) from error
     except PermissionError as error:
         raise BackupError(
-            f"{error.filename}: {error.strerror}; this runs as user {os.getuid()}, who must own that folder"
+            f"{error.filename}: {error.strerror}; run this as the owner of that folder, not as user {os.getuid()}"
         ) from error
     except OSError as error:
         raise BackupError(f"{error.filename or 'the disk'}: {error.strerror}") from error

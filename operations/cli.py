@@ -1,5 +1,6 @@
-"""`inference-server`: the operator's command. Light to start: each command imports what it needs itself."""
+"""`inference-server`: the operator's command. Each command imports what it needs itself, so that it starts fast."""
 
+import threading
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,10 +10,13 @@ from operations.keys import app as keys_app
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 EngineName = Literal["auto", "docker", "process"]
+Isolation = Literal["strict", "compatible"]
+PullPolicy = Literal["missing", "always", "never"]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-BackupFolder = Annotated[Path, typer.Argument(help="Where the backup lies.")]
+BackupFolder = Annotated[Path, typer.Argument(help="The folder of the backup.")]
 StandaloneData = Annotated[
-    Path | None, typer.Option("--data-dir", help="The data folder of a standalone server; else the variables say all.")
+    Path | None,
+    typer.Option("--data-dir", help="The data folder of a standalone server. Default: what the variables name."),
 ]
 
 
@@ -27,21 +31,28 @@ def describe() -> None:
 @app.command()
 def standalone(
     *,
-    data_dir: Annotated[Path, typer.Option(help="Where everything is kept.")] = Path("data"),
+    data_dir: Annotated[Path, typer.Option(help="Where everything is stored.")] = Path("data"),
     host: Annotated[str, typer.Option(help="The address to listen on. There is no TLS here.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8000,
-    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Of live calls; 0 picks a free one.")] = 9000,
-    no_grpc: Annotated[bool, typer.Option("--no-grpc", help="No live calls; models are still kept warm.")] = False,
-    engine: Annotated[EngineName, typer.Option(help="auto: Docker where it answers, else processes.")] = "auto",
+    grpc_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port of live calls; 0 picks a free one.")
+    ] = 9000,
+    no_grpc: Annotated[bool, typer.Option("--no-grpc", help="Take no live calls. Models are still kept warm.")] = False,
+    engine: Annotated[EngineName, typer.Option(help="auto: Docker if it answers, otherwise processes.")] = "auto",
     gpu_uuid: Annotated[str | None, typer.Option(help="The GPU that tasks with use_gpu get.")] = None,
-    require_api_key: Annotated[bool, typer.Option(help="Every call needs a key; `keys create` makes them.")] = False,
+    require_api_key: Annotated[
+        bool, typer.Option(help="Require a key for every call; `keys create` makes them.")
+    ] = False,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
 ) -> None:
-    """Run every service in this process, until Ctrl-C. Queued and running tasks survive a restart."""
-    from contract.logging import configure_logging
-    from contract.signals import stop_event
-    from job_consumer.engine import EngineUnavailable
+    """Run every service in this process, until Ctrl-C, which ends what runs: the next start runs it again.
+
+    After SIGTERM containers run on, and the next start finds them.
+    """
+    from job_consumer.engines import EngineUnavailable
     from job_consumer.gpu_check import GpuMissing
+    from kit.logging import configure_logging
+    from kit.signals import stop_event
     from standalone.server import DataDirInUseError, Options, standalone_server
 
     configure_logging(log_level, "text")
@@ -56,11 +67,14 @@ def standalone(
         require_api_key=require_api_key,
     )
     try:
-        with standalone_server(options) as server:
+        for_good = threading.Event()
+        with standalone_server(options, for_good) as server:
             typer.echo(f"InferenceServer is ready at {server.url} ({server.engine}); docs at {server.url}/docs")
             if server.grpc:
                 typer.echo(f"Live calls over gRPC are taken at {server.grpc}")
             stopping.wait()
+            if stopping.by_hand:
+                for_good.set()
     except (GpuMissing, DataDirInUseError, EngineUnavailable, OSError) as error:
         typer.echo(f"inference-server cannot run: {error}", err=True)
         raise typer.Exit(2) from error
@@ -68,9 +82,9 @@ def standalone(
 
 @app.command()
 def secrets(
-    folder: Annotated[Path, typer.Option("--dir", help="Where the files are kept.")] = Path("secrets"),
+    folder: Annotated[Path, typer.Option("--dir", help="Where the files are.")] = Path("secrets"),
 ) -> None:
-    """Make the passwords by which the services know each other, once: what is there stays. Exit 2: it is unusable."""
+    """Make the passwords by which the services know each other. Existing files stay. Exit 2: one is unusable."""
     from operations.secrets import report
 
     raise typer.Exit(report(folder))
@@ -83,7 +97,7 @@ def gpus(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List this host's GPUs; a MIG slice counts as one. Exit 3: there is none."""
+    """List this host's GPUs; a MIG slice counts as one. Exit 3: there are none."""
     from operations import gpu_consumers, gpus
 
     try:
@@ -106,13 +120,81 @@ def doctor(
     folder: Annotated[Path, typer.Option("--dir", help="Where docker-compose.yaml and .env are.")] = Path(),
     as_json: Json = False,
 ) -> None:
-    """Check this host and what is configured on it. Exit 1: something will not work."""
+    """Check this host and its configuration. Exit 1: something will not work."""
     from operations.doctor import examine, show
     from operations.findings import Level
 
     findings = examine(folder)
     show(findings, as_json=as_json)
     raise typer.Exit(int(any(finding.level is Level.PROBLEM for finding in findings)))
+
+
+@app.command()
+def check(
+    image: Annotated[str, typer.Argument(help="The Docker image to run.")],
+    *,
+    input_path: Annotated[Path, typer.Option("--input", exists=True, help="A folder, file or zip for /input.")],
+    model: Annotated[Path | None, typer.Option(exists=True, help="A folder or zip for /model.")] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Give it the first GPU of this host.")] = False,
+    memory: Annotated[str | None, typer.Option(help="Memory of the run: bytes, or as in 4GiB.")] = None,
+    time_limit: Annotated[str, typer.Option(help="How long it may take: seconds, or as in 2h or 1h30m.")] = "24h",
+    isolation: Annotated[Isolation, typer.Option(help="As the model is to be registered.")] = "strict",
+    pull_policy: Annotated[PullPolicy, typer.Option(help="When the image is pulled.")] = "missing",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", dir_okay=False, help="Keep the output's zip.")
+    ] = None,
+    no_compare: Annotated[bool, typer.Option("--no-compare", help="Do not run a failure again, compatible.")] = False,
+    work_volume: Annotated[str | None, typer.Option(hidden=True, help="The volume at /work, in a container.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+) -> None:
+    """Run an image on this machine's Docker exactly as a consumer would, and say what the server would make of it.
+
+    Limits are the consumer's: MEMORY_LIMIT_BYTES, PIDS_LIMIT and so on, if they are set here. The log goes to stderr.
+    Exit 1: the task would fail; 2: something here cannot be used; 5: Docker failed.
+    """
+    from operations.trial.command import CheckArguments, check_image
+
+    arguments = CheckArguments(
+        image=image,
+        input=input_path,
+        model=model,
+        gpu=gpu,
+        memory=memory,
+        time_limit=time_limit,
+        isolation=isolation,
+        pull_policy=pull_policy,
+        output=output,
+        compare=not no_compare,
+        work_volume=work_volume,
+        as_json=as_json,
+    )
+    raise typer.Exit(check_image(arguments))
+
+
+@app.command()
+def selftest(
+    folder: Annotated[Path, typer.Option("--dir", help="Where docker-compose.yaml and .env are.")] = Path(),
+    *,
+    key: Annotated[
+        str | None, typer.Option(envvar="INFERENCE_SERVER_KEY", help="An admin's key, where the server requires keys.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Break a running Compose stack in twelve ways before it goes live, and show that every task ends once.
+
+    Refuses while tasks wait or run. Exit 1: a promise was not kept; 2: nothing was tried.
+    """
+    from operations.selftest.command import SelftestArguments, run_selftest
+
+    raise typer.Exit(run_selftest(SelftestArguments(folder, key, yes)))
+
+
+@app.command()
+def welcome() -> None:
+    """Say where the server is, and make the first admin key if keys are required and there is none."""
+    from operations.welcome import report
+
+    raise typer.Exit(report())
 
 
 @app.command()
@@ -125,12 +207,11 @@ def backup(folder: BackupFolder, data_dir: StandaloneData = None) -> None:
 
 @app.command()
 def restore(folder: BackupFolder, data_dir: StandaloneData = None) -> None:
-    """Bring a backup back into an empty database and data folder, before any service is started."""
+    """Restore a backup into an empty database and data folder, before any service is started."""
     from operations.backup import report_restore
 
     raise typer.Exit(report_restore(folder, data_dir))
 
 
 def main() -> None:
-    """The entry point."""
     app()

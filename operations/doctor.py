@@ -1,12 +1,12 @@
-"""`inference-server doctor`: every check of a host, and the table of what they found."""
+"""`inference-server doctor`: runs every check of a host and shows the findings."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from contract.settings import environment
-from operations.checks.certificate import check_certificate
+from kit.settings import environment
+from operations.checks.certificate import check_given_certificate
 from operations.checks.configuration import check_secrets, check_variables, read_variables
 from operations.checks.engine import check_compose, check_engine, check_replica_network
 from operations.checks.gpu import check_gpus
@@ -32,25 +32,25 @@ def examine(folder: Path) -> list[Finding]:
         check_clock(engine),
         *check_variables(folder, variables),
         *check_secrets(folder / "secrets"),
-        check_certificate(folder / "traefik" / "certs", variables.get("PROXY_DOMAIN", "")),
+        check_given_certificate(folder / "traefik" / "certs", variables.get("PROXY_DOMAIN") or "localhost"),
         check_python(),
         *(check_library(name) for name in FIXED_LIBRARIES),
     ]
 
 
 def _find_engine(variables: Mapping[str, str]) -> tuple[EngineAnswers | None, list[Finding]]:
-    # As the consumer finds it: Compose mounts the socket, standalone goes by DOCKER_HOST.
+    # As the consumer finds it: Compose mounts the socket, standalone follows DOCKER_HOST.
     address = variables.get("DOCKER_SOCKET") or environment().get("DOCKER_HOST") or "/var/run/docker.sock"
     try:
         engine = ask_engine(address)
     except EngineSilentError as error:
-        advice = "start it, or run this as a user who may use it (root, or one of the group docker)"
+        advice = "start it, or run this as root or as a member of the group docker"
         return None, [problem("Docker Engine", str(error), advice)]
     return engine, check_engine(engine)
 
 
 def show(findings: Sequence[Finding], *, as_json: bool) -> None:
-    """Print what was found, and how many problems there are."""
+    """Print the findings, and how many problems and warnings there are."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

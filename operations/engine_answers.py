@@ -1,4 +1,4 @@
-"""What the Docker Engine says of itself, over its socket. No container is touched."""
+"""What the Docker Engine reports about itself, over its socket. No container is touched."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ _TIMEOUT_S = 10
 
 
 class EngineSilentError(Exception):
-    """The Docker Engine does not answer. The text says where it was looked for, and why."""
+    """The Docker Engine does not answer. The text says where it was expected, and why it failed."""
 
 
 @dataclass(frozen=True)
 class EngineAnswers:
-    """The Engine's own JSON."""
+    """The Engine's answers as JSON."""
 
     version: Mapping[str, Any]
     info: Mapping[str, Any]
     containers: list[Mapping[str, Any]]
     services: list[Mapping[str, Any]]
-    """Of Swarm; empty where this is no manager."""
+    """Services of Swarm; empty if this host is not a manager."""
     volumes: list[Mapping[str, Any]]
     networks: list[Mapping[str, Any]]
 
@@ -33,7 +33,7 @@ def ask_engine(address: str) -> EngineAnswers:
     transport = httpx.HTTPTransport(uds=path) if path.startswith("/") else httpx.HTTPTransport()
     base_url = "http://engine" if path.startswith("/") else address.replace("tcp://", "http://", 1)
     try:
-        # Looked for first: httpx leaves a socket open that it could not connect.
+        # Checked first: httpx does not close a socket that it could not connect.
         if path.startswith("/") and not Path(path).is_socket():
             raise EngineSilentError(f"there is no Docker socket at {address}")
         with httpx.Client(base_url=base_url, transport=transport, timeout=_TIMEOUT_S) as http:
@@ -48,7 +48,7 @@ def ask_engine(address: str) -> EngineAnswers:
                 networks=_get(http, "/networks"),
             )
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-        raise EngineSilentError(f"nothing usable answers at {address}: {error}") from error
+        raise EngineSilentError(f"no Docker Engine answers at {address}: {error}") from error
 
 
 def _get(http: httpx.Client, path: str) -> Any:

@@ -1,4 +1,4 @@
-"""One consumer per GPU: the Compose file that says so, and the list an operator reads."""
+"""One consumer per GPU: the Compose file that starts them, and the list for an operator."""
 
 import json
 import re
@@ -14,7 +14,7 @@ PROFILE = "gpu"
 
 
 def show(gpus: Sequence[Gpu], *, as_json: bool) -> None:
-    """Print the GPUs and the consumer that each would get."""
+    """Print the GPUs and the name of each one's consumer."""
     from rich.console import Console
     from rich.table import Table
 
@@ -27,16 +27,16 @@ def show(gpus: Sequence[Gpu], *, as_json: bool) -> None:
     for gpu, name in zip(gpus, names, strict=True):
         memory = "unknown" if gpu.memory_mib is None else f"{gpu.memory_mib / 1024:.0f} GiB"
         table.add_row(str(gpu.index), gpu.uuid, gpu.name, memory, name)
-    # Without a terminal a line is as long as it must be: a folded UUID could not be copied.
+    # Without a terminal lines are not folded: a folded UUID could not be copied.
     console = Console()
     Console(width=None if console.is_terminal else 200).print(table)
 
 
 def consumer_names(gpus: Sequence[Gpu]) -> list[str]:
-    """A name for each GPU's consumer that stays the same whatever else is plugged in."""
+    """A name for each GPU's consumer, which stays the same when other GPUs come and go."""
     plain = [re.sub(r"^(MIG-)?(GPU-)?", "", gpu.uuid) for gpu in gpus]
     short = [uuid.partition("-")[0] for uuid in plain]
-    # Slices named after their GPU begin alike.
+    # Names of slices of one GPU may begin alike.
     return [
         "gpu-" + re.sub(r"[^A-Za-z0-9]+", "-", uuid if short.count(start) > 1 else start)
         for uuid, start in zip(plain, short, strict=True)
@@ -44,7 +44,7 @@ def consumer_names(gpus: Sequence[Gpu]) -> list[str]:
 
 
 def compose_override(file: str, gpus: Sequence[Gpu]) -> str:
-    """The Compose file `file`: a consumer for each GPU, otherwise as the one of `BASE_FILE`."""
+    """The text of the Compose file `file`: a consumer for each GPU that extends the one in `BASE_FILE`."""
     services = "".join(
         f"  {BASE_SERVICE}-gpu-{number}:\n"
         f"    # GPU {gpu.index}: {gpu.name}\n"
@@ -65,12 +65,12 @@ def compose_override(file: str, gpus: Sequence[Gpu]) -> str:
 
 
 def activation(path: Path) -> str:
-    """What .env must say to use the file."""
+    """The variables that .env needs to use the file."""
     return " and ".join(_variables(path.name))
 
 
 def write_override(path: Path, gpus: Sequence[Gpu]) -> None:
-    """Write the file anew. Raises `OSError`."""
+    """Write the file, replacing an earlier one. Raises `OSError`."""
     path.write_text(compose_override(path.name, gpus))
 
 

@@ -1,4 +1,4 @@
-"""The host's GPUs as `nvidia-smi` tells them. The only place that runs it."""
+"""The host's GPUs as `nvidia-smi` lists them."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ _SLICE_MEMORY = re.compile(r"\.(\d+)gb")
 
 
 class NoGpuError(Exception):
-    """This host has no GPU that can be used. The text says what was found."""
+    """This host has no usable GPU. The text says what was found."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def find_gpus() -> list[Gpu]:
 
 
 def parse_list(text: str) -> list[Gpu]:
-    """What `nvidia-smi -L` prints."""
+    """Parse what `nvidia-smi -L` prints."""
     gpus: list[Gpu] = []
     whole: Gpu | None = None
     for line in text.splitlines():
@@ -53,7 +53,7 @@ def parse_list(text: str) -> list[Gpu]:
 
 
 def parse_memory(text: str) -> dict[str, int]:
-    """MiB by UUID, from the rows `index, uuid, name, memory.total`. What the driver does not tell is left out."""
+    """MiB by UUID, from rows of `index, uuid, name, memory.total`. Values unknown to the driver are left out."""
     memory = {}
     for line in text.splitlines():
         columns = [column.strip() for column in line.split(",")]
@@ -73,7 +73,7 @@ def _ask(*arguments: str) -> str:
         raise NoGpuError(f"nvidia-smi cannot be run: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise NoGpuError(f"nvidia-smi did not answer within {_TIMEOUT_S} s") from error
-    # It says what is wrong on either stream, and ends with 0 where there is merely no device.
+    # It reports faults on either stream, and exits with 0 if there is merely no device.
     said = " ".join((done.stdout + " " + done.stderr).split())
     if done.returncode != 0:
         raise NoGpuError(f"nvidia-smi fails with exit code {done.returncode}: {said.rstrip('.') or 'it says nothing'}")

@@ -1,6 +1,6 @@
-"""`inference-server keys`: who may use the server. It talks to the database itself, so it needs no running service.
+"""`inference-server keys`: who may use the server. It uses the database directly, without any running service.
 
-Light to start: each command imports what it needs itself.
+Each command imports what it needs itself, so that it starts fast.
 """
 
 import re
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from contract.access import Scope
+from contract.access import OWNER_PATTERN, Scope
 from contract.errors import InferenceError
-from contract.settings import Duration, SettingsError
+from kit.settings import Duration, SettingsError
 
 if TYPE_CHECKING:
+    from contract.keys import KeyView
     from private_api.database import Database
-    from private_api.keys import KeyView
 
 DataDir = Annotated[
     Path | None,
@@ -30,7 +30,7 @@ DataDir = Annotated[
 
 
 def build_app() -> typer.Typer:
-    """The commands, to be hung below `keys`."""
+    """The commands below `keys`."""
     app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the keys that callers and consumers show.")
     app.command()(create)
     app.command("list")(show)
@@ -39,21 +39,21 @@ def build_app() -> typer.Typer:
 
 
 def create(
-    owner: Annotated[str, typer.Option(help="Whose tasks are submitted with it. Several keys may have one owner.")],
-    scope: Annotated[list[Scope], typer.Option(help="What it is good for; may be given several times.")],
+    owner: Annotated[str, typer.Option(help="The owner of tasks submitted with it. Several keys may have one owner.")],
+    scope: Annotated[list[Scope], typer.Option(help="What it allows; may be given several times.")],
     expires: Annotated[
-        str | None, typer.Option(help="When it ends, as in 90d or 12h from now. Without: not until it is revoked.")
+        str | None, typer.Option(help="How long it is valid, as in 90d or 12h. Default: until it is revoked.")
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a key and print it, this once: of its secret only a hash is kept."""
+    """Make a key and print it, this once: only a hash of its secret is stored."""
     from private_api.keys import create_key
 
     _check_owner(owner)
     if Scope.CONSUME in scope and len(set(scope)) > 1:
-        raise typer.BadParameter("consume stands alone: the key of a consumer's host is good for nothing else")
+        raise typer.BadParameter("consume stands alone: the key of a consumer's host allows nothing else")
     lifetime = None if expires is None else _parse_lifetime(expires)
-    with _database(data_dir) as database:
+    with open_database(data_dir) as database:
         key = create_key(database, owner=owner, scopes=scope, lifetime=lifetime)
     typer.echo("Keep it safe: it is not shown again.", err=True)
     typer.echo(key)
@@ -63,7 +63,7 @@ def show(data_dir: DataDir = None) -> None:
     """List every key without its secret."""
     from private_api.keys import list_keys
 
-    with _database(data_dir) as database:
+    with open_database(data_dir) as database:
         keys = list_keys(database)
     rows = [("ID", "OWNER", "SCOPES", "STATE", "CREATED", "EXPIRES", "LAST USED"), *(_row(key) for key in keys)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -78,15 +78,15 @@ def revoke(
     """End a key at once and for good. Its owner's tasks stay."""
     from private_api.keys import revoke_key
 
-    with _database(data_dir) as database:
+    with open_database(data_dir) as database:
         if not revoke_key(database, key_id):
             _fail(f"no key has the id {key_id!r}; `inference-server keys list` shows them", code=1)
     typer.echo(f"revoked {key_id}", err=True)
 
 
 @contextmanager
-def _database(data_dir: Path | None) -> "Iterator[Database]":
-    """The database, migrated: what is started first, a server or this, makes no difference. Faults end the command."""
+def open_database(data_dir: Path | None) -> "Iterator[Database]":
+    """The database, migrated, so that this may run before a server ever did. Errors end the command."""
     from private_api.database import Database
     from private_api.migrate import upgrade
 
@@ -105,7 +105,7 @@ def _url(data_dir: Path | None) -> str:
     if data_dir is not None:
         path = data_dir.absolute() / "inference.db"
         if not path.is_file():
-            _fail(f"{data_dir} is no standalone server's data folder: it has no inference.db")
+            _fail(f"{data_dir} is not the data folder of a standalone server: it has no inference.db")
         return f"sqlite:///{path}"
     from private_api.settings import DatabaseSettings
 
@@ -116,8 +116,6 @@ def _url(data_dir: Path | None) -> str:
 
 
 def _check_owner(owner: str) -> None:
-    from private_api.keys import OWNER_PATTERN
-
     if not re.fullmatch(OWNER_PATTERN, owner):
         raise typer.BadParameter(
             "an owner is 1 to 128 letters, digits, '.', '_', '@' or '-', the first a letter or digit",
@@ -131,7 +129,7 @@ def _parse_lifetime(text: str) -> timedelta:
     except ValidationError as error:
         raise typer.BadParameter(error.errors()[0]["msg"], param_hint="--expires") from error
     if not timedelta() < lifetime <= timedelta(days=36500):
-        raise typer.BadParameter("a key must live, for a hundred years at most", param_hint="--expires")
+        raise typer.BadParameter("a key must live, at most for a hundred years", param_hint="--expires")
     return lifetime
 
 

@@ -1,1 +1,2 @@
-"""Owns the truth: every fact about models, tasks, attempts and consumers is a row here, every zip an archive here."""
+"""Owns the truth: every fact about models, tasks, attempts, consumers, deployments and keys is a row of this service,
+every zip one of its archives."""

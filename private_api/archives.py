@@ -1,4 +1,4 @@
-"""Where zips lie: the only place that writes the archive folder.
+"""Zips at rest: how the archive folder is written and read.
 
 An archive is written to a temporary name with a running sha256, synced, and renamed; it is visible to users only
 through a committed row, so a crash at any point leaves at most a file that the janitor removes.
@@ -12,21 +12,22 @@ import errno
 import hashlib
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract.errors import StorageFull
+from kit.disk import DISK_RESERVE_BYTES
+from private_api.disk_space import DiskSpace, full_disk_translated
 
-RESERVE_BYTES = 256 * 1024**2
-"""An upload that would leave less than this free is refused before it starts."""
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""How file systems say that they have no hard links, or no more for this file."""
+_CHUNK_BYTES = 1024**2
 
 
 @dataclass(frozen=True)
 class StoredArchive:
-    """A kept zip: `key` is its path below the root."""
+    """A stored zip. `key` is its path below the root."""
 
     key: str
     sha256: str
@@ -34,23 +35,25 @@ class StoredArchive:
 
 
 class Upload:
-    """A zip being written under a temporary name. One thread at a time; remove or keep it."""
+    """A zip being written under a temporary name, by one thread at a time, until it is kept or discarded."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, space: DiskSpace) -> None:
         self.path = path
+        self._space = space
         self.size_bytes = 0
         self._digest = hashlib.sha256()
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     @property
     def sha256(self) -> str:
-        """Of what was written so far."""
+        """The hash of what was written so far."""
         return self._digest.hexdigest()
 
     def write(self, data: bytes) -> None:
-        """Append. Raises `StorageFull`."""
+        """Append data. Raises `StorageFull` before the disk's reserve is touched: no length may have been announced."""
+        self._space.check(len(data))
         view = memoryview(data)
-        with _full_disk_translated():
+        with full_disk_translated():
             # On a nearly full disk write() stores a part and raises nothing; only the next call fails.
             while view:
                 view = view[os.write(self._fd, view) :]
@@ -59,12 +62,12 @@ class Upload:
 
     def sync(self) -> None:
         """Force the content to disk and close the file."""
-        with _full_disk_translated():
+        with full_disk_translated():
             os.fsync(self._fd)
         self.close()
 
     def close(self) -> None:
-        """Close the file; again: nothing."""
+        """Close the file. Idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -78,35 +81,61 @@ class Upload:
 class ArchiveStore:
     """The archive folder. Thread-safe: every file has one writer and a name of its own."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, reserve_bytes: int = DISK_RESERVE_BYTES) -> None:
+        """Uploads leave `reserve_bytes` of the disk free."""
         self._root = root
+        self._space = DiskSpace(root, reserve_bytes)
         self._tmp = root / "tmp"
         for folder in (self._tmp, root / "inputs", root / "outputs", root / "models"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def open_upload(self, expected_bytes: int | None) -> Upload:
-        """Begin an upload; `expected_bytes` where the sender said it. Raises `StorageFull`."""
-        free = shutil.disk_usage(self._root).free
-        if free < (expected_bytes or 0) + RESERVE_BYTES:
-            raise StorageFull(f"the server's disk has {free} bytes left, too few for this upload; nothing was kept")
-        return Upload(self._tmp / secrets.token_hex(16))
+        """Begin an upload, of `expected_bytes` if the sender announced it. Raises `StorageFull`."""
+        self._space.check(expected_bytes or 0)
+        with full_disk_translated():
+            return Upload(self._tmp / secrets.token_hex(16), self._space)
 
     def keep(self, upload: Upload, key: str) -> StoredArchive:
         """Give a finished upload its lasting name. Raises `StorageFull`."""
         target = self._root / key
         upload.sync()
-        with _full_disk_translated():
+        with full_disk_translated():
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             upload.path.rename(target)
             _sync_folder(target.parent)
         return StoredArchive(key, upload.sha256, upload.size_bytes)
 
+    def share(self, source: StoredArchive, key: str) -> StoredArchive:
+        """Give the bytes of a kept archive a second name, with a life of its own.
+
+        Both names are links to one file; where the file system has no links, the bytes are copied. Raises
+        `FileNotFoundError` if the archive is gone, `StorageFull`.
+        """
+        path, target = self._root / source.key, self._root / key
+        # First: a file that is old and has no row yet would be an orphan.
+        os.utime(path)
+        try:
+            with full_disk_translated():
+                os.link(path, target)
+                _sync_folder(target.parent)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return self._copy(path, key)
+        return StoredArchive(key, source.sha256, source.size_bytes)
+
+    def _copy(self, path: Path, key: str) -> StoredArchive:
+        with path.open("rb") as file, _discarded(self.open_upload(path.stat().st_size)) as upload:
+            while chunk := file.read(_CHUNK_BYTES):
+                upload.write(chunk)
+            return self.keep(upload, key)
+
     def path(self, key: str) -> Path:
-        """Where an archive lies."""
+        """The file of an archive."""
         return self._root / key
 
     def remove(self, key: str) -> None:
-        """Remove an archive; a reader that has it open reads on."""
+        """Remove an archive. A reader that has it open is not disturbed."""
         path = self._root / key
         path.unlink(missing_ok=True)
         if path.parent.parent != self._root:
@@ -114,19 +143,27 @@ class ArchiveStore:
                 path.parent.rmdir()
 
     def stale_uploads(self, age_s: float) -> Iterator[Path]:
-        """Temporary files that nobody has written to for `age_s`."""
+        """Temporary files that were last written more than `age_s` ago."""
         yield from _older_than(self._tmp, age_s)
 
     def kept_keys(self, age_s: float) -> Iterator[str]:
-        """The keys of files at least `age_s` old."""
+        """The keys of files that were last written more than `age_s` ago."""
         for folder in ("inputs", "outputs", "models"):
             for path in _older_than(self._root / folder, age_s):
                 yield str(path.relative_to(self._root))
 
 
+@contextlib.contextmanager
+def _discarded(upload: Upload) -> Iterator[Upload]:
+    try:
+        yield upload
+    finally:
+        upload.discard()
+
+
 def _older_than(folder: Path, age_s: float) -> Iterator[Path]:
     limit = time.time() - age_s
-    # Unlike rglob, walk passes over folders that vanish meanwhile: the caller removes what it is given.
+    # Unlike rglob, walk skips folders that vanish meanwhile: the caller removes what it is given.
     for parent, _, names in os.walk(folder):
         for path in (Path(parent) / name for name in names):
             with contextlib.suppress(FileNotFoundError):
@@ -140,13 +177,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-@contextlib.contextmanager
-def _full_disk_translated() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull from error
-        raise

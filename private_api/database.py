@@ -1,29 +1,73 @@
-"""The database: connections, transactions, its clock, and the translation of its faults."""
+"""The database: connections, transactions, its clock, and the translation of its errors."""
 
+import functools
+import logging
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from contract.errors import InvalidRequest, ServiceUnavailable, StorageFull
 
+logger = logging.getLogger(__name__)
+
 _POSTGRES_OPTIONS = (
     "-c statement_timeout=5000 -c idle_in_transaction_session_timeout=15000 -c lock_timeout=4000 -c timezone=UTC"
+    " -c synchronous_commit=on"
 )
+_CONNECTING = {
+    "connect_timeout": 3,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""How soon a host that vanished is noticed: while it is awaited after 11 s, while it is sent to after 10 s."""
+_AWAY = ("08", "25", "40", "53", "57", "58")
+"""The classes of SQLSTATE that speak of the server or of other transactions, never of the statement: a connection or a
+server that fails, one that only reads, a conflict, a lack of something, an operator, the operating system."""
+_DISK_FULL = "53100"
+_READ_ONLY = "25006"
+_CONFLICTS = ("40001", "40P01")
+"""A serialization failure and a deadlock: nothing of the transaction happened, and the same again may succeed."""
+_TRIES = 3
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Look:
+    """A look at the database's clock, and at this process's own beside it, which nobody sets."""
+
+    at: datetime
+    before_s: float
+    """By `time.monotonic`, before the database was asked."""
+    after_s: float
+    last_jump: int
+    """The id of the newest jump of the clock that was known then; 0 without any."""
 
 
 class Database:
     """A PostgreSQL or SQLite database. Thread-safe; a session belongs to the thread that opened it."""
 
-    def __init__(self, url: str, *, pool_size: int = 20) -> None:
+    def __init__(self, url: str, *, pool_size: int = 20, before_write: Callable[[], None] = lambda: None) -> None:
+        """`before_write` is called at the start of each `write`, and raises nothing."""
         self.url = url
+        self._before_write = before_write
         self.is_sqlite = url.startswith("sqlite")
+        self.looking = threading.Lock()
+        """Guards `last_look`."""
+        self.last_look: Look | None = None
         if self.is_sqlite:
             self.engine = create_engine(url, pool_size=pool_size, connect_args={"timeout": 10})
             _prepare_sqlite(self.engine)
@@ -35,8 +79,9 @@ class Database:
                 pool_timeout=3,
                 pool_pre_ping=True,
                 pool_recycle=1800,
-                connect_args={"connect_timeout": 3, "options": _POSTGRES_OPTIONS},
+                connect_args=_connect_args(url),
             )
+            event.listen(self.engine, "handle_error", _leave_what_only_reads)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -46,27 +91,42 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A transaction that is committed when the block ends, and rolled back when it raises.
+        """A transaction that is committed when the block ends and rolled back when it raises.
 
-        Raises `ServiceUnavailable` when the database is away; whether the commit happened is then unknown, so every
-        caller's write must be safe to repeat.
+        Raises `ServiceUnavailable` while the database is away. Whether the commit happened is then unknown, so every
+        write must be safe to repeat.
         """
+        self._before_write()
         with _translated_faults(), Session(self.engine, expire_on_commit=False) as session:
             session.connection(execution_options={"writes": True})
             yield session
             session.commit()
 
     def serialize(self, session: Session, name: str) -> None:
-        """Wait until no other transaction that called this with the same name is open."""
+        """Wait for every other open transaction that called this with the same name."""
         # SQLite has one writer at a time anyway.
         if not self.is_sqlite:
             session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
 
+    def open_writers(self, session: Session, table: str) -> frozenset[str]:
+        """The open transactions that may have written to the table; once one is missing here, what it wrote is visible.
+
+        The lock that an INSERT takes first is kept until its transaction has ended for all to see.
+        """
+        # SQLite has one writer at a time, whose rows appear in the order of their ids.
+        if self.is_sqlite:
+            return frozenset()
+        statement = text(
+            "SELECT virtualtransaction FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
+            " WHERE datname = current_database() AND relation = CAST(:table AS regclass) AND mode = 'RowExclusiveLock'"
+        )
+        return frozenset(session.scalars(statement, {"table": table}))
+
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """All rows as they are at one moment, to read for as long as it takes. Raises `ServiceUnavailable`.
+        """All rows as they are at one moment, without a time limit. Raises `ServiceUnavailable`.
 
-        Writers go on meanwhile; whoever wants to change the tables themselves waits.
+        Writers are not held up; a migration waits.
         """
         with _translated_faults(), self.engine.connect() as connection:
             if not self.is_sqlite:
@@ -81,7 +141,7 @@ class Database:
 
     @contextmanager
     def load(self) -> Iterator[Connection]:
-        """A write transaction that may take as long as it wants, and may change tables. Ends like that of `write`."""
+        """A write transaction without a time limit, which may change tables. It ends as `write` does."""
         with _translated_faults(), self.engine.connect() as connection:
             connection.execution_options(writes=True)
             with connection.begin():
@@ -90,7 +150,7 @@ class Database:
                 yield connection
 
     def now(self, session: Session) -> datetime:
-        """The database's clock: the only one that leases and deadlines are measured with."""
+        """The time by the database's clock, by which leases and deadlines are measured."""
         if self.is_sqlite:
             # SQLite runs inside this process, so this process's clock is the database's.
             return datetime.now(UTC)
@@ -103,8 +163,46 @@ class Database:
             session.execute(text("SELECT 1"))
 
     def close(self) -> None:
-        """Give all connections back."""
         self.engine.dispose()
+
+
+def repeated(work: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """A function that is one transaction and does nothing else: after a conflict with another one it is called again.
+
+    The last of three conflicts is raised as `ServiceUnavailable`.
+    """
+
+    @functools.wraps(work)
+    def repeating(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        for _ in range(_TRIES - 1):
+            try:
+                return work(*args, **kwargs)
+            except ServiceUnavailable as error:
+                if _sqlstate(error.__cause__) not in _CONFLICTS:
+                    raise
+                logger.info("%s met another transaction and is repeated: %s", work.__name__, error.__cause__)
+        return work(*args, **kwargs)
+
+    return repeating
+
+
+def _connect_args(url: str) -> dict[str, Any]:
+    """What each connection is opened with. The URL's query overrides ours: PostgreSQL takes the last of its options."""
+    query = make_url(url).query
+    given = query.get("options", ())
+    options = " ".join([_POSTGRES_OPTIONS, *([given] if isinstance(given, str) else given)])
+    return {**{name: value for name, value in _CONNECTING.items() if name not in query}, "options": options}
+
+
+def _leave_what_only_reads(context: ExceptionContext) -> None:
+    """After a failover the old server may still answer, but only read: connect anew, perhaps to another one."""
+    if _sqlstate(context.original_exception) == _READ_ONLY:
+        context.is_disconnect = True
+
+
+def _sqlstate(error: BaseException | None) -> str:
+    """PostgreSQL's code of what went wrong, or an empty text."""
+    return getattr(getattr(error, "orig", error), "pgcode", None) or ""
 
 
 def _lift_time_limits(connection: Connection) -> None:
@@ -117,27 +215,35 @@ def _translated_faults() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:
-        cause = getattr(error, "orig", None) or error
-        if "disk is full" in str(cause) or "No space left" in str(cause):
-            raise StorageFull("the database's disk is full; nothing of this request was kept") from error
-        raise ServiceUnavailable("the database cannot be reached right now; repeat the request") from error
+        raise _unavailable(error) from error
     except (DataError, OverflowError) as error:
         raise InvalidRequest("a value of the request is larger than the database can store") from error
     except ValueError as error:
-        # psycopg2 says it so; PostgreSQL stores no such text, SQLite does.
+        # Raised by psycopg2: PostgreSQL cannot store such text, SQLite can.
         if "NUL (0x00)" not in str(error):
             raise
         raise InvalidRequest("a text of the request contains the character NUL") from error
     except DBAPIError as error:
-        if error.connection_invalidated:
-            raise ServiceUnavailable("the database connection was lost; repeat the request") from error
+        if error.connection_invalidated or _sqlstate(error).startswith(_AWAY):
+            raise _unavailable(error) from error
         raise
+
+
+def _unavailable(error: Exception) -> ServiceUnavailable | StorageFull:
+    cause = str(getattr(error, "orig", None) or error)
+    if _sqlstate(error) == _DISK_FULL or "disk is full" in cause or "No space left" in cause:
+        return StorageFull("the database's disk is full; nothing of this request was kept")
+    if _sqlstate(error) == _READ_ONLY:
+        return ServiceUnavailable("the database only reads right now, as in a failover; repeat the request")
+    if _sqlstate(error) in _CONFLICTS:
+        return ServiceUnavailable("the request met others that change the same; repeat it")
+    return ServiceUnavailable("the database cannot be reached right now; repeat the request")
 
 
 def _prepare_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def on_connect(connection: sqlite3.Connection, _record: Any) -> None:
-        # The driver would begin transactions lazily; `on_begin` says itself when and how.
+        # The driver would begin transactions lazily; `on_begin` begins them instead.
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -145,6 +251,6 @@ def _prepare_sqlite(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:
-        # A reader that turns writer in mid-transaction fails at once under WAL: writers lock from the start.
+        # Under WAL a reader that turns writer in mid-transaction fails at once: writers lock from the start.
         writes = connection.get_execution_options().get("writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -5,11 +5,12 @@ from datetime import datetime
 from sqlalchemy import BigInteger, ForeignKey, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from private_api.tables import Base, Id, Instant, ModelRow, ModelVersionRow
+from contract.deployments import ReplicaReason, ReplicaStatus
+from private_api.tables import Base, Id, Instant, ModelRow, ModelVersionRow, Word
 
 
 class DeploymentRow(Base):
-    """A model that is kept warm. Whoever changes it or decides about its replicas locks it first."""
+    """A model that is kept warm. It is locked before it is changed or its replicas are decided about."""
 
     __tablename__ = "deployments"
 
@@ -17,23 +18,23 @@ class DeploymentRow(Base):
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), unique=True)
     model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
     owner: Mapped[str | None] = mapped_column(String(128))
-    """Whose key deployed it first."""
+    """The owner of the key that first deployed it."""
     serving: Mapped[str] = mapped_column(Text)
-    """A `contract.serving.Serving` as JSON."""
+    """A `contract.serving.ServingSpec` as JSON."""
     prefix: Mapped[str | None] = mapped_column(String(63), unique=True)
     application: Mapped[str] = mapped_column(String(128), unique=True)
     failures: Mapped[int] = mapped_column(Integer, default=0)
-    """Replicas in a row that ended by themselves."""
+    """How many replicas in a row ended by themselves."""
     not_before: Mapped[datetime | None] = mapped_column(Instant)
-    """No replica is started before, because earlier ones ended."""
+    """No replica starts before this time, because earlier ones ended."""
     detail: Mapped[str | None] = mapped_column(Text)
-    """How the last of them ended."""
+    """How the last failed replica ended."""
     called_at: Mapped[datetime | None] = mapped_column(Instant)
-    """When a call was last seen, or waited for a replica."""
+    """When a call was last seen or waited for a replica."""
     wanted: Mapped[int] = mapped_column(Integer, default=0)
     """How many replicas calls need; kept for the idle timeout once they need fewer."""
     wanted_at: Mapped[datetime] = mapped_column(Instant)
-    """When calls last needed so many."""
+    """When calls last needed that many."""
     created_at: Mapped[datetime] = mapped_column(Instant)
     updated_at: Mapped[datetime] = mapped_column(Instant)
 
@@ -42,7 +43,7 @@ class DeploymentRow(Base):
 
 
 class DeploymentNameRow(Base):
-    """A model's name inside messages, and the one deployment that answers to it."""
+    """A model name inside messages, and the one deployment that answers to it."""
 
     __tablename__ = "deployment_names"
 
@@ -51,7 +52,8 @@ class DeploymentNameRow(Base):
 
 
 class ReplicaRow(Base):
-    """A long-lived container of a deployment. Ended it never changes, its fence never falls: triggers refuse both."""
+    """A long-lived container of a deployment. Once ended it never changes, and its fence never falls: triggers see to
+    both."""
 
     __tablename__ = "replicas"
 
@@ -66,16 +68,16 @@ class ReplicaRow(Base):
     serves_tasks: Mapped[bool]
     priority: Mapped[int] = mapped_column(Integer)
     serving: Mapped[str] = mapped_column(Text)
-    """The deployment's when the container was made; what no container notices follows the deployment."""
-    status: Mapped[str] = mapped_column(String(16))
+    """The deployment's when the container was made; settings that the container does not see follow the deployment."""
+    status: Mapped[ReplicaStatus] = mapped_column(Word(16, ReplicaStatus))
     fence: Mapped[int] = mapped_column(BigInteger, default=0)
     consumer: Mapped[str | None] = mapped_column(String(200))
-    """Who hosts it, and once it ended who did."""
+    """The consumer that hosts it or, once it has ended, that hosted it."""
     gpu_uuid: Mapped[str | None] = mapped_column(String(200))
     lease_until: Mapped[datetime | None] = mapped_column(Instant)
     address: Mapped[str | None] = mapped_column(String(255))
     drain_until: Mapped[datetime | None] = mapped_column(Instant)
-    reason: Mapped[str | None] = mapped_column(String(32))
+    reason: Mapped[ReplicaReason | None] = mapped_column(Word(32, ReplicaReason))
     detail: Mapped[str | None] = mapped_column(Text)
     exit_code: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(Instant)

@@ -1,4 +1,4 @@
-"""Brings a database to the newest schema; safe when several processes start at once."""
+"""Migrates the database to the newest schema, also when several processes start at once."""
 
 import logging
 import time
@@ -21,7 +21,7 @@ _ADVISORY_LOCK = 4_711_551
 
 
 def upgrade_when_reachable(database: Database) -> None:
-    """Migrate as soon as the database answers; until then say every few seconds why it does not."""
+    """Migrate as soon as the database answers. Until then, log every few seconds why it does not."""
     while True:
         try:
             upgrade(database)
@@ -34,10 +34,10 @@ def upgrade_when_reachable(database: Database) -> None:
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
-    """Migrate to a revision, by default the newest. Others that start meanwhile wait for it."""
+    """Migrate to a revision, by default the newest. Processes that start meanwhile wait for it."""
     with database.engine.connect() as lock, database.engine.connect() as connection:
         if not database.is_sqlite:
-            # Held by the session `lock`, not by the transaction that migrates. Whoever waits must not time out.
+            # Held by the session `lock`, not by the transaction that migrates. Waiting for it must not time out.
             lock.execute(text("SET statement_timeout = 0"))
             lock.execute(text("SET lock_timeout = 0"))
             lock.execute(text("SELECT pg_advisory_lock(:id)"), {"id": _ADVISORY_LOCK})
@@ -55,25 +55,25 @@ def upgrade(database: Database, revision: str = "head") -> None:
 
 
 def migrate(connection: Connection, revision: str) -> None:
-    """Migrate to this revision, in the caller's transaction where one was begun."""
+    """Migrate to this revision, in the caller's transaction if one has begun."""
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
 
 
 def hold_off_migrations(connection: Connection) -> None:
-    """Let nobody else migrate until the caller's transaction ends. On SQLite no other writer gets that far anyway."""
+    """Keep others from migrating until the caller's transaction ends. SQLite allows one writer at a time anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _ADVISORY_LOCK})
 
 
 def current_revision(connection: Connection) -> str | None:
-    """The revision that the database is at; None where it was never migrated."""
+    """The revision of the database, or None if it was never migrated."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
 def known_revisions() -> list[str]:
-    """Every revision that this release knows, the oldest first."""
+    """Every revision that this release knows, oldest first."""
     return [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()][::-1]
 
 

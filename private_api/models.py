@@ -1,13 +1,15 @@
-"""The rules of models: registering, versions, the catalogue."""
+"""The rules of models: registration, versions, and the catalogue."""
 
 import logging
+import re
+import secrets
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from contract.errors import InvalidRequest, ModelExists, ModelNotFound
+from contract.errors import InvalidRequest, ModelExists, ModelNotFound, ModelRetired
 from contract.schemas import PROCESS_TAG_PREFIX, ArchiveView, ModelRegistration, ModelView
 from private_api.archives import ArchiveStore, StoredArchive, Upload
 from private_api.database import Database
@@ -15,30 +17,60 @@ from private_api.tables import ArchiveRow, ModelRow, ModelVersionRow
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_VERSION = func.coalesce(ModelRow.default_version, ModelRow.newest_version)
+"""The number of a model's default version."""
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+
 
 def keep_archive(session: Session, stored: StoredArchive, now: datetime) -> ArchiveRow:
-    """The row that makes a stored zip visible."""
+    """Add the row that makes a stored zip visible."""
     archive = ArchiveRow(key=stored.key, sha256=stored.sha256, size_bytes=stored.size_bytes, created_at=now)
     session.add(archive)
     session.flush()
     return archive
 
 
-def find_version(session: Session, human_readable_id: str) -> ModelVersionRow:
-    """The newest version of a model. Raises `ModelNotFound`."""
-    statement = (
-        select(ModelVersionRow)
-        .join(ModelVersionRow.model)
-        .where(ModelRow.human_readable_id == human_readable_id, ModelVersionRow.number == ModelRow.newest_version)
-    )
-    row = session.scalars(statement).one_or_none()
-    if row is None:
-        raise ModelNotFound(f"no model has the human_readable_id {human_readable_id!r}; GET /api/models/ lists them")
+def parse_reference(reference: str) -> tuple[str, int | None]:
+    """The id and the version that `seg@3` names; None for a plain id. Raises `ModelNotFound`."""
+    name, at, number = reference.partition("@")
+    if not at:
+        return name, None
+    if not _VERSION.fullmatch(number):
+        raise ModelNotFound(f"{reference!r} names no model: a version is a number, as in {name + '@3'!r}")
+    return name, int(number)
+
+
+def find_version(session: Session, reference: str) -> ModelVersionRow:
+    """The version that an id or `<id>@<version>` names, of a plain id the default one. Raises `ModelNotFound`."""
+    return _find_version(session, reference, keep=False)
+
+
+def take_version(session: Session, reference: str) -> ModelVersionRow:
+    """The same for something new that will use the version, which nobody can delete until the transaction ends.
+
+    Raises `ModelNotFound`, `ModelRetired`.
+    """
+    row = _find_version(session, reference, keep=True)
+    refuse_retired(row)
     return row
 
 
+def refuse_retired(row: ModelVersionRow) -> None:
+    """Raises `ModelRetired` if the version takes no new tasks."""
+    name = row.model.human_readable_id
+    if row.model.retired_at is not None:
+        raise ModelRetired(
+            f"the model {name!r} is retired: it takes no new tasks; use another one, or have this one brought back"
+        )
+    if row.retired_at is not None:
+        raise ModelRetired(
+            f"version {row.number} of {name!r} is retired: it takes no new tasks; use the default version, {name!r}, "
+            "or have this one brought back"
+        )
+
+
 def check_registration(database: Database, registration: ModelRegistration, *, allow_process: bool) -> None:
-    """What can be refused before the body is read. Raises `ModelExists`, `InvalidRequest`."""
+    """Refuse what can be refused before the body is read. Raises `ModelExists`, `InvalidRequest`."""
     if registration.container_tag.startswith(PROCESS_TAG_PREFIX):
         if not allow_process:
             raise InvalidRequest(
@@ -52,21 +84,26 @@ def check_registration(database: Database, registration: ModelRegistration, *, a
     if registration.replace:
         return
     with database.read() as session:
-        _refuse_known(session, registration.human_readable_id)
+        if _exists(session, registration.human_readable_id):
+            raise _known(registration)
 
 
 def register_model(
     database: Database, store: ArchiveStore, registration: ModelRegistration, upload: Upload | None
 ) -> ModelView:
-    """Register a model, or with `replace` a new version of it. Raises `ModelExists`, `InvalidRequest`."""
+    """Register a model, or with `replace` a new version of it, which becomes the default.
+
+    A model of this id that was deleted is no hindrance; the versions are numbered on. Raises `ModelExists`,
+    `InvalidRequest`.
+    """
     if registration.model_available != (upload is not None):
         raise InvalidRequest(
             "model_available is true, but the body has no zip_file"
             if registration.model_available
             else "the body has a zip_file, but model_available is not true"
         )
-    # Keyed by content: versions with the same zip share it, and so do the consumers' volumes.
-    stored = store.keep(upload, f"models/{upload.sha256}.zip") if upload is not None else None
+    # A key of its own: the janitor may be removing a file with the same content.
+    stored = store.keep(upload, f"models/{upload.sha256}-{secrets.token_hex(4)}.zip") if upload is not None else None
     try:
         with database.write() as session:
             now = database.now(session)
@@ -84,16 +121,19 @@ def register_model(
             view = view_model(version)
     except IntegrityError as error:
         raise ModelExists from error
+    if stored is not None and archive is not None and archive.key != stored.key:
+        store.remove(stored.key)
     logger.info("model=%s version=%s registered image=%s", view.human_readable_id, view.version, view.container_tag)
     return view
 
 
 def list_models(database: Database, *, limit: int, after: str | None) -> list[ModelView]:
-    """A page of the catalogue in the order of ids, each model in its newest version."""
+    """A page of the catalogue, in the order of ids, each model in its default version."""
     statement = (
         select(ModelVersionRow)
         .join(ModelVersionRow.model)
-        .where(ModelVersionRow.number == ModelRow.newest_version, ModelRow.human_readable_id > (after or ""))
+        .where(ModelVersionRow.number == DEFAULT_VERSION, ModelVersionRow.deleted_at.is_(None))
+        .where(ModelRow.human_readable_id > (after or ""))
         .order_by(ModelRow.human_readable_id)
         .limit(limit)
     )
@@ -101,14 +141,14 @@ def list_models(database: Database, *, limit: int, after: str | None) -> list[Mo
         return [view_model(row) for row in session.scalars(statement)]
 
 
-def show_model(database: Database, human_readable_id: str) -> ModelView:
-    """One model. Raises `ModelNotFound`."""
+def show_model(database: Database, reference: str) -> ModelView:
+    """One model in its default version, or as `<id>@<version>` in this one. Raises `ModelNotFound`."""
     with database.read() as session:
-        return view_model(find_version(session, human_readable_id))
+        return view_model(find_version(session, reference))
 
 
 def view_model(row: ModelVersionRow) -> ModelView:
-    """A row as clients see it."""
+    """A model's version as clients see it."""
     return ModelView(
         human_readable_id=row.model.human_readable_id,
         version=row.number,
@@ -122,19 +162,51 @@ def view_model(row: ModelVersionRow) -> ModelView:
         memory_limit_bytes=row.memory_limit_bytes,
         archive=view_archive(row.archive),
         created_at=row.created_at,
+        retired=row.retired_at is not None or row.model.retired_at is not None,
     )
 
 
-def view_archive(row: ArchiveRow | None) -> ArchiveView | None:
-    """An archive as clients see it; one that was removed is not there."""
+def stored_archive(row: ArchiveRow | None) -> StoredArchive | None:
+    """A stored archive, or None if it was removed."""
     if row is None or row.removed_at is not None:
         return None
-    return ArchiveView(sha256=row.sha256, size_bytes=row.size_bytes)
+    return StoredArchive(row.key, row.sha256, row.size_bytes)
 
 
-def _refuse_known(session: Session, human_readable_id: str) -> None:
-    if session.scalars(select(ModelRow.id).where(ModelRow.human_readable_id == human_readable_id)).first() is not None:
-        raise ModelExists(f"a model with the id {human_readable_id!r} is registered; replace=true makes a new version")
+def view_archive(row: ArchiveRow | None) -> ArchiveView | None:
+    """An archive as clients see it, or None if it was removed."""
+    stored = stored_archive(row)
+    return None if stored is None else ArchiveView(sha256=stored.sha256, size_bytes=stored.size_bytes)
+
+
+def _find_version(session: Session, reference: str, *, keep: bool) -> ModelVersionRow:
+    name, number = parse_reference(reference)
+    statement = (
+        select(ModelVersionRow)
+        .join(ModelVersionRow.model)
+        .where(ModelRow.human_readable_id == name, ModelVersionRow.deleted_at.is_(None))
+        .where(ModelVersionRow.number == (DEFAULT_VERSION if number is None else number))
+    )
+    if keep:
+        statement = statement.with_for_update(read=True, key_share=True, of=ModelVersionRow)
+    # Twice: the first may have waited for a transaction that made another version the default and deleted this one.
+    for _ in range(2):
+        if (row := session.scalars(statement).one_or_none()) is not None:
+            return row
+    if number is not None and _exists(session, name):
+        raise ModelNotFound(f"the model {name!r} has no version {number}")
+    raise ModelNotFound(f"no model has the human_readable_id {name!r}; GET /api/models/ lists them")
+
+
+def _exists(session: Session, human_readable_id: str) -> bool:
+    statement = select(ModelVersionRow.id).join(ModelVersionRow.model)
+    statement = statement.where(ModelRow.human_readable_id == human_readable_id, ModelVersionRow.deleted_at.is_(None))
+    return session.scalars(statement.limit(1)).first() is not None
+
+
+def _known(registration: ModelRegistration) -> ModelExists:
+    name = registration.human_readable_id
+    return ModelExists(f"a model with the id {name!r} is registered; replace=true makes a new version")
 
 
 def _next_version(session: Session, registration: ModelRegistration, now: datetime) -> ModelRow:
@@ -144,13 +216,21 @@ def _next_version(session: Session, registration: ModelRegistration, now: dateti
         model = ModelRow(human_readable_id=registration.human_readable_id, newest_version=1, created_at=now)
         session.add(model)
         session.flush()
-    elif registration.replace:
-        model.newest_version += 1
-    else:
-        _refuse_known(session, registration.human_readable_id)
+        return model
+    if not registration.replace and _exists(session, registration.human_readable_id):
+        raise _known(registration)
+    model.newest_version += 1
+    model.default_version = None
     return model
 
 
 def _share_archive(session: Session, stored: StoredArchive, now: datetime) -> ArchiveRow:
-    known = session.scalars(select(ArchiveRow).where(ArchiveRow.key == stored.key)).one_or_none()
-    return known or keep_archive(session, stored, now)
+    """The row of a zip that another version brought, kept from the janitor until the transaction ends, or a new one."""
+    statement = (
+        select(ArchiveRow)
+        .join(ModelVersionRow, ModelVersionRow.archive_id == ArchiveRow.id)
+        .where(ArchiveRow.sha256 == stored.sha256, ArchiveRow.removed_at.is_(None))
+        .limit(1)
+        .with_for_update(read=True, of=ArchiveRow)
+    )
+    return session.scalars(statement).first() or keep_archive(session, stored, now)

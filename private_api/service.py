@@ -1,90 +1,130 @@
 """One private API put together: its collaborators are built here, its loops run while the block is open."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 from fastapi import FastAPI
 
 from contract.broker import Broker
-from contract.loop import Loop
-from private_api import janitor, reaper
+from kit.disk import DISK_RESERVE_BYTES
+from kit.loop import Loop
 from private_api.app import create_app
 from private_api.archives import ArchiveStore
 from private_api.database import Database
-from private_api.deployments import scale
-from private_api.deployments.hosting import Hosting
-from private_api.deployments.scale import Scaler
-from private_api.dispatcher import Dispatcher
+from private_api.deployments.replicas import Hosting
+from private_api.disk_space import Ballast
+from private_api.feed import feed
+from private_api.lanes import Lane
+from private_api.loops import janitor, reaper, scaler, scrub
+from private_api.loops.dispatcher import Dispatcher
 from private_api.migrate import upgrade_when_reachable
 from private_api.services import Services
 from private_api.task_logs import TaskLogs
-from private_api.tasks.claim import SizeLimits
-from private_api.watch import DEPLOYMENTS, TaskWatch
-
-logger = logging.getLogger(__name__)
+from private_api.tasks.limits import SizeLimits
+from private_api.watch import DEPLOYMENTS, FEED, TaskWatch
 
 _DISPATCH_S = 1.0
-"""How often the outbox is looked at unasked: for bells that come due later."""
+"""How often the dispatcher looks at the outbox when nobody wakes it: for bells that come due later."""
+_HOLDERS_WIDTH = 8
+"""Calls of consumers that run at once; a heartbeat takes some milliseconds."""
+
+
+@dataclass(frozen=True)
+class PrivateApiOptions:
+    """What one private API needs to know."""
+
+    database_url: str = field(repr=False)
+    data_dir: Path
+    service_token: str = field(repr=False)
+    max_upload_bytes: int
+    sizes: SizeLimits
+    keep_finished_for: timedelta
+    unschedulable_after: timedelta
+    """How long a task waits while no consumer that could run it is seen, before it fails."""
+    allow_process_models: bool = False
+    gateway_address: str = "grpc-gateway:9000"
+    """`host:port` at which containers of replicas reach the gRPC gateway; empty without one."""
+    domain: str = "localhost"
+    """The name clients use for the server."""
+    disk_reserve_bytes: int = DISK_RESERVE_BYTES
+    """What uploads and logs leave free on the disk of `data_dir`."""
 
 
 @contextmanager
-def private_api_service(
-    broker: Broker,
-    *,
-    database_url: str,
-    data_dir: Path,
-    service_token: str,
-    max_upload_bytes: int,
-    sizes: SizeLimits,
-    keep_finished_for: timedelta,
-    unschedulable_after: timedelta,
-    allow_process_models: bool = False,
-    gateway_address: str = "grpc-gateway:9000",
-    domain: str = "localhost",
-) -> Iterator[FastAPI]:
+def private_api_service(broker: Broker, options: PrivateApiOptions) -> Iterator[FastAPI]:
     """Migrate the database, start the loops, yield the app; stop them in the reverse order."""
-    database = Database(database_url)
+    ballast = Ballast(options.data_dir / "ballast", options.disk_reserve_bytes)
+    ballast.trim()
+    database = Database(options.database_url, before_write=ballast.trim)
+    holders = Lane(options.database_url, width=_HOLDERS_WIDTH, before_write=ballast.trim)
     try:
         upgrade_when_reachable(database)
-        store = ArchiveStore(data_dir / "archives")
-        logs = TaskLogs(data_dir / "logs")
+        store = ArchiveStore(options.data_dir / "archives", reserve_bytes=options.disk_reserve_bytes)
+        logs = TaskLogs(options.data_dir / "logs", reserve_bytes=options.disk_reserve_bytes)
         watch = TaskWatch()
-        dispatching = Loop("dispatcher", Dispatcher(database, broker).step, interval_s=_DISPATCH_S)
-        reaping = Loop(
-            "reaper",
-            reaper.Reaper(database, patience=unschedulable_after, on_change=watch.notify).step,
-            interval_s=reaper.INTERVAL_S,
-        )
-        cleaning = Loop(
-            "janitor",
-            janitor.Janitor(database, store, logs, keep_finished_for=keep_finished_for).step,
-            interval_s=janitor.INTERVAL_S,
-        )
-
-        def on_scaled() -> None:
-            dispatching.wake()
-            watch.notify(DEPLOYMENTS)
-
-        scaling = Loop("scaler", Scaler(database, on_change=on_scaled).step, interval_s=scale.INTERVAL_S)
+        events = feed.Feed(database, on_look=lambda: watch.notify(FEED))
+        looking = Loop("feed", events.step, interval_s=feed.INTERVAL_S)
+        loops = _build_loops(broker, database, options, store=store, logs=logs, watch=watch)
         services = Services(
             database=database,
+            holders=holders,
             store=store,
             logs=logs,
             watch=watch,
             broker=broker,
-            ring=dispatching.wake,
-            sweep=cleaning.wake,
-            scale=scaling.wake,
-            sizes=sizes,
-            max_upload_bytes=max_upload_bytes,
-            allow_process_models=allow_process_models,
-            hosting=Hosting(service_token, gateway_address, sizes.max_unpacked_bytes),
-            domain=domain,
+            ring=loops.dispatcher.wake,
+            sweep=loops.janitor.wake,
+            scale=loops.scaler.wake,
+            feed=events,
+            look=looking.wake,
+            sizes=options.sizes,
+            max_upload_bytes=options.max_upload_bytes,
+            allow_process_models=options.allow_process_models,
+            hosting=Hosting(options.service_token, options.gateway_address, options.sizes.max_unpacked_bytes),
+            domain=options.domain,
         )
-        with dispatching, reaping, cleaning, scaling:
-            yield create_app(services, service_token=service_token)
+        with loops.dispatcher, loops.reaper, loops.janitor, loops.scrub, loops.scaler, looking:
+            yield create_app(services, service_token=options.service_token)
     finally:
+        holders.close()
         database.close()
+
+
+@dataclass(frozen=True)
+class _Loops:
+    dispatcher: Loop
+    reaper: Loop
+    janitor: Loop
+    scrub: Loop
+    scaler: Loop
+
+
+def _build_loops(
+    broker: Broker,
+    database: Database,
+    options: PrivateApiOptions,
+    *,
+    store: ArchiveStore,
+    logs: TaskLogs,
+    watch: TaskWatch,
+) -> _Loops:
+    dispatching = Loop("dispatcher", Dispatcher(database, broker).step, interval_s=_DISPATCH_S)
+
+    def on_scaled() -> None:
+        dispatching.wake()
+        watch.notify(DEPLOYMENTS)
+
+    reaping = reaper.Reaper(database, patience=options.unschedulable_after, on_change=watch.notify)
+    cleaning = janitor.Janitor(database, store, logs, keep_finished_for=options.keep_finished_for)
+    scrubbing = scrub.Scrub(database, store)
+    scaling = scaler.Scaler(database, on_change=on_scaled)
+    return _Loops(
+        dispatcher=dispatching,
+        reaper=Loop("reaper", reaping.step, interval_s=reaper.INTERVAL_S),
+        janitor=Loop("janitor", cleaning.step, interval_s=janitor.INTERVAL_S),
+        scrub=Loop("scrub", scrubbing.step, interval_s=scrub.INTERVAL_S),
+        scaler=Loop("scaler", scaling.step, interval_s=scaler.INTERVAL_S),
+    )

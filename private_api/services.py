@@ -1,4 +1,4 @@
-"""What the routes are given: the collaborators and limits of one private API."""
+"""The collaborators and limits of one private API, as its routes get them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,27 +6,34 @@ from dataclasses import dataclass
 from contract.broker import Broker
 from private_api.archives import ArchiveStore
 from private_api.database import Database
-from private_api.deployments.hosting import Hosting
+from private_api.deployments.replicas import Hosting
+from private_api.feed.feed import Feed
+from private_api.lanes import Lane
 from private_api.task_logs import TaskLogs
-from private_api.tasks.claim import SizeLimits
+from private_api.tasks.limits import SizeLimits
 from private_api.watch import DEPLOYMENTS, TaskWatch
 
 
 @dataclass(frozen=True)
 class Services:
-    """One private API's collaborators. All of them are thread-safe."""
+    """What routes work with. Every collaborator is thread-safe."""
 
     database: Database
+    holders: Lane
+    """What the consumers' own calls run in: a heartbeat or a commit never waits behind polls and uploads."""
     store: ArchiveStore
     logs: TaskLogs
     watch: TaskWatch
     broker: Broker
     ring: Callable[[], None]
-    """Lets the dispatcher look at the outbox now."""
+    """Makes the dispatcher look at the outbox now."""
     sweep: Callable[[], None]
-    """Lets the janitor look now."""
+    """Makes the janitor look now."""
     scale: Callable[[], None]
-    """Lets the scaler look now."""
+    """Makes the scaler look now."""
+    feed: Feed
+    look: Callable[[], None]
+    """Makes the feed look now."""
     sizes: SizeLimits
     max_upload_bytes: int
     allow_process_models: bool
@@ -35,6 +42,6 @@ class Services:
     """The name clients use for the server."""
 
     def note_deployments(self) -> None:
-        """A deployment or a replica has changed: the scaler and whoever waits for the routing table look now."""
+        """Wake the scaler and everybody who waits for the routing table: a deployment or a replica has changed."""
         self.scale()
         self.watch.notify(DEPLOYMENTS)

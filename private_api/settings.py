@@ -1,22 +1,26 @@
-"""The variables of the private API."""
+"""The environment variables of the private API."""
 
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote, unquote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
-from contract.secret_rules import is_well_known
-from contract.settings import BrokerSettings, Duration, Secret, Settings, check_secret, is_loopback
+from contract.broker.rabbitmq.settings import BrokerSettings
+from kit.disk import DISK_RESERVE_BYTES
+from kit.failpoints import known_point
+from kit.secret_rules import is_well_known
+from kit.settings import Duration, Secret, Settings, check_secret, is_loopback
+from private_api.failpoints import Failpoint
 
 GIB = 1024**3
 
 
 class DatabaseSettings(Settings):
-    """Where the database is."""
+    """Where the database is and how to log in."""
 
-    database_url: SecretStr | None = Field(None, description="Takes the place of the POSTGRES variables.")
+    database_url: SecretStr | None = Field(None, description="Replaces the POSTGRES variables.")
     postgres_hostname: str = "postgres"
     postgres_port: Annotated[int, Field(ge=1, le=65535)] = 5432
     postgres_user: str = "inference"
@@ -26,7 +30,7 @@ class DatabaseSettings(Settings):
     @field_validator("database_url")
     @classmethod
     def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
-        # A URL may do without a password: certificates and sockets need none. A well-known one is none.
+        # A URL may lack a password: certificates and sockets need none. A well-known password is as bad as none.
         parts = urlsplit(value.get_secret_value() if value else "")
         if parts.password and is_well_known(unquote(parts.password)) and not is_loopback(parts.hostname or ""):
             raise ValueError("holds a well-known password; give the database's user a random one")
@@ -35,7 +39,7 @@ class DatabaseSettings(Settings):
     @field_validator("postgres_password")
     @classmethod
     def _check_postgres_password(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
-        # A refused URL is missing here, and is the one fault to tell.
+        # A refused URL is missing here, and is the one fault to report.
         unused = info.data.get("database_url", "") is not None
         return value if unused or is_loopback(info.data.get("postgres_hostname", "")) else check_secret(value)
 
@@ -51,16 +55,18 @@ class DatabaseSettings(Settings):
 
 
 class PrivateApiSettings(DatabaseSettings, BrokerSettings):
-    """Read once in `__main__`."""
+    """All settings of the private API, read once in `__main__`."""
 
-    service_token: Secret = Field(SecretStr(""), description="What the other services prove themselves with.")
+    service_token: Secret = Field(SecretStr(""), description="What the other services authenticate with.")
     data_dir: Path = Path("/data")
     private_api_host: str = "0.0.0.0"  # noqa: S104 - inside its container; no port of it is published
     private_api_port: Annotated[int, Field(ge=1, le=65535)] = 8001
     max_upload_bytes: Annotated[int, Field(gt=0)] = 32 * GIB
     max_unpacked_bytes: Annotated[int, Field(gt=0)] = 128 * GIB
     max_output_bytes: Annotated[int, Field(gt=0)] = 32 * GIB
+    disk_reserve_bytes: Annotated[int, Field(ge=0)] = DISK_RESERVE_BYTES
     keep_finished_for: Duration = timedelta(days=30)
     unschedulable_after: Duration = timedelta(hours=24)
     grpc_gateway_address: Annotated[str, Field(pattern=r"^[^\s:]+:[0-9]{1,5}$")] = "grpc-gateway:9000"
     proxy_domain: str = "localhost"
+    fail_at: Annotated[str, AfterValidator(known_point(Failpoint))] | None = Field(None, description="For tests.")

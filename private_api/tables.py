@@ -1,41 +1,67 @@
-"""The tables as rows. Migrations create them, with triggers that guard what must never happen."""
+"""The tables as rows. Migrations create them, with triggers that prevent what must never happen."""
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import BigInteger, DateTime, Dialect, ForeignKey, Integer, String, Text, TypeDecorator, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from contract.schemas import Isolation, PullPolicy
+from contract.statuses import Phase, Reason, Status
+
 
 class Instant(TypeDecorator[datetime]):
-    """A moment in UTC. SQLite stores no zone, so it is taken off on the way in and put back on the way out."""
+    """A moment in UTC. SQLite stores no zone, so it is removed on the way in and restored on the way out."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """UTC in; naive for SQLite."""
+        """The moment in UTC, naive for SQLite."""
         if value is None or dialect.name != "sqlite":
             return value
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Aware UTC out."""
+        """The moment in UTC, with its zone."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-# SQLite numbers rows by itself only where the key is spelled INTEGER.
+class Word(TypeDecorator[StrEnum]):
+    """A member of an enumeration, or of one of two, stored as its text."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, length: int, kind: type[StrEnum], other: type[StrEnum] | None = None) -> None:
+        super().__init__(length)
+        # Under the names of the parameters, from which SQLAlchemy makes the type's cache key.
+        self.kind = kind
+        self.other = other
+        self._members = {str(member): member for each in (kind, other) if each for member in each}
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """The member's text."""
+        return None if value is None else str(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> StrEnum | None:
+        """The member. Raises `KeyError` for a word that this release does not know."""
+        return None if value is None else self._members[value]
+
+
+# SQLite numbers rows by itself only if the key is declared as INTEGER.
 Id = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Base(DeclarativeBase):
-    """Base of all rows."""
+    """The base of all rows."""
 
 
 class ArchiveRow(Base):
-    """A zip at rest. It is visible because a committed row of models or tasks refers to it; never changed."""
+    """A zip at rest, visible because a committed row of models or tasks refers to it. Its content never changes."""
 
     __tablename__ = "archives"
 
@@ -46,22 +72,31 @@ class ArchiveRow(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(Instant)
     removed_at: Mapped[datetime | None] = mapped_column(Instant)
-    """Set by retention or deletion, before the file goes."""
+    """Set by retention or deletion, before the file is removed."""
+    checked_at: Mapped[datetime | None] = mapped_column(Instant)
+    """When its bytes were last read to see whether they are what was stored. NULL: never."""
+    damaged_at: Mapped[datetime | None] = mapped_column(Instant)
+    """Since when they are known not to be."""
 
 
 class ModelRow(Base):
-    """A registered model: a name and its newest version."""
+    """A registered model: a name and its versions. It exists while one of them is not deleted."""
 
     __tablename__ = "models"
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     human_readable_id: Mapped[str] = mapped_column(String(128), unique=True)
     newest_version: Mapped[int] = mapped_column(Integer)
+    """The number given last, to a version that may be deleted: no number is given twice."""
+    default_version: Mapped[int | None] = mapped_column(Integer)
+    """The version that the plain id means, which is neither retired nor deleted. NULL: the newest."""
+    retired_at: Mapped[datetime | None] = mapped_column(Instant)
+    """Since when no version of it takes new tasks."""
     created_at: Mapped[datetime] = mapped_column(Instant)
 
 
 class ModelVersionRow(Base):
-    """What a model was when a task was submitted; immutable."""
+    """What a model was when a task was submitted; all that a run depends on is immutable."""
 
     __tablename__ = "model_versions"
     __table_args__ = (UniqueConstraint("model_id", "number"),)
@@ -72,36 +107,44 @@ class ModelVersionRow(Base):
     container_tag: Mapped[str] = mapped_column(String(512))
     description: Mapped[str] = mapped_column(Text)
     use_gpu: Mapped[bool]
-    pull_policy: Mapped[str] = mapped_column(String(16))
-    isolation: Mapped[str] = mapped_column(String(16))
+    pull_policy: Mapped[PullPolicy] = mapped_column(Word(16, PullPolicy))
+    isolation: Mapped[Isolation] = mapped_column(Word(16, Isolation))
     time_limit_s: Mapped[int] = mapped_column(Integer)
     memory_limit_bytes: Mapped[int | None] = mapped_column(BigInteger)
     archive_id: Mapped[int | None] = mapped_column(ForeignKey("archives.id"))
     created_at: Mapped[datetime] = mapped_column(Instant)
+    retired_at: Mapped[datetime | None] = mapped_column(Instant)
+    """Since when it takes no new tasks."""
+    deleted_at: Mapped[datetime | None] = mapped_column(Instant)
+    """It is hidden but for the tasks that it ran."""
 
     model: Mapped[ModelRow] = relationship(lazy="joined", innerjoin=True)
     archive: Mapped[ArchiveRow | None] = relationship(lazy="joined")
 
 
 class TaskRow(Base):
-    """A user's request. A terminal row never changes, its fence never falls: triggers refuse both."""
+    """A user's request. A terminal row keeps its outcome, and no fence ever falls: triggers see to both."""
 
     __tablename__ = "tasks"
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     uid: Mapped[str] = mapped_column(String(64), unique=True)
     owner: Mapped[str | None] = mapped_column(String(128))
-    """Whose key submitted it. NULL where none was given: such a task is open to whoever knows its uid."""
+    """The owner of the key that submitted it. NULL without a key: whoever knows its uid may use the task."""
     idempotency_key: Mapped[str | None] = mapped_column(String(255), unique=True)
-    """Of a task without an owner."""
+    """For a task without an owner."""
     owner_idempotency_key: Mapped[str | None] = mapped_column(String(255))
-    """Of a task with an owner: each owner has keys of its own."""
+    """For a task with an owner: each owner's keys are separate."""
     model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
     use_gpu: Mapped[bool]
-    """Copied from the model's version: the claim's index needs it here."""
+    """Copied from the model's version, because the claim's index needs it here."""
     priority: Mapped[int] = mapped_column(Integer, default=0)
-    status: Mapped[str] = mapped_column(String(16))
-    phase: Mapped[str | None] = mapped_column(String(16))
+    label: Mapped[str | None] = mapped_column(String(128))
+    """What its owner calls the batch that it belongs to."""
+    status: Mapped[Status] = mapped_column(Word(16, Status))
+    phase: Mapped[Phase | None] = mapped_column(Word(16, Phase))
+    pull_percent: Mapped[int | None] = mapped_column(Integer)
+    """How much of the image the holder has pulled; NULL while it pulls none."""
     fence: Mapped[int] = mapped_column(BigInteger, default=0)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     crashes: Mapped[int] = mapped_column(Integer, default=0)
@@ -112,9 +155,11 @@ class TaskRow(Base):
     deadline_at: Mapped[datetime | None] = mapped_column(Instant)
     cancel_at: Mapped[datetime | None] = mapped_column(Instant)
     deleted_at: Mapped[datetime | None] = mapped_column(Instant)
+    rerun_of: Mapped[str | None] = mapped_column(String(64))
+    """The uid of the task whose input it runs again."""
     input_id: Mapped[int] = mapped_column(ForeignKey("archives.id"))
     output_id: Mapped[int | None] = mapped_column(ForeignKey("archives.id"))
-    reason: Mapped[str | None] = mapped_column(String(32))
+    reason: Mapped[Reason | None] = mapped_column(Word(32, Reason))
     detail: Mapped[str | None] = mapped_column(Text)
     exit_code: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(Instant)
@@ -126,8 +171,19 @@ class TaskRow(Base):
     output: Mapped[ArchiveRow | None] = relationship(foreign_keys=[output_id])
 
 
+class Outcome(StrEnum):
+    """How an attempt ended that ended its task with an output, or did not end it."""
+
+    FINISHED = "finished"
+    """Its output is the task's."""
+    RELEASED = "released"
+    """Its holder gave the task back, blameless. A release that counts has the reason `infrastructure`."""
+    LOST = "lost"
+    """Its lease expired and another attempt began, or its consumer's name changed hands."""
+
+
 class AttemptRow(Base):
-    """One execution of a task by a consumer: written at the claim, its end added once, then never changed."""
+    """One execution of a task by a consumer: inserted by the claim, ended once, then never changed."""
 
     __tablename__ = "attempts"
     __table_args__ = (UniqueConstraint("task_id", "fence"),)
@@ -138,15 +194,16 @@ class AttemptRow(Base):
     consumer: Mapped[str] = mapped_column(String(200))
     gpu_uuid: Mapped[str | None] = mapped_column(String(200))
     replica_uid: Mapped[str | None] = mapped_column(String(64))
-    """The replica of the same consumer that runs the task, where no container of its own does."""
+    """The replica of the same consumer that runs the task, if it has no container of its own."""
     claimed_at: Mapped[datetime] = mapped_column(Instant)
     ended_at: Mapped[datetime | None] = mapped_column(Instant)
-    outcome: Mapped[str | None] = mapped_column(String(32))
+    outcome: Mapped[Outcome | Reason | None] = mapped_column(Word(32, Outcome, Reason))
+    """A `Reason` where the attempt or the task failed."""
     detail: Mapped[str | None] = mapped_column(Text)
 
 
 class OutboxRow(Base):
-    """A bell to ring: written in the transaction that queues a task or wants a replica, deleted once the broker
+    """A bell to ring: added in the transaction that queues a task or wants a replica, deleted once the broker has
     confirmed it."""
 
     __tablename__ = "outbox"
@@ -158,37 +215,49 @@ class OutboxRow(Base):
 
 
 class ConsumerRow(Base):
-    """A consumer that asked for work, and when it last did."""
+    """A consumer, and when it was last seen."""
 
     __tablename__ = "consumers"
 
     name: Mapped[str] = mapped_column(String(200), primary_key=True)
     owner: Mapped[str | None] = mapped_column(String(128))
-    """Whose key it was first seen with; for good. NULL while it proves itself with the service token."""
+    """The owner of the key that it first used, for good. NULL while it uses the service token."""
     gpu_uuid: Mapped[str | None] = mapped_column(String(200))
+    host: Mapped[str | None] = mapped_column(String(255))
+    """The name of the machine that runs its containers, as that machine says. NULL until it is known."""
     accepts_cpu_tasks: Mapped[bool]
     replica_slots: Mapped[int] = mapped_column(Integer, default=0)
-    """How many replicas it hosts at once."""
+    """How many replicas it can host at once."""
+    draining_at: Mapped[datetime | None] = mapped_column(Instant)
+    """Since when it is to take nothing new. NULL unless an operator said so; only an operator ends it."""
+    trouble: Mapped[str | None] = mapped_column(Text)
+    """Why it takes nothing, as it said with its last claim. NULL if it is well."""
+    free_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """What a task may fill of its disk, as it said with its last claim. NULL if it does not say."""
+    process: Mapped[str | None] = mapped_column(String(64))
+    """Which process registered last. NULL if that one did not say."""
+    claim_number: Mapped[int] = mapped_column(BigInteger, default=0)
+    """The highest number of that process's claims so far."""
     first_seen_at: Mapped[datetime] = mapped_column(Instant)
     seen_at: Mapped[datetime] = mapped_column(Instant)
 
 
 class EventRow(Base):
-    """One change of a task's status. A trigger writes it, so no change goes unrecorded; append-only."""
+    """One change of a task's status, written by a trigger, so that none goes unrecorded. Append-only."""
 
     __tablename__ = "events"
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"))
     at: Mapped[datetime] = mapped_column(Instant)
-    old_status: Mapped[str | None] = mapped_column(String(16))
-    new_status: Mapped[str] = mapped_column(String(16))
+    old_status: Mapped[Status | None] = mapped_column(Word(16, Status))
+    new_status: Mapped[Status] = mapped_column(Word(16, Status))
     fence: Mapped[int] = mapped_column(BigInteger)
-    reason: Mapped[str | None] = mapped_column(String(32))
+    reason: Mapped[Reason | None] = mapped_column(Word(32, Reason))
 
 
 class ApiKeyRow(Base):
-    """A key that was made; it stays when it is revoked. Of its secret only the SHA-256 is here."""
+    """A key. It stays when it is revoked, and only the SHA-256 of its secret is stored."""
 
     __tablename__ = "api_keys"
 
@@ -197,17 +266,8 @@ class ApiKeyRow(Base):
     secret_sha256: Mapped[str] = mapped_column(String(64))
     owner: Mapped[str] = mapped_column(String(128))
     scopes: Mapped[str] = mapped_column(String(255))
-    """Words of `contract.access.Scope`, with blanks between them."""
+    """Words of `contract.access.Scope`, separated by spaces."""
     created_at: Mapped[datetime] = mapped_column(Instant)
     expires_at: Mapped[datetime | None] = mapped_column(Instant)
     revoked_at: Mapped[datetime | None] = mapped_column(Instant)
     last_used_at: Mapped[datetime | None] = mapped_column(Instant)
-
-
-class HeartbeatRow(Base):
-    """When a loop of this service last ran: how it notices that it was away."""
-
-    __tablename__ = "loop_heartbeats"
-
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    at: Mapped[datetime] = mapped_column(Instant)

@@ -1,6 +1,6 @@
 """Receives a zip from an HTTP body straight into the archive store: raw, or the `zip_file` part of a multipart form.
 
-Nothing is spooled or held: at most about 1 MiB waits in memory before it is written by a thread.
+Nothing is spooled: at most about 1 MiB waits in memory before a thread writes it.
 """
 
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from private_api.archives import ArchiveStore, Upload
 
 _BATCH_BYTES = 1024**2
 _MULTIPART_OVERHEAD_BYTES = 64 * 1024
-"""Boundaries and part headers: what a form's Content-Length may exceed the zip by."""
+"""How much longer than its zip a form may be: boundaries and part headers."""
 
 
 class _Parser(Protocol):
@@ -106,11 +106,11 @@ class _Form:
 
 @asynccontextmanager
 async def receive_zip(request: Request, store: ArchiveStore, *, max_bytes: int) -> AsyncIterator[Upload]:
-    """Write the request's zip to a temporary file; whatever was not kept when the block ends is removed.
+    """Write the request's zip to a temporary file, which is removed when the block ends unless it was kept.
 
-    Raises `TooLarge`, `InvalidRequest`, `StorageFull`; a client that goes away raises Starlette's `ClientDisconnect`.
+    Raises `TooLarge`, `InvalidRequest`, `StorageFull`, and Starlette's `ClientDisconnect` if the client goes away.
     """
-    async with receive_optional_zip(request, store, max_bytes=max_bytes) as upload:
+    async with _receive(request, store, max_bytes) as upload:
         if upload is None:
             raise InvalidRequest("send the zip as multipart/form-data field 'zip_file', or as an application/zip body")
         yield upload
@@ -120,7 +120,13 @@ async def receive_zip(request: Request, store: ArchiveStore, *, max_bytes: int) 
 async def receive_optional_zip(
     request: Request, store: ArchiveStore, *, max_bytes: int
 ) -> AsyncIterator[Upload | None]:
-    """Like `receive_zip`, but yields None where the body has no zip."""
+    """Like `receive_zip`, but yields None if the body has no zip, or the empty one that browsers send for no file."""
+    async with _receive(request, store, max_bytes) as upload:
+        yield upload if upload is not None and upload.size_bytes else None
+
+
+@asynccontextmanager
+async def _receive(request: Request, store: ArchiveStore, max_bytes: int) -> AsyncIterator[Upload | None]:
     parser = _pick_parser(request)
     if parser is None:
         yield None
@@ -141,7 +147,7 @@ async def _write_body(request: Request, parser: _Parser, upload: Upload, max_byt
         data = parser.feed(chunk)
         total += len(data)
         received += len(chunk)
-        # A form may go on for ever around its zip, with nothing in it.
+        # A form may be endless around its zip.
         if total > max_bytes or received > max_bytes + _MULTIPART_OVERHEAD_BYTES:
             raise TooLarge(f"the zip is larger than MAX_UPLOAD_BYTES={max_bytes} bytes")
         pending.append(data)

@@ -1,4 +1,4 @@
-"""Wakes the requests that wait for a task, or for the deployments, to change.
+"""Wakes requests that wait for a task or the deployments to change.
 
 Long polls hold neither a thread nor a database connection.
 """
@@ -10,22 +10,24 @@ from contextlib import asynccontextmanager
 from threading import Lock
 
 RECHECK_S = 2.0
-"""Waiters look at the row at least so often: another process may have changed it."""
+"""How often waiting requests read the row anyway: another process may have changed it."""
 
 
 DEPLOYMENTS = "deployments"
-"""In the place of a uid: whatever gateways route by."""
+"""Stands in for a uid: the routing table of the gateways."""
+FEED = "feed"
+"""Stands in for a uid: what streams of events are fed from."""
 
 
 class TaskWatch:
-    """Who waits for which task. `notify` may be called from any thread, the rest from event loops."""
+    """Knows which requests wait for which task. `notify` may be called from any thread, the rest from event loops."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._waiters: defaultdict[str, set[tuple[asyncio.AbstractEventLoop, asyncio.Event]]] = defaultdict(set)
 
     def notify(self, uid: str) -> None:
-        """Wake everybody who waits for this task."""
+        """Wake every request that waits for this task."""
         with self._lock:
             waiters = list(self._waiters.get(uid, ()))
         for loop, event in waiters:
@@ -33,7 +35,7 @@ class TaskWatch:
 
     @asynccontextmanager
     async def watch(self, uid: str) -> AsyncIterator["Watcher"]:
-        """Register before reading the row, so that no change falls between."""
+        """Watch a task while the block is open. Enter it before reading the row, so that no change is missed."""
         event = asyncio.Event()
         entry = (asyncio.get_running_loop(), event)
         with self._lock:
@@ -48,13 +50,13 @@ class TaskWatch:
 
 
 class Watcher:
-    """One waiting request."""
+    """A request that waits for a change."""
 
     def __init__(self, event: asyncio.Event) -> None:
         self._event = event
 
     async def changed(self, timeout_s: float) -> None:
-        """Wait for a change, or until the row should be looked at anyway."""
+        """Return after a change, after `timeout_s`, or when the row should be read anyway."""
         try:
             await asyncio.wait_for(self._event.wait(), min(timeout_s, RECHECK_S))
         except TimeoutError:

@@ -3,8 +3,8 @@
 import sys
 
 from contract.access import DoorPolicy
-from contract.http_server import serve
-from contract.service_start import start_service
+from kit.http_server import serve
+from kit.service_start import start_service
 from public_api.app import create_app
 from public_api.settings import PublicApiSettings
 

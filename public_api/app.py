@@ -8,21 +8,53 @@ from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse
 
 from contract.access import DoorPolicy
-from contract.errors import InferenceError, InvalidRequest, PermissionDenied, ServiceUnavailable, Unauthenticated
-from contract.http_docs import install_docs
-from contract.http_errors import RequestIdMiddleware, document_errors, install_error_handlers
+from contract.errors import (
+    InferenceError,
+    InvalidRequest,
+    PermissionDenied,
+    RouteNotFound,
+    ServiceUnavailable,
+    Unauthenticated,
+)
+from kit.http_docs import install_docs, name_operation
+from kit.http_errors import RequestIdMiddleware, document_errors, install_error_handlers
+from public_api.help import install_help
 from public_api.relay import Relay
 from public_api.routes.deployments import deployment_routes
+from public_api.routes.events import event_routes
+from public_api.routes.files import file_routes
 from public_api.routes.health import health_routes
+from public_api.routes.keys import key_routes
 from public_api.routes.models import model_routes
+from public_api.routes.overview import overview_routes
 from public_api.routes.parameters import KEY_SCHEMES
 from public_api.routes.tasks import task_routes
 
 logger = logging.getLogger(__name__)
 
+_DESCRIPTION = """Post a zip to a model, fetch a zip.
+
+1. `POST /api/models/` registers a model: a Docker image, and a zip with its static content if it has any.
+2. `POST /api/tasks/` submits a zip to it and answers the uid of the task.
+3. `GET /api/tasks/{uid}/status` says how the task stands; with `wait=60` the answer is held until it ends.
+4. `GET /api/tasks/{uid}/output` is the output as a zip, `GET /api/tasks/{uid}/logs` what the container wrote.
+
+Every error is JSON: `error` (its name) and `detail`. Where the server asks for a key, press *Authorize*.
+
+[Help](help) has tutorials, how-tos and the reference.
+"""
+_TAGS = [
+    {"name": "tasks", "description": "Submit a zip to a model, follow the task, fetch its output."},
+    {"name": "models", "description": "Register models, and list those that there are."},
+    {"name": "deployments", "description": "Keep a model warm in containers that answer live calls over gRPC."},
+    {"name": "overview", "description": "What runs on this server, and what waits for what."},
+    {"name": "keys", "description": "Who the caller is, and the keys that callers show."},
+    {"name": "health", "description": "Whether the server is alive, and ready."},
+]
+
 
 def create_app(*, private_url: str, service_token: str, policy: DoorPolicy) -> FastAPI:
-    """The door before the private API at `private_url`, which is plain HTTP."""
+    """The door in front of the private API at `private_url`, which speaks plain HTTP."""
     relay = Relay(private_url, service_token, policy)
 
     @asynccontextmanager
@@ -33,15 +65,18 @@ def create_app(*, private_url: str, service_token: str, policy: DoorPolicy) -> F
 
     app = FastAPI(
         title="InferenceServer",
-        description="Post a zip to a model, fetch a zip. Every error is JSON: `error` (its name) and `detail`.",
+        description=_DESCRIPTION,
+        openapi_tags=_TAGS,
+        generate_unique_id_function=name_operation,
         docs_url=None,
         redoc_url=None,
         # A redirect would make clients send a large body twice.
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    install_error_handlers(app)
+    install_error_handlers(app, unknown=InferenceError, invalid=InvalidRequest, no_route=RouteNotFound)
     install_docs(app)
+    install_help(app)
     app.add_middleware(RequestIdMiddleware)
 
     @app.get("/", include_in_schema=False)
@@ -50,8 +85,8 @@ def create_app(*, private_url: str, service_token: str, policy: DoorPolicy) -> F
 
     app.include_router(health_routes(relay))
     errors = document_errors(Unauthenticated, PermissionDenied, InvalidRequest, ServiceUnavailable, InferenceError)
-    for router in (model_routes(relay), deployment_routes(relay), task_routes(relay)):
-        app.include_router(router, dependencies=KEY_SCHEMES, responses=errors)
+    for build in (model_routes, deployment_routes, task_routes, file_routes, overview_routes, event_routes, key_routes):
+        app.include_router(build(relay), dependencies=KEY_SCHEMES, responses=errors)
     return app
 
 
@@ -59,7 +94,7 @@ def _warn_of_open_mode(policy: DoorPolicy) -> None:
     if policy.requires_key:
         return
     logger.warning(
-        "open mode: no key is asked for. Whoever reaches this port may submit tasks%s, and whoever knows the uid of a "
-        "task that was submitted without a key may read, cancel and delete it; REQUIRE_API_KEY=1 asks for keys",
+        "open mode: no key is required. Whoever reaches this port may submit tasks%s, and whoever knows the uid of a "
+        "task that was submitted without a key may read, cancel and delete it. REQUIRE_API_KEY=1 requires keys",
         " and register models" if policy.opens_models else "",
     )

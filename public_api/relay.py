@@ -1,7 +1,7 @@
-"""One request relayed to the private API: the only place where the two connections meet.
+"""Relays one request to the private API: where the client's connection meets the upstream one.
 
-Bodies pass piece by piece in both directions; nothing is parsed, stored or held, and each side is read only as fast as
-the other takes. Each side learns when the other goes away.
+Bodies pass piece by piece in both directions. Nothing is parsed or stored, each side is read only as fast as the other
+accepts, and each side learns when the other goes away.
 """
 
 import asyncio
@@ -15,16 +15,21 @@ from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from contract.access import CALLER_KEY_HEADER, DOOR_POLICY_HEADER, DoorPolicy
+from contract.access import CALLER_KEY_HEADER, DOOR_POLICY_HEADER, DoorPolicy, read_key
 from contract.errors import ServiceUnavailable
-from contract.http_errors import REQUEST_ID_HEADER
-from contract.logging import request_id
+from contract.events import LAST_EVENT_ID_HEADER
 from contract.schemas import Query
+from kit.http_errors import REQUEST_ID_HEADER
+from kit.http_server import stopping_of
+from kit.logging import request_id
+from public_api.pulse import Pulse
 
 logger = logging.getLogger(__name__)
 
 BODY_HEADERS = frozenset({b"content-type", b"content-length"})
-REQUEST_HEADERS = frozenset({b"idempotency-key", b"range", b"if-range", b"if-none-match"})
+REQUEST_HEADERS = frozenset(
+    {b"accept", b"idempotency-key", b"range", b"if-range", b"if-none-match", LAST_EVENT_ID_HEADER.encode()}
+)
 ANSWER_HEADERS = frozenset(
     {
         b"accept-ranges",
@@ -32,26 +37,29 @@ ANSWER_HEADERS = frozenset(
         b"content-disposition",
         b"content-length",
         b"content-range",
+        b"content-security-policy",
         b"content-type",
         b"etag",
         b"last-modified",
         b"repr-digest",
         b"retry-after",
         b"www-authenticate",
+        b"x-accel-buffering",
+        b"x-content-type-options",
     }
 )
-_CONNECT_S = 3
-"""More than the 1 s after which a kernel repeats a lost packet, and than the loop is behind with 150 calls at once."""
+_CONNECT_S = 10
+"""More than the 3 s in which a kernel repeats a lost packet twice, and than the loop of a busy machine lags."""
 PATIENCE_S = 90
-"""Between two pieces of an answer: more than the longest long poll."""
+"""How long an answer may pause: more than the longest long poll."""
 UPLOAD_PATIENCE_S = 900
-"""For the answer to an upload: the zip is synced to disk and checked first."""
+"""How long the answer to an upload may take: the zip is synced to disk and checked first."""
 _LOOK_S = 1
-"""How often an upload whose client stalls looks for an early answer."""
+"""How often an upload whose client stalls checks for an early answer."""
 
 
 class Relay:
-    """The way to the private API. It belongs to one event loop."""
+    """Relays requests to the private API. It belongs to one event loop."""
 
     def __init__(self, private_url: str, service_token: str, policy: DoorPolicy) -> None:
         def connect(limits: httpx.Limits) -> httpx.AsyncClient:
@@ -62,11 +70,12 @@ class Relay:
             }
             return httpx.AsyncClient(base_url=private_url, headers=headers, limits=limits, trust_env=False)
 
-        # Connections are given up before the private API, after 5 s, closes them.
+        # Idle connections are dropped before the private API closes them, which it does after 5 s.
         self._calls = connect(httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=2))
-        # A connection of its own for every body: one cannot be sent again after a kept connection turned out closed,
-        # and only of a new connection httpcore tells which it is.
+        # A new connection for every body: a body cannot be sent again after a kept connection turns out to be closed,
+        # and httpcore's trace reports only new connections.
         self._uploads = connect(httpx.Limits(max_connections=None, max_keepalive_connections=0))
+        self._pulse = Pulse(self._calls)
 
     def forward(
         self,
@@ -76,18 +85,21 @@ class Relay:
         query: Query | None = None,
         with_body: bool = False,
         patience_s: float | None = PATIENCE_S,
+        is_endless: bool = False,
     ) -> Response:
-        """The private API's answer at `path`, as the answer to `request`; it is asked when the answer is sent.
+        """The private API's answer at `path`, as the answer to `request`. The call is made when the answer is sent.
 
-        `path` must be built from checked parts. Of `query` only what the caller gave is sent. `patience_s` limits the
-        silence between two pieces of the answer. Raises `ServiceUnavailable` while sending.
+        `path` must be built from checked parts. Only the parameters of `query` that the caller gave are sent.
+        `patience_s` limits the pauses of the answer; one that `is_endless` ends when this server stops. Raises
+        `ServiceUnavailable` while sending.
         """
         passed = REQUEST_HEADERS | BODY_HEADERS if with_body else REQUEST_HEADERS
         # As bytes: httpx would refuse text that is not ASCII.
         headers = [(name, value) for name, value in request.headers.raw if name in passed]
         headers.append((REQUEST_ID_HEADER.encode(), (request_id.get() or "").encode()))
-        if (key := _given_key(request)) is not None:
-            headers.append((CALLER_KEY_HEADER.encode(), key))
+        if (key := read_key(request.headers)) is not None:
+            # Starlette decodes headers as Latin-1: this gives back the bytes that came.
+            headers.append((CALLER_KEY_HEADER.encode(), key.encode("latin-1")))
         parameters = query.model_dump(mode="json", exclude_unset=True) if query else {}
         body = _ClientBody(request.receive, is_relayed=with_body)
         client = self._uploads if with_body else self._calls
@@ -100,10 +112,10 @@ class Relay:
             timeout=httpx.Timeout(UPLOAD_PATIENCE_S, connect=_CONNECT_S, read=patience_s),
             extensions={"trace": body.note_connection},
         )
-        return _Exchange(client, outgoing, body)
+        # An upload is waited for: its zip is synced and checked, which may keep a small machine busy.
+        return _Exchange(client, outgoing, body, is_endless=is_endless, pulse=None if with_body else self._pulse)
 
     async def close(self) -> None:
-        """Close what is open."""
         await self._calls.aclose()
         await self._uploads.aclose()
 
@@ -111,48 +123,94 @@ class Relay:
 class _Exchange(Response):
     """One relayed request and its answer. It ends at once when the client goes away."""
 
-    def __init__(self, client: httpx.AsyncClient, outgoing: httpx.Request, body: "_ClientBody") -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        outgoing: httpx.Request,
+        body: "_ClientBody",
+        *,
+        is_endless: bool,
+        pulse: Pulse | None,
+    ) -> None:
         super().__init__()
+        self._is_endless = is_endless
+        self._pulse = pulse
+        self._has_begun = False
         self._client = client
         self._outgoing = outgoing
         self._body = body
 
-    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        """Ask, and pass the answer on."""
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Make the call, and pass its answer on."""
         relaying = asyncio.create_task(self._relay(send))
-        watching = asyncio.create_task(self._body.wait_until_gone())
+        ends = [relaying, asyncio.create_task(self._body.wait_until_gone())]
+        stopping = stopping_of(scope)
+        if self._is_endless:
+            ends.append(asyncio.create_task(_wait(stopping)))
         try:
-            await asyncio.wait((relaying, watching), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            # A cancelled request closes its connection, by which the private API learns that nobody waits.
-            relaying.cancel()
-            watching.cancel()
-            await asyncio.wait((relaying, watching))
+            # A cancelled request closes its connection, which tells the private API that nobody waits.
+            for each in ends:
+                each.cancel()
+            await asyncio.wait(ends)
+        if self._is_endless and stopping.is_set() and relaying.cancelled() and self._has_begun:
+            await send({"type": "http.response.body", "body": b""})
         if not relaying.cancelled() and (error := relaying.exception()):
             raise error
 
     async def _relay(self, send: Send) -> None:
         try:
-            answer = await self._client.send(self._outgoing, stream=True)
+            answer = await self._send()
         except httpx.TransportError as error:
             raise _unavailable(self._outgoing, error) from error
         except ClientDisconnect:
             return
         try:
             headers = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() in ANSWER_HEADERS]
+            self._has_begun = True
             await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
             async for piece in answer.aiter_raw():
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         except httpx.TransportError as error:
-            # Without its last piece the server cuts the connection: the client sees that the answer is not whole.
-            logger.warning("%s %s: the answer broke off: %r", self._outgoing.method, self._outgoing.url.path, error)
+            # Without a last piece the server cuts the connection, so the client sees that the answer is incomplete.
+            logger.warning(
+                "%s %s: the answer was interrupted: %r", self._outgoing.method, self._outgoing.url.path, error
+            )
         finally:
             await answer.aclose()
 
+    async def _send(self) -> httpx.Response:
+        """The answer, as soon as its headers are here. Raises `httpx.ReadTimeout` once the private API is silent."""
+        if self._pulse is None:
+            return await self._client.send(self._outgoing, stream=True)
+        sending = asyncio.create_task(self._client.send(self._outgoing, stream=True))
+        silence = asyncio.create_task(self._wait_for_silence(self._pulse))
+        try:
+            await asyncio.wait((sending, silence), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            silence.cancel()
+            is_silent = not sending.done()
+            if is_silent:
+                sending.cancel()
+                await asyncio.wait((sending,))
+        if is_silent:
+            raise httpx.ReadTimeout("it answers nothing at all")
+        return sending.result()
+
+    async def _wait_for_silence(self, pulse: Pulse) -> None:
+        # A connection that is still being made has a limit of its own.
+        await self._body.is_sent.wait()
+        await pulse.wait_until_gone()
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
+
 
 class _ClientBody:
-    """The body that the client sends, and whether the client is still there.
+    """The body that the client sends, and whether the client is still connected.
 
     `receive` has one reader at a time: `read` until the body ended, then `wait_until_gone`.
     """
@@ -163,14 +221,18 @@ class _ClientBody:
         if not is_relayed:
             self._was_read.set()
         self._upstream: httpcore.AsyncNetworkStream | None = None
+        self.is_sent = asyncio.Event()
+        """Set once there is a connection for the request, a new one or a kept one."""
 
     async def note_connection(self, event: str, details: dict[str, Any]) -> None:
-        """httpcore's trace: keeps the connection that the request goes out on."""
+        """Called by httpcore's trace: keeps the connection that the request is sent on."""
         if event == "connection.connect_tcp.complete":
             self._upstream = details["return_value"]
+        elif event == "http11.send_request_headers.started":
+            self.is_sent.set()
 
     async def read(self) -> AsyncIterator[bytes]:
-        """The pieces, until the body ends or the private API has answered. Raises `ClientDisconnect`."""
+        """The pieces of the body, until it ends or the private API answers. Raises `ClientDisconnect`."""
         try:
             more = True
             while more:
@@ -179,7 +241,7 @@ class _ClientBody:
                     raise ClientDisconnect
                 more = message.get("more_body", False)
                 if not more:
-                    # Before the last piece: from here on it is the watcher that sees the client go.
+                    # Before the last piece: from here on the watcher notices when the client goes.
                     self._was_read.set()
                 if piece := message.get("body", b""):
                     yield piece
@@ -187,7 +249,7 @@ class _ClientBody:
             self._was_read.set()
 
     async def wait_until_gone(self) -> None:
-        """Return when the client is gone; what it still sends after an early answer is dropped."""
+        """Return when the client is gone. What it still sends after an early answer is dropped."""
         await self._was_read.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
@@ -195,7 +257,7 @@ class _ClientBody:
     async def _next_message(self) -> Message:
         while True:
             if self._has_answer():
-                # The one exception upon which httpcore stops sending and goes on to read the answer.
+                # The only exception after which httpcore stops sending and reads the answer.
                 raise httpcore.WriteError("the private API answered before the body ended")
             try:
                 async with asyncio.timeout(_LOOK_S):
@@ -204,18 +266,8 @@ class _ClientBody:
                 continue
 
     def _has_answer(self) -> bool:
-        # While a request is being sent nobody reads the socket, so bytes in it are an answer, or its end.
+        # Nobody reads the socket while a request is being sent, so bytes in it are an answer, or its end.
         return self._upstream is not None and bool(self._upstream.get_extra_info("is_readable"))
-
-
-def _given_key(request: Request) -> bytes | None:
-    """The client's key, as it came: what is wrong with it the private API says."""
-    given = dict(reversed(request.headers.raw))
-    if (key := given.get(b"x-api-key")) is not None:
-        return key
-    scheme, _, key = given.get(b"authorization", b"").partition(b" ")
-    # Other schemes are between the client and whatever stands in front of this server.
-    return key.strip() if scheme.lower() == b"bearer" else None
 
 
 def _unavailable(request: httpx.Request, error: httpx.TransportError) -> ServiceUnavailable:

@@ -1,17 +1,17 @@
-"""The variables of the public API."""
+"""The environment variables of the public API."""
 
 from typing import Annotated
 
 from pydantic import Field, SecretStr
 
-from contract.settings import Secret, Settings, Switch
+from kit.settings import Secret, Settings, Switch
 
 
 class PublicApiSettings(Settings):
-    """Read once in `__main__`."""
+    """All settings of the public API, read once in `__main__`."""
 
-    service_token: Secret = Field(SecretStr(""), description="What the door proves itself with to the private API.")
-    # Plain HTTP: TLS session tickets would look like an early answer to the relay.
+    service_token: Secret = Field(SecretStr(""), description="What the door authenticates with at the private API.")
+    # Plain HTTP: to the relay, a TLS session ticket would look like an early answer.
     private_api_url: Annotated[str, Field(pattern=r"^http://[^/?#\s]+$")] = "http://private-api:8001"
     public_api_host: str = "0.0.0.0"  # noqa: S104 - inside its container, behind Traefik
     public_api_port: Annotated[int, Field(ge=1, le=65535)] = 8000

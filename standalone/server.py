@@ -1,4 +1,4 @@
-"""The services wired together. The same code as in Compose; only the collaborators that are built here differ."""
+"""Wires the services together. Their code is the same as in Compose; only the collaborators built here differ."""
 
 import fcntl
 import logging
@@ -10,22 +10,24 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from contract.access import DoorPolicy
-from contract.http_server import serve_in_thread
-from contract.memory_broker import InMemoryBroker
+from contract.broker.memory import InMemoryBroker
 from job_consumer.container_spec import Limits
-from job_consumer.docker_engine import DockerEngine
-from job_consumer.engine import EngineUnavailable
+from job_consumer.engines import EngineUnavailable
+from job_consumer.engines.docker.engine import DockerEngine
+from job_consumer.engines.process.engine import ProcessEngine
 from job_consumer.gpu_check import check_gpu
-from job_consumer.process_engine import ProcessEngine
-from job_consumer.service import run_consumer
-from job_consumer.settings import Proof
-from private_api.service import private_api_service
-from private_api.tasks.claim import SizeLimits
+from job_consumer.service import ConsumerOptions, run_consumer
+from job_consumer.settings import Credential
+from kit.disk import DISK_RESERVE_BYTES
+from kit.http_server import serve_in_thread
+from kit.threads import SupervisedThread
+from private_api.service import PrivateApiOptions, private_api_service
+from private_api.tasks.limits import SizeLimits
 from public_api.app import create_app
-from standalone.live_door import DEFAULT_PORT, LiveDoor, open_door, plan_door
+from standalone.grpc_door import DEFAULT_PORT, GrpcDoor, open_door, plan_door
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +35,9 @@ MIB = 1024**2
 GIB = 1024**3
 EngineName = Literal["auto", "docker", "process"]
 REPLICA_NETWORK = "inference-server-replicas"
-"""Made where it is missing, and left: another standalone server of this host may use it."""
+"""Made if it is missing, and never removed: another standalone server of this host may use it."""
 REPLICA_SLOTS = 8
-_STOP_S = 20
+_STOP_S = 40
 
 
 class DataDirInUseError(Exception):
@@ -44,23 +46,25 @@ class DataDirInUseError(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """How one standalone server runs."""
+    """How one standalone server runs: what its command line, or a test, asked for."""
 
     data_dir: Path
     host: str = "127.0.0.1"
     port: int = 8000
     grpc_port: int | None = DEFAULT_PORT
-    """0 is a free one, None is no gRPC door."""
+    """0 picks a free port; None means no gRPC door."""
     engine: EngineName = "auto"
     gpu_uuid: str | None = None
     require_api_key: bool = False
     keep_finished_for: timedelta = timedelta(days=30)
     max_upload_bytes: int = 32 * GIB
+    disk_reserve_bytes: int = DISK_RESERVE_BYTES
+    """What uploads, logs and runs leave free on the disk of `data_dir`."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running standalone server."""
+    """Where a running standalone server is reached, and what runs its models."""
 
     url: str
     engine: str
@@ -69,11 +73,11 @@ class Server:
 
 
 @contextmanager
-def standalone_server(options: Options) -> Iterator[Server]:
-    """Run every service while the block is open.
+def standalone_server(options: Options, for_good: threading.Event | None = None) -> Iterator[Server]:
+    """Run every service while the block is open. If `for_good` is set when it closes, no container is left running.
 
-    Raises `GpuMissing`, `DataDirInUseError`, `EngineUnavailable` when Docker was asked for and does not answer,
-    `OSError` when a port cannot be had.
+    Raises `GpuMissing`, `DataDirInUseError`, `EngineUnavailable` if Docker was asked for and does not answer, and
+    `OSError` if a port is taken.
     """
     if options.gpu_uuid is not None:
         check_gpu(options.gpu_uuid)
@@ -82,7 +86,7 @@ def standalone_server(options: Options) -> Iterator[Server]:
     with ExitStack() as stack:
         stack.enter_context(_exclusive(data_dir))
         work_dir = data_dir / "work"
-        # Kept: replicas outlive this process, and what they were given to show at the gRPC door is signed with it.
+        # Kept: replicas outlive this process, and the tokens they show at the gRPC door are signed with it.
         token = _kept(data_dir / "service-token", lambda: secrets.token_urlsafe(32))
         consumer_name = _kept(data_dir / "consumer-name", lambda: f"standalone-{secrets.token_hex(4)}")
         engine, description = _pick_engine(options.engine, work_dir)
@@ -91,22 +95,11 @@ def standalone_server(options: Options) -> Iterator[Server]:
         door = _plan_door(options, engine, replica_network)
         broker = stack.enter_context(InMemoryBroker())
         private_app = stack.enter_context(
-            private_api_service(
-                broker,
-                database_url=f"sqlite:///{data_dir / 'inference.db'}",
-                data_dir=data_dir,
-                service_token=token,
-                max_upload_bytes=options.max_upload_bytes,
-                sizes=SizeLimits(max_unpacked_bytes=128 * GIB, max_output_bytes=32 * GIB),
-                keep_finished_for=options.keep_finished_for,
-                unschedulable_after=timedelta(hours=24),
-                allow_process_models=isinstance(engine, ProcessEngine),
-                gateway_address=door.address_for_replicas if door else "",
-            )
+            private_api_service(broker, _private_api_options(options, data_dir, token, engine, door))
         )
         private_port = stack.enter_context(serve_in_thread(private_app, "127.0.0.1", 0))
         private_url = f"http://127.0.0.1:{private_port}"
-        # In the open mode whoever reaches the port may do everything, as on one's own machine it should be.
+        # In the open mode whoever reaches the port may do everything, as it should be on one's own machine.
         policy = DoorPolicy(requires_key=options.require_api_key, opens_models=not options.require_api_key)
         public_app = create_app(private_url=private_url, service_token=token, policy=policy)
         port = stack.enter_context(serve_in_thread(public_app, options.host, options.port))
@@ -121,29 +114,59 @@ def standalone_server(options: Options) -> Iterator[Server]:
                 )
             )
         stack.enter_context(
-            _consumer(
+            consumer_in_thread(
+                ConsumerOptions(
+                    api_url=private_url,
+                    credential=Credential("SERVICE_TOKEN", token),
+                    consumer=consumer_name,
+                    work_dir=work_dir,
+                    limits=_host_limits(options.disk_reserve_bytes),
+                    # Room for a run above what it must leave.
+                    min_free_bytes=2 * options.disk_reserve_bytes,
+                    gpu_uuid=options.gpu_uuid,
+                    replica_network=replica_network,
+                    replica_slots=REPLICA_SLOTS,
+                ),
                 broker,
                 engine,
-                api_url=private_url,
-                proof=Proof("SERVICE_TOKEN", token),
-                consumer=consumer_name,
-                gpu_uuid=options.gpu_uuid,
-                accepts_cpu_tasks=True,
-                work_dir=work_dir,
-                limits=_host_limits(),
-                replica_network=replica_network,
-                replica_slots=REPLICA_SLOTS,
+                for_good,
             )
         )
         yield Server(f"http://{options.host}:{port}", description, door.address if door else None)
 
 
+def _private_api_options(
+    options: Options, data_dir: Path, token: str, engine: DockerEngine | ProcessEngine, door: GrpcDoor | None
+) -> PrivateApiOptions:
+    return PrivateApiOptions(
+        database_url=f"sqlite:///{data_dir / 'inference.db'}",
+        data_dir=data_dir,
+        service_token=token,
+        max_upload_bytes=options.max_upload_bytes,
+        sizes=SizeLimits(max_unpacked_bytes=128 * GIB, max_output_bytes=32 * GIB),
+        keep_finished_for=options.keep_finished_for,
+        unschedulable_after=timedelta(hours=24),
+        allow_process_models=isinstance(engine, ProcessEngine),
+        gateway_address=door.address_for_replicas if door else "",
+        disk_reserve_bytes=options.disk_reserve_bytes,
+    )
+
+
 @contextmanager
-def _consumer(broker: InMemoryBroker, engine: DockerEngine | ProcessEngine, **options: Any) -> Iterator[None]:
-    """Run a consumer in a thread while the block is open."""
+def consumer_in_thread(
+    options: ConsumerOptions,
+    broker: InMemoryBroker,
+    engine: DockerEngine | ProcessEngine,
+    for_good: threading.Event | None = None,
+) -> Iterator[None]:
+    """Run a consumer while the block is open; one that fails is started again. `for_good` as for `run_consumer`."""
     stopping = threading.Event()
-    options["stopping"] = stopping
-    thread = threading.Thread(target=run_consumer, args=(broker, engine), kwargs=options, name="consumer", daemon=True)
+    replica_engine = engine if isinstance(engine, DockerEngine) else None
+    thread = SupervisedThread(
+        "consumer",
+        lambda: run_consumer(options, broker, engine, stopping, replica_engine=replica_engine, for_good=for_good),
+        stopped=stopping,
+    )
     thread.start()
     try:
         yield
@@ -162,24 +185,32 @@ def _pick_engine(name: EngineName, work_dir: Path) -> tuple[DockerEngine | Proce
             docker.close()
             if name == "docker":
                 raise
-            logger.warning("no Docker Engine answers, models run as processes (process:<path>): %s", error)
+            logger.warning(
+                "no Docker Engine answers, so only models with container_tag=process:<path> run here; "
+                "start Docker for the others: %s",
+                error,
+            )
     process = ProcessEngine(work_dir=work_dir)
     return process, process.check()
 
 
 def _replica_network(engine: DockerEngine | ProcessEngine) -> str | None:
-    """Where models that are kept warm are reached; None where they cannot be."""
+    """The network on which models that are kept warm are reached; None if the engine can have none."""
     if isinstance(engine, ProcessEngine):
         return None
     try:
         engine.make_network(REPLICA_NETWORK)
     except EngineUnavailable as error:
-        logger.warning("no model is kept warm here, the network %s cannot be made: %s", REPLICA_NETWORK, error)
+        logger.warning(
+            "no model is kept warm here, because the network %s cannot be made; repair Docker and start again: %s",
+            REPLICA_NETWORK,
+            error,
+        )
         return None
     return REPLICA_NETWORK
 
 
-def _plan_door(options: Options, engine: DockerEngine | ProcessEngine, replica_network: str | None) -> LiveDoor | None:
+def _plan_door(options: Options, engine: DockerEngine | ProcessEngine, replica_network: str | None) -> GrpcDoor | None:
     if options.grpc_port is None:
         return None
     if replica_network is None or isinstance(engine, ProcessEngine):
@@ -201,14 +232,14 @@ def _exclusive(data_dir: Path) -> Iterator[None]:
 
 
 def _kept(path: Path, make: Callable[[], str]) -> str:
-    """Made at the first start; by it the next one finds its own containers, and they find it."""
+    """The content of a file that the first start makes. By it later starts and their containers find each other."""
     if not path.exists() or not path.read_text().strip():
         path.touch(mode=0o600)
         path.write_text(make())
     return path.read_text().strip()
 
 
-def _host_limits() -> Limits:
+def _host_limits(disk_reserve_bytes: int) -> Limits:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Limits(
         memory_bytes=max(512 * MIB, memory * 3 // 4),
@@ -217,4 +248,5 @@ def _host_limits() -> Limits:
         shared_memory_bytes=1 * GIB,
         temporary_bytes=1 * GIB,
         log_bytes=32 * MIB,
+        disk_reserve_bytes=disk_reserve_bytes,
     )

@@ -9,21 +9,93 @@ from pathlib import Path
 SERVICES = ("private_api", "public_api", "grpc_gateway", "job_consumer", "inference_client")
 TOOLS = ("standalone", "operations")
 """They put services together: they may import all of them, and no service imports a tool."""
-PACKAGES = ("contract", *SERVICES, *TOOLS)
+PACKAGES = ("kit", "contract", *SERVICES, *TOOLS)
+_SHARED = ("contract", "kit")
+BELOW: dict[str, tuple[str, ...]] = (
+    {"kit": (), "contract": ("kit",)} | dict.fromkeys(SERVICES, _SHARED) | {"inference_client": ()}
+)
+"""What each package may import of ours, beside itself."""
 MAX_LINES = 300
 
-# The layers of the private API from the bottom up: a module imports from its own layer and from those before it.
-LAYERS = (
-    r"private_api\.(tables|deployment_tables|database|archives|task_logs|watch|settings|migrate|backup_files|migrations\..*)",
-    r"private_api\.(tasks(\..*)?|deployments(\..*)?|absence|models|keys|callers|dispatcher|reaper|janitor|backup|restore)",
-    r"private_api\.(services|uploads)",
-    r"private_api\.routes(\..*)?",
-    r"private_api\.app",
-    r"private_api\.service",
-    r"private_api\.__main__",
-)
-RULES = 1
-"""The layer that decides; it and all below know nothing of HTTP."""
+# The rooms of a service, layer by layer from the ground up. A module imports from its own room and from the layers
+# below; of two rooms side by side in one layer neither names the other.
+LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "private_api": (
+        (
+            r"failpoints|tables|deployment_tables|server_tables|database|disk_space|archives|task_logs|watch|settings|migrate|leases|migrations(\..*)?",
+        ),
+        (r"absence|models|model_versions|keys|key_rules|soundness",),
+        (r"tasks(\..*)?", r"deployments(\..*)?"),
+        (r"placement(\..*)?",),
+        (r"backup(\..*)?", r"loops(\..*)?", r"feed(\..*)?"),
+        (r"services|uploads|lanes",),
+        (r"routes(\..*)?",),
+        ("app",),
+        ("service",),
+        ("__main__",),
+    ),
+    "job_consumer": (
+        ("failpoints",),
+        # The seam's names are classes; what follows it in lower case is an engine.
+        (r"engines(?!\.[a-z])", "boot", "descriptors", "settings", "locks", "gpu_check"),
+        (r"engines\.docker(\..*)?", r"engines\.process(\..*)?", r"output(\..*)?"),
+        ("workspace", "unpack", "gpu_gate", "held", "engine_watch", "run_disk"),
+        ("container_spec", "model_cache", "health", "gpu_health"),
+        ("context",),
+        ("cancel_watch",),
+        ("heartbeat", "bells", "reconcile"),
+        ("transfer",),
+        (r"model_files|image_cache",),
+        (r"replicas(\..*)?",),
+        # A task may run inside a replica; a replica knows of no task.
+        (r"tasks(\..*)?",),
+        ("worker",),
+        ("service",),
+        ("__main__",),
+    ),
+    "inference_client": (
+        (r"errors|statuses|units|markup",),
+        (r"answers|schemas|model_versions|zip_names|grpc_endpoint|paths|wording", "docker_cli", "scaffold"),
+        (r"key_schemas|event_schemas",),
+        (
+            r"config|config_file|submissions",
+            r"pack|unpack|connection|download",
+            r"readiness|waiting",
+            r"live_calls",
+            r"sharing|blocking",
+        ),
+        (r"progress|outputs",),
+        (r"batches|runs",),
+        ("client_base",),
+        (r"deployment_calls|event_calls|key_calls|model_calls|stored_files",),
+        ("client",),
+        ("async_client",),
+        (r"cli(\..*)?",),
+        ("__main__",),
+    ),
+    "grpc_gateway": (
+        (r"generated(\..*)?",),
+        # The middle: what every call passes, whatever its protocol. One room.
+        (
+            r"admission|background|calls|deployments|door|handlers|headers|keys|method_types|methods|options|ports"
+            r"|refusals|relay|replica_choice|replica_reflection|replicas|routing|server|settings|statuses|table|table_sync",
+        ),
+        (r"protocols(\..*)?",),
+        ("service",),
+        (r"process(\..*)?",),
+        ("__main__",),
+    ),
+}
+KNOWS_HTTP = 5
+"""The lowest layer of the private API that does; those below decide, and know nothing of it."""
+
+ENGINES = re.compile(r"job_consumer\.engines\.[a-z]")
+ENGINES_HOME = re.compile(r"job_consumer/(engines/|__main__\.py)|standalone/|operations/(trial/run|sweeper)\.py")
+"""Where an engine is named: by itself, and by what puts a consumer together. All others know the seam."""
+
+THREADS = re.compile(r"threading\.(Thread|Timer)|_thread(\..*)?")
+THREADS_HOME = "kit/"
+"""A thread is started through `kit.threads`, which supervises it."""
 
 # Where a library may be imported. One that is not named here may be imported anywhere.
 HOMES = {
@@ -32,21 +104,25 @@ HOMES = {
     "psycopg2": r"private_api/",
     "sqlite3": r"private_api/",
     "python_multipart": r"private_api/uploads\.py",
-    "docker": r"job_consumer/docker_\w+\.py",
-    "pika": r"contract/rabbitmq_broker(\.py|/)",
-    "grpc": r"grpc_gateway/|job_consumer/replica_calls\.py|inference_client/live_calls\.py",
-    "uvicorn": r"contract/http_server\.py",
-    "fastapi": r"contract/http_\w+\.py|(private_api|public_api|standalone)/",
-    "starlette": r"contract/http_\w+\.py|(private_api|public_api|standalone)/",
+    "docker": r"job_consumer/engines/docker/",
+    "pynvml": r"job_consumer/gpu_health\.py",
+    "requests": r"job_consumer/engines/docker/",
+    "pika": r"contract/broker/rabbitmq/",
+    "grpc": r"grpc_gateway/|job_consumer/replicas/calls\.py|inference_client/live_calls\.py",
+    "greenlet": r"inference_client/blocking\.py",
+    "uvicorn": r"kit/http_server\.py",
+    "fastapi": r"kit/http_\w+\.py|(private_api|public_api|standalone)/",
+    "starlette": r"kit/http_\w+\.py|(private_api|public_api|standalone)/",
     "typer": r"(inference_client|standalone|operations)/",
     "rich": r"(inference_client|standalone|operations)/",
 }
-ENVIRONMENT_HOME = "contract/settings.py"
+ENVIRONMENT_HOMES = {"inference_client": "inference_client/config.py"}
+"""Where a package reads the environment; every other one does so through `kit/settings.py`."""
 
 # What is handed to those who need it, by whoever builds the service; at import there must be none of it.
 COLLABORATORS = re.compile(
     r"FastAPI|APIRouter|Starlette|create_\w+|sessionmaker|\w*Session|\w*Client|\w*Broker|\w*Engine|\w*Settings|load|from_env"
-    r"|Database|ArchiveStore|TaskLogs|TaskWatch|Dispatcher|Reaper|Janitor|Scaler|Loop|Services|Worker"
+    r"|Database|ArchiveStore|Ballast|TaskLogs|TaskWatch|Dispatcher|Reaper|Janitor|Scaler|Loop|Scrub|Services|Worker"
     r"|Thread|ThreadPoolExecutor|Lock|RLock|Event|Condition|Semaphore|Queue|SimpleQueue|open|connect"
 )
 
@@ -71,7 +147,7 @@ def find_faults(root: Path) -> list[str]:
     """Every broken rule in the packages below `root`, as `<file>:<line>: <what>`."""
     faults: list[str] = []
     for module in _modules(root):
-        for rule in (_borders, _layers, _homes, _environment, _collaborators):
+        for rule in (_borders, _layers, _engines, _threads, _homes, _environment, _collaborators):
             faults += [f"{module.path}:{line}: {what}" for line, what in rule(module)]
         lines = module.source.count("\n")
         if lines > MAX_LINES:
@@ -85,8 +161,9 @@ def _modules(root: Path) -> Iterator[Module]:
             relative = path.relative_to(root)
             name = ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
             source = path.read_text()
-            # The protocol compiler's output is nobody's style.
-            if not re.search(r"_pb2(_grpc)?$", name):
+            # The protocol compiler's output is nobody's style; programs that the site of the documentation offers are
+            # no part of the package.
+            if not re.search(r"_pb2(_grpc)?$", name) and "help_files" not in path.parts:
                 yield Module(relative.as_posix(), name, source, ast.parse(source))
 
 
@@ -105,36 +182,61 @@ def _imports(module: Module) -> Iterator[tuple[int, str]]:
 
 
 def _borders(module: Module) -> Iterator[tuple[int, str]]:
-    """A service imports `contract` and itself, and `contract` itself alone."""
+    """No package imports another one but those that `BELOW` names."""
     if module.package in TOOLS:
         return
     for line, name in _imports(module):
         package = name.partition(".")[0]
-        if package in PACKAGES and package not in ("contract", module.package):
+        if package in PACKAGES and package not in (*BELOW[module.package], module.package):
             yield line, f"{module.package} imports {package}"
 
 
 def _layers(module: Module) -> Iterator[tuple[int, str]]:
-    if module.package != "private_api" or module.name == "private_api":
+    layers = LAYERS.get(module.package)
+    if layers is None or module.name == module.package:
         return
-    own = _layer(module.name)
+    own = _room(module.name)
     if own is None:
-        yield 1, "belongs to no layer of private_api; add it to LAYERS"
+        yield 1, f"belongs to no layer of {module.package}; add it to LAYERS"
         return
     for line, name in _imports(module):
-        layer = _layer(name) if name.startswith("private_api.") else None
-        if layer is not None and layer > own:
+        room = _room(name) if name.startswith(f"{module.package}.") else None
+        if room is not None and room[0] > own[0]:
             yield line, f"{module.name} imports {name}, which lies above it"
-        if own <= RULES and name.partition(".")[0] in ("fastapi", "starlette"):
+        elif room is not None and room[0] == own[0] and room != own:
+            yield line, f"{module.name} imports {name}: rooms side by side do not name each other"
+        if (
+            module.package == "private_api"
+            and own[0] < KNOWS_HTTP
+            and name.partition(".")[0] in ("fastapi", "starlette")
+        ):
             yield line, f"{module.name} knows of HTTP: it imports {name}"
 
 
-def _layer(name: str) -> int | None:
-    """The layer of a module, or of the module that a name belongs to."""
-    for layer, pattern in enumerate(LAYERS):
-        if re.fullmatch(rf"{pattern}(\.\w+)?", name):
-            return layer
+def _room(name: str) -> tuple[int, int] | None:
+    """Layer and place in it of a module's room, or of the room that a name belongs to."""
+    package, _, rest = name.partition(".")
+    for layer, rooms in enumerate(LAYERS[package]):
+        for place, pattern in enumerate(rooms):
+            if re.fullmatch(rf"(?:{pattern})(\.\w+)?", rest):
+                return layer, place
     return None
+
+
+def _engines(module: Module) -> Iterator[tuple[int, str]]:
+    for line, name in _imports(module):
+        if ENGINES.match(name) and not ENGINES_HOME.match(module.path):
+            yield line, f"names the engine {name}; it knows only job_consumer.engines"
+
+
+def _threads(module: Module) -> Iterator[tuple[int, str]]:
+    if module.path.startswith(THREADS_HOME):
+        return
+    named = list(_imports(module))
+    named += [(node.lineno, ast.unparse(node)) for node in ast.walk(module.tree) if isinstance(node, ast.Attribute)]
+    yield from (
+        (line, f"uses {name}; only kit does: take kit.threads") for line, name in named if THREADS.fullmatch(name)
+    )
 
 
 def _homes(module: Module) -> Iterator[tuple[int, str]]:
@@ -145,13 +247,14 @@ def _homes(module: Module) -> Iterator[tuple[int, str]]:
 
 
 def _environment(module: Module) -> Iterator[tuple[int, str]]:
-    if module.path == ENVIRONMENT_HOME:
+    home = ENVIRONMENT_HOMES.get(module.package, "kit/settings.py")
+    if module.path == home:
         return
     imported = [(line, name) for line, name in _imports(module) if name in ("os.environ", "os.getenv", "os.environb")]
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv", "os.environb"):
             imported.append((node.lineno, ast.unparse(node)))
-    yield from ((line, f"reads {name}; only {ENVIRONMENT_HOME} does") for line, name in imported)
+    yield from ((line, f"reads {name}; only {home} does") for line, name in imported)
 
 
 def _collaborators(module: Module) -> Iterator[tuple[int, str]]:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from hypothesis import HealthCheck, settings
 from private_api.archives import ArchiveStore
 from private_api.database import Database
 from private_api.task_logs import TaskLogs
+from tests.compiled_once import compiled_once
 from tests.databases import PostgresServer, copy_sqlite, make_sqlite_template, migrate_url, postgres_server
+from tests.progress import Progress
 from tests.running_api import RunningApi, run_private_api
 from tests.scheduling import GroupScheduling
 from tests.services import require_postgres
@@ -31,6 +34,16 @@ settings.register_profile("nightly", settings.get_profile("laptop"), max_example
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") == "true" else "laptop"))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Where several processes run the tests, the one that starts them says how far they are."""
+    # What is started in the background of a script ignores Ctrl-C, as do the programs that it starts in turn.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.getoption("numprocesses", None):
+        config.pluginmanager.register(Progress(config.pluginmanager.getplugin("terminalreporter")), "progress")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
     """How tests are dealt out to several processes."""
@@ -46,6 +59,20 @@ def _logging_as_before() -> Iterator[None]:
     root.setLevel(level)
     for handler in [each for each in root.handlers if each not in handlers]:
         root.removeHandler(handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_traces_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """`infer` reads and writes what it remembers in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sql_is_compiled_once() -> Iterator[None]:
+    with compiled_once():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,15 @@ from private_api.database import Database
 from private_api.migrate import upgrade
 
 _PREFIX = "inference_test_"
+_PATIENT = " ".join(
+    [
+        # On a machine that is busy with other things a test may stand still inside a transaction for longer.
+        *(f"-c {limit}=300s" for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")),
+        # What a test commits need not survive a power cut, and the disk is what tests would wait for.
+        "-c synchronous_commit=off",
+    ]
+)
+"""Where tests ask less of their connections than a server does."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +39,6 @@ class PostgresServer:
         """Make a database, empty or as a copy, and return its name."""
         name = f"{_PREFIX}{self.run}_{next(self._numbers)}"
         self.admin.execute(text(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else "")))
-        # What a test commits need not survive a power cut, and the disk is what tests would wait for.
-        self.admin.execute(text(f'ALTER DATABASE "{name}" SET synchronous_commit = off'))
         return name
 
     def drop(self, name: str) -> None:
@@ -40,12 +47,13 @@ class PostgresServer:
 
     def url_of(self, name: str) -> str:
         """The URL of a database on this server."""
-        return self.url.set(database=name).render_as_string(hide_password=False)
+        url = self.url.set(database=name).update_query_dict({"options": _PATIENT})
+        return url.render_as_string(hide_password=False)
 
 
 @contextlib.contextmanager
 def postgres_server(url: str) -> Iterator[PostgresServer]:
-    """The server, freed of the databases of this run, and of earlier runs that broke off, at the end."""
+    """The server; at the end the databases of this run, and of earlier runs that broke off, are dropped."""
     run = secrets.randbelow(2**31)
     engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with engine.connect() as admin:

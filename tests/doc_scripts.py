@@ -1,6 +1,6 @@
 """Scripts that pages show: a comment names the file, the block below it has its text.
 
-`python -m tests.doc_scripts` writes the blocks anew.
+`python -m tests.doc_scripts` writes the blocks again.
 """
 
 import re
@@ -16,7 +16,7 @@ def shown_scripts(page: Path) -> dict[str, str]:
 
 
 def refresh(page: Path) -> None:
-    """Write the scripts' present text into a page."""
+    """Write the current text of the scripts into a page."""
 
     def block(match: re.Match[str]) -> str:
         path = match["path"]

@@ -1,4 +1,7 @@
-"""Runs the tests against the PostgreSQL and RabbitMQ of this machine, else against ones that Compose starts."""
+"""Runs the tests, all of them without arguments.
+
+PostgreSQL and RabbitMQ are those of this machine, else ones that Compose starts for the time of the run.
+"""
 
 import os
 import subprocess
@@ -11,11 +14,15 @@ COMPOSE = [
     *("docker", "compose", "--project-name", "inference-server-tests"),
     *("--file", str(Path(__file__).parent / "compose.yaml")),
 ]
+# Tests wait more than they compute: two of the processes mostly hold a whole stack each.
+ALL = ("--numprocesses", "4", "--no-loadscope-reorder", "--durations", "15")
 
 
 def main() -> int:
     """Returns pytest's exit code."""
     environment = dict(os.environ)
+    # Thousands of processes would each compile the same modules.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     wanted = []
     if not listens(DATABASE_URL, 5432):
         wanted.append("postgres")
@@ -27,13 +34,8 @@ def main() -> int:
             environment["TEST_DATABASE_URL"] = f"postgresql+psycopg2://postgres:tests@{address}/postgres"
         if "rabbitmq" in wanted:
             environment["TEST_BROKER_URL"] = f"amqp://tests:tests@{_address('rabbitmq', 5672)}/%2F"
-    # Where everything must pass at once, a test that fails gets a second try, and the end of the output tells of it: a
-    # machine that is busy with something else makes a deadline pass now and then.
-    again = ["--reruns", "1", "-raR"] if environment.get("CI") == "true" else []
-    # All tests wait more than they compute. In the order of collection, which begins with what takes longest.
-    arguments = sys.argv[1:] or ["--numprocesses", "3", "--no-loadscope-reorder"]
-    command = [sys.executable, "-m", "pytest", *again, *arguments]
     try:
+        command = [sys.executable, "-m", "pytest", *(sys.argv[1:] or ALL)]
         return subprocess.run(command, env=environment, check=False).returncode
     finally:
         if wanted:

@@ -9,11 +9,13 @@ from typing import Any
 
 import httpx
 
-from contract.http_server import serve_in_thread
-from contract.memory_broker import InMemoryBroker
+from contract.broker.memory import InMemoryBroker
+from contract.deployments import ReplicaAssignment, ReplicaClaim
 from contract.private_client import PrivateClient
-from private_api.service import private_api_service
-from private_api.tasks.claim import SizeLimits
+from kit.http_server import serve_in_thread
+from private_api.service import PrivateApiOptions, private_api_service
+from private_api.tasks.limits import SizeLimits
+from tests.waiting import wait_until
 
 TOKEN = "a-service-token-of-the-tests"
 
@@ -33,7 +35,7 @@ class RunningApi:
         headers = {"Authorization": f"Bearer {self.token}"}
         # Plain HTTP: without this, each client would load every certificate authority, which takes longer than a call.
         plain: dict[str, Any] = {"verify": False, "trust_env": False}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30, **plain, **options)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, **plain, **options)
 
     def consumer(self) -> PrivateClient:
         """A client as consumers have it; close it."""
@@ -43,6 +45,19 @@ class RunningApi:
         """Every archive at rest and every upload that is being written."""
         root = self.data_dir / "archives"
         return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def claim_waiting_replica(client: PrivateClient, consumer: str) -> ReplicaAssignment:
+    """The replica that waits for this consumer. A claim passes over one that the scaler is just deciding about."""
+    held: list[ReplicaAssignment] = []
+
+    def claim() -> bool:
+        if assignment := client.claim_replica(ReplicaClaim(consumer=consumer)):
+            held.append(assignment)
+        return bool(held)
+
+    wait_until(claim, "a replica to host")
+    return held[0]
 
 
 @contextmanager
@@ -55,21 +70,24 @@ def run_private_api(
     max_unpacked_bytes: int = 256 * 1024**2,
     max_output_bytes: int = 64 * 1024**2,
     allow_process_models: bool = False,
+    service_token: str = TOKEN,
+    disk_reserve_bytes: int = 16 * 1024**2,
 ) -> Iterator[RunningApi]:
     """Serve while the block is open."""
+    options = PrivateApiOptions(
+        database_url=database_url,
+        data_dir=data_dir,
+        service_token=service_token,
+        max_upload_bytes=max_upload_bytes,
+        sizes=SizeLimits(max_unpacked_bytes, max_output_bytes),
+        keep_finished_for=timedelta(days=30),
+        unschedulable_after=timedelta(hours=24),
+        allow_process_models=allow_process_models,
+        disk_reserve_bytes=disk_reserve_bytes,
+    )
     with (
         broker or InMemoryBroker() as bells,
-        private_api_service(
-            bells,
-            database_url=database_url,
-            data_dir=data_dir,
-            service_token=TOKEN,
-            max_upload_bytes=max_upload_bytes,
-            sizes=SizeLimits(max_unpacked_bytes, max_output_bytes),
-            keep_finished_for=timedelta(days=30),
-            unschedulable_after=timedelta(hours=24),
-            allow_process_models=allow_process_models,
-        ) as app,
+        private_api_service(bells, options) as app,
         serve_in_thread(app, "127.0.0.1", 0) as port,
     ):
-        yield RunningApi(f"http://127.0.0.1:{port}", TOKEN, bells, data_dir, database_url)
+        yield RunningApi(f"http://127.0.0.1:{port}", service_token, bells, data_dir, database_url)

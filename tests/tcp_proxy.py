@@ -29,7 +29,7 @@ class TcpProxy:
     """Listens on a free port of the loopback, which it keeps through every mode. One thread, one event loop."""
 
     def __init__(self, target: str, default_port: int) -> None:
-        """`target` is a URL or `//host:port`."""
+        """`target` is a URL or `//host:port`, or the `unix://` URL of a socket."""
         parts = urlsplit(target)
         self._target = (parts.hostname or "127.0.0.1", parts.port or default_port)
         self._url = parts
@@ -48,7 +48,7 @@ class TcpProxy:
 
     def set_mode(self, mode: Mode) -> None:
         """Return once the mode holds."""
-        asyncio.run_coroutine_threadsafe(self._apply(mode), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._apply(mode), self._loop).result(60)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -58,9 +58,9 @@ class TcpProxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
     async def _apply(self, mode: Mode) -> None:
@@ -91,7 +91,10 @@ class TcpProxy:
     async def _join(self, end: "_End") -> None:
         """Connect an accepted end to the target."""
         try:
-            _, peer = await self._loop.create_connection(lambda: _End(self, end), *self._target)
+            if self._url.scheme == "unix":
+                _, peer = await self._loop.create_unix_connection(lambda: _End(self, end), self._url.path)
+            else:
+                _, peer = await self._loop.create_connection(lambda: _End(self, end), *self._target)
         except OSError:
             end.reset()
             return

@@ -1,18 +1,20 @@
-"""What a valid archive is. The API checks uploads by it, the consumer unpacks by it; nothing else parses a zip.
+"""What a valid archive is: the private API checks uploads by these rules, and consumers unpack by them.
 
-The standard library's `zipfile` is no validator: it renames `../x`, cuts names at NUL, accepts what lies before and
-after the zip, and builds an object per entry before anyone can count them. So the records are parsed here. A fault
-raises `InvalidArchive`, which says what is wrong, with which entry, and what to do; nothing is ever repaired.
+The standard library's `zipfile` is no validator: it renames `../x`, cuts names at NUL, accepts data before and after
+the zip, and builds an object per entry before anyone can count them. So the records are parsed here. A fault raises
+`InvalidArchive`, which says what is wrong, with which entry, and what to do; nothing is ever repaired.
 
-    archive     what was found acceptable
-    records     what the bytes say
-    names       which names entries may have
-    rules       which records are acceptable
-    contents    the decompressed bytes, held to what the directory declares
+    archive     the entries of an accepted archive
+    records     the records as the bytes have them
+    names       the names that entries may have
+    rules       the records that are acceptable
+    contents    the decompressed bytes, checked against the directory
+    lookup      single files of an archive, found without building all entries
 """
 
 from contract.zip_rules.archive import ArchiveDirectory, ArchiveEntry
-from contract.zip_rules.contents import read_entry, verify_contents
+from contract.zip_rules.contents import read_entry, read_range, verify_contents
+from contract.zip_rules.lookup import ListedFile, find_file, list_files
 from contract.zip_rules.names import MAX_DEPTH, find_clash, name_fault, quoted
 from contract.zip_rules.records import MAX_ENTRIES
 from contract.zip_rules.rules import check_archive
@@ -22,10 +24,14 @@ __all__ = [
     "MAX_ENTRIES",
     "ArchiveDirectory",
     "ArchiveEntry",
+    "ListedFile",
     "check_archive",
     "find_clash",
+    "find_file",
+    "list_files",
     "name_fault",
     "quoted",
     "read_entry",
+    "read_range",
     "verify_contents",
 ]

@@ -1,4 +1,4 @@
-"""A zip as its readers see it: the open file, and what was found acceptable in it."""
+"""A zip as its readers see it: the open file, and the entries of an accepted archive."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +15,10 @@ class ArchiveEntry:
     """One file or folder of an archive that `check_archive` accepted."""
 
     name: str
-    """Relative POSIX path without a slash at the end."""
+    """A relative POSIX path without a trailing slash."""
     is_dir: bool
     size: int
-    """Declared bytes once decompressed; `read_entry` holds the data to it."""
+    """The declared size once decompressed; `read_entry` enforces it."""
     executable: bool
     method: int
     crc: int
@@ -28,16 +28,16 @@ class ArchiveEntry:
 
 @dataclass(frozen=True)
 class ArchiveDirectory:
-    """What an acceptable archive holds, in the order of its directory."""
+    """The entries of an accepted archive, in the order of its directory."""
 
     entries: tuple[ArchiveEntry, ...]
     total_size: int
-    """Bytes of all files once decompressed."""
+    """Total size of all files once decompressed."""
 
 
 @contextmanager
 def opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
-    """The binary file of `source`; a file that was already open stays open."""
+    """`source` as a binary file. One that was already open stays open."""
     if isinstance(source, Path):
         with source.open("rb") as file:
             yield file

@@ -1,4 +1,4 @@
-"""The decompressed bytes of an archive, held to what its directory declares. The only place that decompresses."""
+"""The decompressed bytes of an archive, checked against its directory."""
 
 import zlib
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _CHUNK_BYTES = 1024**2
 
 
 def verify_contents(source: Path | BinaryIO, directory: ArchiveDirectory) -> None:
-    """Decompress every entry without writing it anywhere; raises `InvalidArchive` where the data is not as declared."""
+    """Decompress every entry without writing it. Raises `InvalidArchive` for data that is not as declared."""
     with opened(source) as file:
         for entry in directory.entries:
             for _ in read_entry(file, entry):
@@ -22,10 +22,10 @@ def verify_contents(source: Path | BinaryIO, directory: ArchiveDirectory) -> Non
 
 
 def read_entry(file: BinaryIO, entry: ArchiveEntry) -> Iterator[bytes]:
-    """The decompressed bytes of an entry in chunks of at most 1 MiB, never more bytes than it declares.
+    """The decompressed bytes of an entry in chunks of at most 1 MiB, and never more than it declares.
 
-    Raises `InvalidArchive` where the data does not decompress to exactly the declared size and CRC. The end is
-    checked last: a caller that stops early has checked nothing.
+    Raises `InvalidArchive` unless the data decompresses to exactly the declared size and CRC. Both are checked at the
+    end, so a caller that stops early has verified nothing.
     """
     done, crc = 0, 0
     for chunk in _inflate(file, entry) if entry.method == DEFLATED else _packed(file, entry):
@@ -40,9 +40,44 @@ def read_entry(file: BinaryIO, entry: ArchiveEntry) -> Iterator[bytes]:
         raise InvalidArchive(f"entry {quoted(entry.name)} is damaged: its CRC is wrong. Make the zip again.")
 
 
-def _packed(file: BinaryIO, entry: ArchiveEntry) -> Iterator[bytes]:
-    # The file may be shared with other reads between two chunks, so each read seeks.
-    position, end = entry.data_offset, entry.data_offset + entry.compressed_size
+def read_range(file: BinaryIO, entry: ArchiveEntry, start: int, stop: int) -> Iterator[bytes]:
+    """The decompressed bytes of an entry from `start` up to `stop`, in chunks of at most 1 MiB.
+
+    A stored entry is read from `start` on; a deflated one is decompressed up to there, and nothing of it is kept. Of a
+    part the CRC says nothing; the whole is checked as by `read_entry` before its last chunk is given. Raises
+    `InvalidArchive`.
+    """
+    if (start, stop) == (0, entry.size):
+        yield from _held_back(read_entry(file, entry))
+        return
+    if entry.method != DEFLATED:
+        yield from _packed(file, entry, start, stop)
+        return
+    position = 0
+    for chunk in _inflate(file, entry):
+        if position >= stop:
+            return
+        if piece := chunk[max(0, start - position) : stop - position]:
+            yield piece
+        position += len(chunk)
+    if position < stop:
+        raise InvalidArchive(f"entry {quoted(entry.name)} holds {position} bytes, not the {entry.size} it declares.")
+
+
+def _held_back(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Each chunk once the next one has come: whoever counts bytes never has all of a damaged entry."""
+    last = b""
+    for chunk in chunks:
+        if last:
+            yield last
+        last = chunk
+    yield last
+
+
+def _packed(file: BinaryIO, entry: ArchiveEntry, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    # Other reads may use the file between two chunks, so each read seeks.
+    position = entry.data_offset + start
+    end = entry.data_offset + (entry.compressed_size if stop is None else stop)
     while position < end:
         file.seek(position)
         chunk = file.read(min(_PACKED_CHUNK_BYTES, end - position))

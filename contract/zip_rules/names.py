@@ -1,4 +1,4 @@
-"""Which names an archive's entries may have. The consumer holds the files of a run's output to the same rules."""
+"""The names that an archive's entries may have. The files of a run's output follow the same rules."""
 
 import re
 import unicodedata
@@ -8,7 +8,7 @@ from itertools import pairwise
 MAX_NAME_BYTES = 1024
 MAX_COMPONENT_BYTES = 255
 MAX_DEPTH = 64
-"""Components of a path."""
+"""How many components a path may have."""
 
 _FORBIDDEN = (
     (re.compile(r"[\x00-\x1f\x7f-\x9f]"), "its name has a control character"),
@@ -19,13 +19,13 @@ _FORBIDDEN = (
 
 
 def quoted(name: str | bytes) -> str:
-    """A name as it may stand in a message: its repr, cut at 200 characters."""
+    """A name for use in a message: its repr, cut at 200 characters."""
     text = repr(name)
     return text if len(text) <= 200 else text[:200] + "..."
 
 
 def name_fault(path: str) -> str | None:
-    """What is wrong with the path of an entry (without the slash that ends a folder's); None where nothing is."""
+    """What is wrong with the path of an entry, given without a trailing slash, or None."""
     try:
         size = len(path.encode())
     except UnicodeEncodeError:
@@ -50,12 +50,12 @@ def _component_fault(components: list[str]) -> str | None:
 
 
 def find_clash(paths: Iterable[tuple[str, bool]]) -> str | None:
-    """Two of `paths` (each with whether it is a folder) that cannot both exist on every file system, in words.
+    """Describes two of `paths` (each with whether it is a folder) that cannot coexist on every file system, or None.
 
     Names that differ only in case or in Unicode composition are one name on macOS and Windows.
     """
-    # NUL sorts before every character a name may have, so each folder comes directly before all it contains: a clash
-    # between any two entries is then also a clash between two neighbours.
+    # NUL sorts before every character of a name, so a folder comes directly before all it contains: if any two entries
+    # clash, two neighbours clash.
     keyed = sorted((_key(path).replace("/", "\0"), path, is_dir) for path, is_dir in paths)
     for (key, path, is_dir), (next_key, next_path, _) in pairwise(keyed):
         pair = f"{quoted(path)} and {quoted(next_path)}"

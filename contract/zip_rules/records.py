@@ -1,11 +1,12 @@
-"""The records of a zip as its bytes say them (APPNOTE 6.3): end record, directory, local headers, data descriptors.
+"""The records of a zip as its bytes have them (APPNOTE 6.3): end record, directory, local headers, data descriptors.
 
-Every read is bounded before it is made: the end record first, then a directory of a size that record may declare.
+Every read is bounded before it is made: first the end record, then a directory no larger than `MAX_DIRECTORY_BYTES`.
 """
 
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import BinaryIO
 
 from contract.errors import InvalidArchive
@@ -21,7 +22,7 @@ STRONGLY_ENCRYPTED = 1 << 6
 UTF8 = 1 << 11
 HEADERS_ENCRYPTED = 1 << 13
 MEANINGFUL_FLAGS = ENCRYPTED | HAS_DESCRIPTOR | PATCHED | STRONGLY_ENCRYPTED | UTF8 | HEADERS_ENCRYPTED
-"""The other bits say how hard the writer tried; local header and directory may differ in them."""
+"""The other bits describe the effort of compression; local header and directory may differ in them."""
 
 _END = struct.Struct("<4s4H2LH")
 _END_SIGNATURE = b"PK\x05\x06"
@@ -31,14 +32,16 @@ _ENTRY = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _DESCRIPTOR_SIGNATURE = b"PK\x07\x08"
 _ZIP64_EXTRA = 0x0001
+_TIMES_EXTRA = 0x5455
+"""Info-ZIP's times in seconds since 1970, in UTC."""
 _UNIX_SYSTEMS = (3, 19)
 _UNIX_MODE_FOLLOWS = 0x8000
-"""7-Zip's attribute bit: the upper half is a Unix mode, whatever the creating system says."""
+"""7-Zip's attribute bit: the upper half is a Unix mode, whatever the creating system is."""
 
 
 @dataclass(frozen=True)
 class EndRecord:
-    """What the end of the file says of the directory."""
+    """The end record: where the directory is, and how many entries it has."""
 
     entries: int
     directory_size: int
@@ -47,11 +50,11 @@ class EndRecord:
 
 @dataclass(frozen=True)
 class DirectoryRecord:
-    """One entry of the directory, its 32-bit fields widened."""
+    """One entry of the directory, with its zip64 fields merged in."""
 
     raw_name: bytes
     name: str
-    """As written, so a folder's ends in a slash."""
+    """As written: a folder's name ends in a slash."""
     flags: int
     method: int
     crc: int
@@ -59,11 +62,13 @@ class DirectoryRecord:
     size: int
     header_offset: int
     mode: int
-    """Unix mode; 0 where the creator wrote none."""
+    """The Unix mode, or 0 if the creator wrote none."""
+    modified_at: datetime | None
+    """In UTC where the creator wrote that; else by the creator's clock, whose zone a zip does not say."""
 
 
 def read_end_record(file: BinaryIO) -> EndRecord:
-    """The end record, where it is the last thing in the file and all it says fits together."""
+    """The end record. Raises `InvalidArchive` unless it is the last thing in the file and consistent."""
     file_size = file.seek(0, 2)
     position, fields = _find_end(file, file_size)
     _, disk, directory_disk, here, entries, size, offset, _ = fields
@@ -71,7 +76,7 @@ def read_end_record(file: BinaryIO) -> EndRecord:
     wide = _read_end64(file, position)
     if wide is not None:
         directory_end = position - _LOCATOR.size - _END64.size
-        # A 32-bit field that is not "see zip64" must say the same: else two readers would see two archives.
+        # A field that does not defer to zip64 must have the same value, or two readers would see two archives.
         narrow = (disk, directory_disk, here, entries, size, offset)
         sentinels = (0xFFFF,) * 4 + (0xFFFFFFFF,) * 2
         if any(value not in (sentinel, large) for value, sentinel, large in zip(narrow, sentinels, wide, strict=True)):
@@ -114,7 +119,7 @@ def _find_end(file: BinaryIO, file_size: int) -> tuple[int, tuple[int, ...]]:
 
 
 def _read_end64(file: BinaryIO, position: int) -> tuple[int, ...] | None:
-    """The zip64 end record's disk, disk of the directory, entries here, entries, size, offset; None without one."""
+    """Disk, directory's disk, entries here, entries, size and offset of the zip64 end record, or None without one."""
     if position < _LOCATOR.size + _END64.size:
         return None
     file.seek(position - _LOCATOR.size - _END64.size)
@@ -132,7 +137,7 @@ def _read_end64(file: BinaryIO, position: int) -> tuple[int, ...] | None:
 
 
 def parse_directory(data: bytes, entries: int) -> Iterator[DirectoryRecord]:
-    """The records of a directory that must fill `data` exactly."""
+    """The records of a directory, which must fill `data` exactly."""
     position = 0
     for number in range(entries):
         if position + _ENTRY.size > len(data) or data[position : position + 4] != b"PK\x01\x02":
@@ -150,18 +155,46 @@ def parse_directory(data: bytes, entries: int) -> Iterator[DirectoryRecord]:
 
 
 def _parse_entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes) -> DirectoryRecord:
-    _, made_by, _, flags, method, _, _, crc, compressed_size, size, _, _, _, disk, _, attributes, offset = fields
+    _, made_by, _, flags, method, time, date, crc, compressed_size, size, _, _, _, disk, _, attributes, offset = fields
     name = _decode_name(raw_name, bool(flags & UTF8))
     size, compressed_size, offset = _widen(name, extra, size, compressed_size, offset)
-    # 0xFFFF is "see zip64", whose offset into this very file is checked like any other.
+    # 0xFFFF defers to zip64, whose offset into this file is checked like any other.
     if disk not in (0, 0xFFFF):
         raise InvalidArchive(f"entry {quoted(name)} lies in another part of a split archive. Make it in one part.")
     mode = attributes >> 16 if made_by >> 8 in _UNIX_SYSTEMS or attributes & _UNIX_MODE_FOLLOWS else 0
-    return DirectoryRecord(raw_name, name, flags, method, crc, compressed_size, size, offset, mode)
+    modified_at = _read_unix_time(extra) or _read_dos_time(date, time)
+    return DirectoryRecord(raw_name, name, flags, method, crc, compressed_size, size, offset, mode, modified_at)
+
+
+def _read_unix_time(extra: bytes) -> datetime | None:
+    for tag, data in _extra_fields(extra):
+        # The first bit of the first byte says that the time of the last change follows.
+        if tag == _TIMES_EXTRA and len(data) >= 5 and data[0] & 1:
+            return datetime.fromtimestamp(int.from_bytes(data[1:5], "little"), UTC)
+    return None
+
+
+def _read_dos_time(date: int, time: int) -> datetime | None:
+    year, month, day = 1980 + (date >> 9), date >> 5 & 15, date & 31
+    try:
+        return datetime(year, month, day, time >> 11, time >> 5 & 63, (time & 31) * 2, tzinfo=UTC)
+    except ValueError:
+        # Some tools write zeros.
+        return None
+
+
+def _extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
+    """The whole fields of an extra area. Tools that align entries pad it with up to three bytes."""
+    while len(extra) >= 4:
+        tag, size = struct.unpack_from("<HH", extra)
+        if 4 + size > len(extra):
+            return
+        yield tag, extra[4 : 4 + size]
+        extra = extra[4 + size :]
 
 
 def _decode_name(raw: bytes, is_utf8: bool) -> str:
-    # Without the flag cp437 is meant by the letter, but `zip` and the macOS Finder write UTF-8 and leave it out.
+    # Without the flag the standard means cp437, but `zip` and the macOS Finder write UTF-8 without setting it.
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
@@ -171,7 +204,7 @@ def _decode_name(raw: bytes, is_utf8: bool) -> str:
 
 
 def _widen(name: str, extra: bytes, *fields: int) -> tuple[int, ...]:
-    """The fields, each that is all ones replaced by the next value of the zip64 extra field."""
+    """The fields, with each that is all ones replaced by the next value of the zip64 extra field."""
     if 0xFFFFFFFF not in fields:
         return fields
     wide = _zip64_extra(name, extra)
@@ -187,7 +220,7 @@ def _widen(name: str, extra: bytes, *fields: int) -> tuple[int, ...]:
 
 def _zip64_extra(name: str, extra: bytes) -> bytes:
     found: list[bytes] = []
-    # Up to three bytes at the end are padding of tools that align.
+    # Tools that align entries pad the field with up to three bytes.
     while len(extra) >= 4:
         tag, size = struct.unpack_from("<HH", extra)
         if 4 + size > len(extra):
@@ -201,13 +234,13 @@ def _zip64_extra(name: str, extra: bytes) -> bytes:
 
 
 def read_local(file: BinaryIO, record: DirectoryRecord, limit: int) -> tuple[int, int]:
-    """Where the data of an entry begins and where all of it ends, its local header agreeing with the directory.
+    """Where the data of an entry begins and ends. Its local header must agree with the directory.
 
-    All of it must lie before `limit`, where the directory begins.
+    The entry must lie before `limit`, where the directory begins.
     """
     quote = quoted(record.name)
     header = b""
-    # Compared before it is sought: an offset of 64 bits is more than a file can seek.
+    # Compared before seeking: a file cannot seek to every 64-bit offset.
     if record.header_offset + _LOCAL.size <= limit:
         file.seek(record.header_offset)
         header = file.read(_LOCAL.size)
@@ -232,7 +265,7 @@ def read_local(file: BinaryIO, record: DirectoryRecord, limit: int) -> tuple[int
 
 
 def _descriptor_size(file: BinaryIO, record: DirectoryRecord, position: int, limit: int) -> int:
-    """Bytes of the data descriptor: with or without a signature, with 32- or 64-bit sizes, as its writer pleased."""
+    """The size of the data descriptor, which has an optional signature and 32- or 64-bit sizes."""
     file.seek(position)
     found = file.read(min(24, limit - position))
     for layout in ("<LLL", "<LQQ"):

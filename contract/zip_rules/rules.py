@@ -1,4 +1,4 @@
-"""Which records make an acceptable archive. Reads the directory and the local headers, and decompresses nothing."""
+"""The rules for an archive's records. Reads the directory and the local headers, and decompresses nothing."""
 
 import stat
 from pathlib import Path
@@ -22,33 +22,34 @@ MAX_RATIO = 200
 """Unpacked bytes per packed byte, over the whole archive."""
 MAX_ENTRY_RATIO = 1000
 RATIO_FREE_BYTES = 256 * 1024**2
-"""Up to so many unpacked bytes no ratio is judged: an empty segmentation mask deflates 1000 to 1 and is no bomb."""
+"""No ratio is checked up to this unpacked size: an empty segmentation mask deflates 1000 to 1 and is no bomb."""
 
 
 def check_archive(source: Path | BinaryIO, *, max_unpacked_bytes: int) -> ArchiveDirectory:
-    """What the archive holds; raises `InvalidArchive` where it breaks a rule.
+    """The entries of the archive. Raises `InvalidArchive` if it breaks a rule.
 
-    Cheap: memory and time grow with the directory, never with the data. The data itself is judged by
-    `verify_contents`, or while it is unpacked.
+    Memory and time grow with the directory, never with the data. The data itself is checked by `verify_contents`, or
+    while it is unpacked.
     """
     with opened(source) as file:
         end = read_end_record(file)
         file.seek(end.directory_offset)
         records = list(parse_directory(file.read(end.directory_size), end.entries))
         for record in records:
-            _check_record(record)
+            check_record(record)
         _check_sizes(records, max_unpacked_bytes)
-        clash = find_clash((_path(record), _is_dir(record)) for record in records)
+        clash = find_clash((path_of(record), is_folder(record)) for record in records)
         if clash:
             raise InvalidArchive(f"entries {clash}. Rename or remove one of them.")
         data_offsets = _locate(file, records, end.directory_offset)
-    entries = tuple(_entry(record, data_offsets[record.header_offset]) for record in records)
+    entries = tuple(entry_of(record, data_offsets[record.header_offset]) for record in records)
     return ArchiveDirectory(entries, sum(entry.size for entry in entries))
 
 
-def _check_record(record: DirectoryRecord) -> None:
+def check_record(record: DirectoryRecord) -> None:
+    """Raises `InvalidArchive` if a record by itself breaks a rule."""
     quote = quoted(record.name)
-    fault = name_fault(_path(record))
+    fault = name_fault(path_of(record))
     if fault:
         raise InvalidArchive(f"entry {quote}: {fault}. Rename it, and make the zip from inside its folder.")
     if record.flags & (ENCRYPTED | STRONGLY_ENCRYPTED | HEADERS_ENCRYPTED):
@@ -65,18 +66,18 @@ def _check_record(record: DirectoryRecord) -> None:
 
 def _check_mode(record: DirectoryRecord) -> None:
     quote = quoted(record.name)
-    # Python's zipfile writes permissions without a file type, so a type of 0 says nothing.
+    # Python's zipfile writes permissions without a file type, so a type of 0 means nothing.
     kind = stat.S_IFMT(record.mode)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise InvalidArchive(
             f"entry {quote} is a link or a device. Zip only files and folders (`zip -r` follows links)."
         )
-    if kind and stat.S_ISDIR(record.mode) != _is_dir(record):
+    if kind and stat.S_ISDIR(record.mode) != is_folder(record):
         raise InvalidArchive(f"entry {quote} is a folder by its mode or by its name, not by both. Make the zip again.")
-    # On folders these bits are ordinary (a shared folder hands its group on) and no folder's mode is ever applied.
-    if not _is_dir(record) and record.mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX):
+    # On folders these bits are ordinary (a shared folder passes its group on), and no folder's mode is ever applied.
+    if not is_folder(record) and record.mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX):
         raise InvalidArchive(f"entry {quote} is setuid, setgid or sticky. Remove the bit with `chmod ug-s,-t`.")
-    if _is_dir(record) and record.size:
+    if is_folder(record) and record.size:
         raise InvalidArchive(f"entry {quote} is a folder with data of its own. Make the zip again.")
 
 
@@ -103,7 +104,7 @@ def _check_sizes(records: list[DirectoryRecord], max_unpacked_bytes: int) -> Non
 def _locate(file: BinaryIO, records: list[DirectoryRecord], directory_offset: int) -> dict[int, int]:
     """Where the data of each entry begins, by the offset of its header.
 
-    In the order of the file, each entry from the end of the one before: so no byte is read or counted twice.
+    Entries are visited in the order of the file, and each must begin after the end of the one before.
     """
     data_offsets: dict[int, int] = {}
     previous_end = 0
@@ -118,19 +119,22 @@ def _locate(file: BinaryIO, records: list[DirectoryRecord], directory_offset: in
     return data_offsets
 
 
-def _is_dir(record: DirectoryRecord) -> bool:
+def is_folder(record: DirectoryRecord) -> bool:
+    """Whether the entry is a folder."""
     return record.name.endswith("/")
 
 
-def _path(record: DirectoryRecord) -> str:
-    # One slash only, and not the one of "/": what is left is for `name_fault` to refuse.
-    return record.name[:-1] if len(record.name) > 1 and _is_dir(record) else record.name
+def path_of(record: DirectoryRecord) -> str:
+    """The name without the slash that marks a folder."""
+    # At most one slash is removed, and not from "/": `name_fault` refuses the rest.
+    return record.name[:-1] if len(record.name) > 1 and is_folder(record) else record.name
 
 
-def _entry(record: DirectoryRecord, data_offset: int) -> ArchiveEntry:
+def entry_of(record: DirectoryRecord, data_offset: int) -> ArchiveEntry:
+    """The entry of an accepted record whose data begins at `data_offset`."""
     return ArchiveEntry(
-        name=_path(record),
-        is_dir=_is_dir(record),
+        name=path_of(record),
+        is_dir=is_folder(record),
         size=record.size,
         executable=bool(record.mode & 0o111),
         method=record.method,

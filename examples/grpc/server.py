@@ -1,5 +1,7 @@
-"""What every server of these examples shares: health, reflection, an end on TERM, exceptions told as INTERNAL, and
-the request's id in the trailers."""
+"""What all servers of these examples share.
+
+Health, reflection, a graceful stop on TERM, exceptions reported as INTERNAL, and the request's id in the trailers.
+"""
 
 import contextlib
 import signal
@@ -16,9 +18,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 GRACE_S = 8
-"""Open calls get so long after TERM. Docker kills after 10 s where nobody says otherwise."""
+"""How long open calls may take after TERM. Docker kills after 10 s by default."""
 MAX_DETAIL = 4096
-"""Characters: what a client can still read; trailers hold about 8 KB in all."""
+"""In characters. Clients read about 8 KB of trailers, details included."""
 OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -39,7 +41,7 @@ def serve(port: int, services: dict[str, Callable[[grpc.Server], None]], *, thre
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     server = grpc.server(ThreadPoolExecutor(threads), interceptors=[_Interceptor()], options=OPTIONS)
-    # The other kind of `Watch` has an argument more, which the interceptor would not pass on.
+    # The non-blocking `Watch` takes one more argument, which the interceptor would not pass on.
     checks = health.HealthServicer(experimental_non_blocking=False)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     for add in services.values():
@@ -56,7 +58,7 @@ def serve(port: int, services: dict[str, Callable[[grpc.Server], None]], *, thre
 
 
 class _Interceptor(grpc.ServerInterceptor):
-    """Tells a handler's exception as INTERNAL with its stack; grpc itself would say UNKNOWN."""
+    """Reports a handler's exception as INTERNAL with its stack trace; grpc itself would say UNKNOWN."""
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         handler = continuation(details)
@@ -71,7 +73,7 @@ class _Interceptor(grpc.ServerInterceptor):
 
 def _guard(behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def guarded(request: Any, context: Any) -> Any:
-        with _told(context):
+        with _reporting(context):
             return behaviour(request, context)
 
     return guarded
@@ -79,22 +81,22 @@ def _guard(behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
 def _guard_stream(behaviour: Callable[[Any, Any], Iterator[Any]]) -> Callable[[Any, Any], Iterator[Any]]:
     def guarded(request: Any, context: Any) -> Iterator[Any]:
-        with _told(context):
+        with _reporting(context):
             yield from behaviour(request, context)
 
     return guarded
 
 
 @contextlib.contextmanager
-def _told(context: Any) -> Iterator[None]:
+def _reporting(context: Any) -> Iterator[None]:
     try:
         yield
         _name_request(context)
-    # A handler's exceptions are whatever its author did not think of: the caller is told, the server goes on.
+    # A handler may raise anything. The caller hears of it, and the server keeps serving.
     except Exception:
         _name_request(context)
         if context.code() not in (None, grpc.StatusCode.OK):
-            # `context.abort` raises too; and a status that was set on purpose wins.
+            # `context.abort` raises, too, and a status that was set on purpose wins.
             context.abort(context.code(), context.details())
         text = traceback.format_exc()
         print(text, flush=True)

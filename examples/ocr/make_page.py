@@ -15,7 +15,7 @@ MIN_WIDTH = 800
 
 
 def render_page(lines: Sequence[str], *, font_size: int = 40) -> Image.Image:
-    """Black text on white, one line below the other; all measures in pixels."""
+    """Black text on white, one line below the other; all sizes are in pixels."""
     font = ImageFont.load_default(size=font_size)
     margin, line_height = 2 * font_size, round(font_size * 1.6)
     width = max([MIN_WIDTH, *(round(font.getlength(line)) + 2 * margin for line in lines)])

@@ -1,16 +1,16 @@
 """Read the text of page images: every png, jpg, tif and bmp under INPUT_DIR, with the weights in MODEL_DIR.
 
-As a replica of a deployment it answers single pages and whole tasks instead, and keeps the networks loaded: live.py.
+As a replica of a deployment it keeps the networks loaded and answers single pages and whole tasks instead: live.py.
 
-Leaves in OUTPUT_DIR:
+Writes to OUTPUT_DIR:
 
 - `text.json`: each page's lines with text, confidence (0 to 1) and box: four corners in pixels of the upright page,
   clockwise from the top left of the line.
 - `pages/<the input's folders>/<file name>/<number>.png`: each page with its boxes drawn; the number counts the pages
   of a TIFF, and is 1 for other files.
 
-Pages are taken as upright, or as a camera's orientation mark says. Nothing is downloaded, and nothing but OUTPUT_DIR
-is written. What varies between runs (times) goes to the log only, so that the same task gives the same result.
+Pages count as upright unless the image's orientation mark says otherwise. Nothing is downloaded, and only OUTPUT_DIR is
+written to. What varies between runs (times) goes to the log only, so that the same task gives the same result.
 """
 
 import json
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def read_task(input_dir: Path, output_dir: Path, open_reader: Callable[[], RapidOCR]) -> None:
-    """Read all pages of a folder. Raises `SystemExit` with a sentence where it cannot."""
+    """Read all pages of a folder. Raises `SystemExit` with a sentence if it cannot."""
     names = find_page_files(input_dir)
     total = count_pages(input_dir, names)
     started = time.monotonic()
@@ -87,7 +87,7 @@ def read_task(input_dir: Path, output_dir: Path, open_reader: Callable[[], Rapid
 
 
 def find_page_files(input_dir: Path) -> list[str]:
-    """The page images under a folder as sorted relative names; other files are named in the log and left alone."""
+    """The page images under a folder as sorted relative names; other files are named in the log and skipped."""
     names = sorted(path.relative_to(input_dir).as_posix() for path in input_dir.rglob("*") if path.is_file())
     pages = [name for name in names if Path(name).suffix.lower() in PAGE_SUFFIXES]
     if not pages:
@@ -100,7 +100,7 @@ def find_page_files(input_dir: Path) -> list[str]:
 
 
 def count_pages(input_dir: Path, names: list[str]) -> int:
-    """The number of pages. Decodes them all: whoever sent damaged files learns of every one before the long part."""
+    """The number of pages. Decodes them all, so that every damaged file is reported before the long part begins."""
     total, faults = 0, []
     for name in names:
         try:
@@ -116,7 +116,7 @@ def count_pages(input_dir: Path, names: list[str]) -> int:
 def open_pages(path: Path) -> Iterator[Page]:
     """Decode a file's pages one by one."""
     with Image.open(path) as image:
-        # Only a TIFF's further images are pages: those of a camera's JPEG are previews of the first.
+        # Only a TIFF has further pages: the further images in a camera's JPEG are previews of the first.
         count = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
         for index in range(count):
             image.seek(index)
@@ -126,9 +126,9 @@ def open_pages(path: Path) -> Iterator[Page]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Eight bits a colour, as on white paper."""
+    """The image with eight bits per colour; what was transparent is white."""
     if image.mode[0] in "IF":
-        # Grey values beyond eight bits would be cut off at 255: the range that the page uses is spread instead.
+        # Pillow would clip grey values at 255; instead the range that the page uses is spread over eight bits.
         grey = np.asarray(image, dtype=np.float32)
         grey = (grey - grey.min()) * (255 / (np.ptp(grey) or 1))
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
@@ -139,7 +139,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def open_reader(model_dir: Path) -> RapidOCR:
-    """The networks, on the GPU where the installed onnxruntime offers CUDA."""
+    """Load the networks, on the GPU if the installed onnxruntime offers CUDA."""
     missing = [name for name in WEIGHTS.values() if not (model_dir / name).is_file()]
     if missing:
         sys.exit(f"error: the model's zip lacks {', '.join(missing)} (made by build_model_zip.py)")
@@ -148,7 +148,7 @@ def open_reader(model_dir: Path) -> RapidOCR:
     print(f"onnxruntime {onnxruntime.__version__}, {'CUDA' if cuda else 'CPU'}, {threads} threads")
     cv2.setNumThreads(threads)
     engine = "EngineConfig.onnxruntime"
-    # Every path is given: where one is missing, rapidocr downloads.
+    # Every path is given: rapidocr downloads what it is not given.
     paths = {f"{part}.model_path": str(model_dir / name) for part, name in WEIGHTS.items()}
     return RapidOCR(
         params={
@@ -156,17 +156,17 @@ def open_reader(model_dir: Path) -> RapidOCR:
             f"{engine}.intra_op_num_threads": threads,
             f"{engine}.inter_op_num_threads": 1,
             f"{engine}.use_cuda": cuda,
-            # The network that tells upside-down lines sees them squeezed to a ratio of 4 to 1: it turns long ones
-            # that stand upright, and they come out as gibberish.
+            # The network that finds upside-down lines sees them squeezed to a ratio of 4 to 1. It turns long lines
+            # that are upright, and they come out as gibberish.
             "Global.use_cls": False,
-            # It warns of each page without text, which is a result like any other.
+            # It would warn about each page without text, which is a result like any other.
             "Global.log_level": "error",
         }
     )
 
 
 def usable_cpus() -> int:
-    """The processors this container may use: those it may run on, and no more than its share of time allows."""
+    """How many processors this container may use: those it may run on, limited by its share of CPU time."""
     cpus = len(os.sched_getaffinity(0))
     groups = Path("/sys/fs/cgroup")
     try:
@@ -182,7 +182,7 @@ def usable_cpus() -> int:
 
 
 def read_lines(reader: RapidOCR, image: Image.Image) -> list[dict[str, Any]]:
-    """The lines of a page in reading order; none on an empty page."""
+    """The lines of a page in reading order; an empty list for an empty page."""
     # rapidocr takes arrays in OpenCV's order of colours.
     result = reader(np.ascontiguousarray(np.asarray(image)[:, :, ::-1]))
     if result.boxes is None or result.txts is None or result.scores is None:
@@ -203,7 +203,7 @@ def draw_boxes(image: Image.Image, lines: list[dict[str, Any]], path: Path) -> N
     for line in lines:
         draw.polygon([tuple(corner) for corner in line["box"]], outline=BOX_COLOUR, width=max(2, image.width // 600))
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Of all levels of compression the first is the quickest by far and costs little in size.
+    # The first compression level is by far the quickest and costs little in size.
     image.save(path, compress_level=1)
 
 

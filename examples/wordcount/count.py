@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Count the words of text files: every file under INPUT_DIR, as UTF-8. Pure standard library, Python 3.11 or newer.
 
-Leaves in OUTPUT_DIR `words.csv` (word and count, most frequent first) and `summary.json` (lines, words and bytes of
+Writes to OUTPUT_DIR `words.csv` (word and count, most frequent first) and `summary.json` (lines, words and bytes of
 each file and of all). A word is a run of letters and digits, with hyphens and apostrophes inside it, in lower case.
 """
 
@@ -23,9 +23,9 @@ def count_words(text: str) -> Counter[str]:
 
 
 def read_text(path: Path, name: str) -> str:
-    """A file's text, or the end of the program with a sentence that says what is wrong where."""
+    """The text of a file. Ends the program with a sentence if the file is not UTF-8."""
     try:
-        # Editors on Windows put a mark before UTF-8 text, which is no part of the first word.
+        # utf-8-sig: the mark that editors on Windows put before the text is not part of the first word.
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         sys.exit(f"error: {name} is not UTF-8 text: {error.reason} at byte {error.start}")

@@ -1,1 +1,1 @@
-"""What the protocol compiler made of `grpc_gateway/protos`; `make protos` makes it anew."""
+"""What the protocol compiler made of `grpc_gateway/protos`; `make protos` regenerates it."""

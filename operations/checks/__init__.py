@@ -1,1 +1,1 @@
-"""The checks of `inference-server doctor`: each looks at one thing and returns a finding, or a few."""
+"""The checks of `inference-server doctor`. Each looks at one thing and returns one finding or a few."""

@@ -1,4 +1,4 @@
-"""The certificate that Traefik shows: `openssl` reads it, and is needed to make one anyway."""
+"""Checks the certificate that Traefik shows, with `openssl`, which is needed to make one anyway."""
 
 import re
 import ssl
@@ -16,27 +16,36 @@ _NAME = "certificate"
 
 @dataclass(frozen=True)
 class Certificate:
-    """What decides whether clients accept it. Times in seconds since the epoch."""
+    """What decides whether clients accept a certificate. Times are seconds since the epoch."""
 
     begins_s: float
     ends_s: float
     names: tuple[str, ...]
 
 
+def check_given_certificate(folder: Path, domain: str) -> Finding:
+    """Check the operator's own certificate in `folder`; without one Compose makes one."""
+    if not any((folder / name).exists() for name in ("server.crt", "server.key")):
+        return ok(_NAME, f"none in {folder}: Compose makes a self-signed one")
+    return check_certificate(folder, domain)
+
+
 def check_certificate(folder: Path, domain: str) -> Finding:
-    """Certificate and key in `folder`, for clients that call the server `domain`."""
+    """Check certificate and key in `folder`, for clients that call the server `domain`."""
     certificate, key = folder / "server.crt", folder / "server.key"
     make = f"put yours there, or make one with {folder}/generate_self_signed_certs {domain or 'DOMAIN'}"
     for path in (certificate, key):
         if not path.exists():
             return problem(_NAME, f"there is no {path}", make)
     try:
-        # Encrypted keys are of no use to Traefik: without an answer here OpenSSL would ask the terminal.
+        # Traefik cannot use an encrypted key. Without a password here OpenSSL would ask the terminal for one.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: "none")
     except PermissionError:
-        return warning(_NAME, f"{certificate} or {key} is not readable for you", "run this as their owner")
+        return warning(_NAME, f"you may not read {certificate} or {key}", "run this as their owner")
     except ssl.SSLError as error:
-        return problem(_NAME, f"{key} does not belong to {certificate}, or one is no PEM file: {error.reason}", make)
+        return problem(
+            _NAME, f"{key} does not belong to {certificate}, or one of them is not a PEM file: {error.reason}", make
+        )
     command = ["openssl", "x509", "-in", str(certificate), "-noout", "-startdate", "-enddate", "-ext", "subjectAltName"]
     try:
         printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
@@ -46,7 +55,7 @@ def check_certificate(folder: Path, domain: str) -> Finding:
 
 
 def parse_certificate(printed: str) -> Certificate:
-    """What `openssl x509` prints for `-startdate -enddate -ext subjectAltName`."""
+    """Parse what `openssl x509` prints for `-startdate -enddate -ext subjectAltName`."""
     times = dict(re.findall(r"^(notBefore|notAfter)=(.+)$", printed, re.MULTILINE))
     names = re.findall(r"(?:DNS|IP Address):([^,\s]+)", printed)
     return Certificate(
@@ -57,12 +66,12 @@ def parse_certificate(printed: str) -> Certificate:
 
 
 def judge_certificate(certificate: Certificate, domain: str, now_s: float, make: str) -> Finding:
-    """What to say about it at a moment."""
+    """The finding about a certificate at a moment."""
     names = ", ".join(certificate.names) or "no name"
     if certificate.ends_s <= now_s:
         return problem(_NAME, f"expired {(now_s - certificate.ends_s) / _DAY_S:.0f} days ago", make)
     if certificate.begins_s > now_s:
-        return problem(_NAME, "not valid yet", "see that this host's clock is right; otherwise " + make)
+        return problem(_NAME, "not valid yet", "check this host's clock; if it is right, " + make)
     if not any(covers(name, domain) for name in certificate.names):
         return problem(_NAME, f"for {names}, and not for PROXY_DOMAIN={domain}", make)
     if not any(covers(name, f"grpc.{domain}") for name in certificate.names):
@@ -72,6 +81,6 @@ def judge_certificate(certificate: Certificate, domain: str, now_s: float, make:
 
 
 def covers(name: str, domain: str) -> bool:
-    """Whether a name of a certificate stands for a domain. A star stands for one label, the first."""
+    """Whether a name of a certificate covers a domain. A star covers one label, the first."""
     name, domain = name.lower(), domain.lower()
     return name == domain or (name.startswith("*.") and domain.partition(".")[2] == name[2:] != "")

@@ -1,12 +1,12 @@
-"""What was configured: .env and the secrets."""
+"""Checks what was configured: .env and the secrets."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from contract.settings import Settings, SettingsError
 from grpc_gateway.settings import GatewaySettings
 from job_consumer.settings import JobConsumerSettings
+from kit.settings import Settings, SettingsError
 from operations.findings import Finding, ok, problem, warning
 from operations.secrets import find_faults
 from private_api.settings import PrivateApiSettings
@@ -14,12 +14,12 @@ from public_api.settings import PublicApiSettings
 
 SERVICES: tuple[type[Settings], ...] = (PrivateApiSettings, PublicApiSettings, GatewaySettings, JobConsumerSettings)
 SECRET_FILES = ("service_token", "postgres_password", "rabbit_password", "rabbitmq.conf")
-# Stands in for what Compose hands over as files; those have a check of their own.
+# Stands in for the secrets that Compose passes as files, which have a check of their own.
 _STAND_IN = "0123456789abcdef"
 
 
 def read_variables(path: Path) -> dict[str, str]:
-    """The variables of a .env file as Compose reads them, without interpolation; none where there is no file."""
+    """The variables of a .env file as Compose reads them, without interpolation; empty if there is no file."""
     variables = {}
     for line in path.read_text().splitlines() if path.is_file() else []:
         match = re.fullmatch(r"\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*?)\s*", line)
@@ -30,12 +30,10 @@ def read_variables(path: Path) -> dict[str, str]:
 
 
 def check_variables(folder: Path, variables: Mapping[str, str]) -> list[Finding]:
-    """Whether the services would accept them, and whether each is one that somebody reads."""
+    """Check that the services accept the variables, and that each variable is known."""
     if not (folder / ".env").is_file():
-        return [problem(".env", f"there is no {folder / '.env'}", "copy .env.example to .env and read through it")]
+        return [ok(".env", f"there is no {folder / '.env'}: every variable has its default")]
     faults = variable_faults(variables)
-    if not variables.get("PROXY_DOMAIN"):
-        faults.append("PROXY_DOMAIN: is not set; it is the name clients use")
     findings = [problem(".env", fault, "correct it in .env; .env.example explains each variable") for fault in faults]
     example = folder / ".env.example"
     known = set(re.findall(r"^#?([A-Z][A-Z0-9_]+)=", example.read_text(), re.MULTILINE)) if example.is_file() else set()
@@ -46,7 +44,7 @@ def check_variables(folder: Path, variables: Mapping[str, str]) -> list[Finding]
 
 
 def variable_faults(variables: Mapping[str, str]) -> list[str]:
-    """What the services' own settings say, each fault once."""
+    """The faults that the services' own settings report, each once."""
     faults: dict[str, None] = {}
     for settings in SERVICES:
         secrets = dict.fromkeys(("SERVICE_TOKEN", "POSTGRES_PASSWORD", "RABBIT_PASSWORD"), _STAND_IN)
@@ -60,16 +58,19 @@ def variable_faults(variables: Mapping[str, str]) -> list[str]:
 
 
 def check_secrets(folder: Path) -> list[Finding]:
-    """The files that the services know each other by."""
-    missing = [name for name in SECRET_FILES if not (folder / name).exists()]
-    if missing:
-        return [problem("secrets", f"missing in {folder}: {', '.join(missing)}", "`make secrets` writes them, once")]
+    """Check the files by which the services know each other. Compose makes those that are missing."""
+    given = [name for name in SECRET_FILES if (folder / name).exists()]
+    if not given:
+        return [ok("secrets", f"none in {folder}: Compose makes its own")]
     try:
         faults = find_faults(folder)
     except PermissionError as error:
-        return [warning("secrets", f"{error.filename} is not readable for you", "run this as the owner")]
+        return [warning("secrets", f"you may not read {error.filename}", "run this as its owner")]
     if faults:
-        return [problem("secrets", fault, "remove the file and run `make secrets`") for fault in faults]
+        return [
+            problem("secrets", fault, "remove the file; Compose makes another, `make secrets` does for others")
+            for fault in faults
+        ]
     if folder.stat().st_mode & 0o077:
         return [warning("secrets", f"other users of this host can enter {folder}", f"chmod 700 {folder}")]
-    return [ok("secrets", f"{len(SECRET_FILES)} files in {folder}")]
+    return [ok("secrets", f"{len(given)} files in {folder}")]

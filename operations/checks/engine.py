@@ -1,4 +1,4 @@
-"""The Docker Engine: what it is and how it is set up."""
+"""Checks the Docker Engine: its version and how it is set up."""
 
 import subprocess
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from operations.versions import is_fixed, parse_version
 SAFE_ENGINE = (29, 5, 1)
 FIXED_RUNC = ((1, 4, 0), (1, 3, 3), (1, 2, 8))
 OLDEST_COMPOSE = (2, 24, 4)
-"""The first that knows `!override`."""
+"""The first release that knows `!override`."""
 _DAEMON_FILE = "/etc/docker/daemon.json"
 
 
 def check_engine(engine: EngineAnswers) -> list[Finding]:
-    """Everything the Engine's own answers tell."""
+    """Every check of the Engine's own answers."""
     return [
         check_version(engine),
         check_runc(engine),
@@ -27,24 +27,26 @@ def check_engine(engine: EngineAnswers) -> list[Finding]:
 
 
 def check_version(engine: EngineAnswers) -> Finding:
-    """Known holes of the Engine."""
+    """Check for known vulnerabilities of the Engine."""
     name = "Docker Engine"
     found = f"{engine.version['Version']} (API {engine.version['ApiVersion']})"
     if parse_version(engine.version["Version"]) >= SAFE_ENGINE:
         return ok(name, found)
     return warning(
         name,
-        f"{found}: older than 29.5.1, whose archive calls have a hole (CVE-2026-41567)",
-        "this server never uses these calls; other software here, `docker cp` included, should wait for an update",
+        f"{found}: older than 29.5.1: its archive calls are vulnerable (CVE-2026-41567)",
+        "this server never uses these calls; do not use `docker cp` or other software that does before an update",
     )
 
 
 def check_runc(engine: EngineAnswers) -> Finding:
-    """Known escapes from containers."""
+    """Check for known escapes from containers."""
     versions = {part["Name"]: part["Version"] for part in engine.version.get("Components") or []}
     found = versions.get("runc", "")
     if not parse_version(found):
-        return warning("runc", "the Engine does not tell its version", "see that it is 1.2.8, 1.3.3, 1.4.0 or newer")
+        return warning(
+            "runc", "the Engine does not report its version", "make sure that it is 1.2.8, 1.3.3, 1.4.0 or newer"
+        )
     if is_fixed(parse_version(found), FIXED_RUNC):
         return ok("runc", found)
     return warning(
@@ -55,21 +57,21 @@ def check_runc(engine: EngineAnswers) -> Finding:
 
 
 def check_live_restore(engine: EngineAnswers) -> Finding:
-    """Whether running models survive an update of the Engine."""
+    """Check that running models survive an update of the Engine."""
     name = "live-restore"
     if engine.info.get("LiveRestoreEnabled"):
         return ok(name, "on")
     if engine.info.get("Swarm", {}).get("LocalNodeState") == "active":
-        return ok(name, "off: Swarm excludes it; a restart of the Engine repeats the tasks that run")
+        return ok(name, "off, because Swarm excludes it; a restart of the Engine repeats the running tasks")
     return warning(
         name,
-        "off: a restart of the Engine ends the models that run, and their tasks are repeated",
+        "off: a restart of the Engine ends running models, and their tasks are repeated",
         f'"live-restore": true in {_DAEMON_FILE}, then `systemctl reload docker`',
     )
 
 
 def check_storage(engine: EngineAnswers) -> Finding:
-    """Whether images share their layers on disk."""
+    """Check that images share their layers on disk."""
     driver = engine.info.get("Driver", "unknown")
     if driver in ("vfs", "devicemapper", "aufs"):
         return warning("storage driver", f"{driver}: slow, and large on disk", f"overlay2 in {_DAEMON_FILE}")
@@ -77,34 +79,34 @@ def check_storage(engine: EngineAnswers) -> Finding:
 
 
 def check_init(engine: EngineAnswers) -> Finding:
-    """Whether models are ended politely."""
+    """Check that models get a chance to end by themselves."""
     if engine.info.get("InitCommit", {}).get("ID") != "N/A":
         return ok("docker-init", "present")
     return warning(
-        "docker-init", "missing: models that ignore TERM are killed after their grace", "install tini or docker-init"
+        "docker-init", "missing: models that ignore TERM are killed after a grace period", "install tini or docker-init"
     )
 
 
 def check_log_driver(engine: EngineAnswers) -> Finding:
-    """Whether the log of a run can be read back, with a limit on its size."""
+    """Check that the log of a run can be read back, with a limit on its size."""
     drivers = engine.info.get("Plugins", {}).get("Log") or []
     found = f"json-file for the server and its models; {engine.info.get('LoggingDriver', 'unknown')} for others"
     if "json-file" in drivers:
         return ok("log driver", found)
-    return problem("log driver", "the Engine offers no json-file", "an Engine with the json-file log driver is needed")
+    return problem("log driver", "the Engine offers no json-file", "use an Engine with the json-file log driver")
 
 
 def check_replica_network(variables: Mapping[str, str], engine: EngineAnswers | None) -> list[Finding]:
-    """Whether consumers can start the containers of deployments on REPLICA_NETWORK; nothing where it is not set."""
+    """Check that consumers can start the containers of deployments on REPLICA_NETWORK, if it is set."""
     name = variables.get("REPLICA_NETWORK")
     swarm = engine.info.get("Swarm", {}) if engine else {}
     is_worker = swarm.get("LocalNodeState") == "active" and not swarm.get("ControlAvailable")
-    # A worker is told of a network once something of it runs there.
+    # A Swarm worker learns of a network once something on it runs there.
     if engine is None or not name or is_worker:
         return []
     network = next((each for each in engine.networks if each["Name"] == name), None)
     if network is None:
-        advice = f"`docker stack deploy` makes it; without Swarm: docker network create --internal {name}"
+        advice = f"`docker stack deploy` creates it; without Swarm: docker network create --internal {name}"
         return [warning("replica network", f"there is no {name} yet, so no model is kept warm", advice)]
     if network["Driver"] == "overlay" and not network["Attachable"]:
         advice = f"remove it, then: docker network create --driver overlay --internal --attachable {name}"
@@ -113,7 +115,7 @@ def check_replica_network(variables: Mapping[str, str], engine: EngineAnswers | 
 
 
 def check_compose() -> Finding:
-    """Whether the Compose files can be read."""
+    """Check that a Compose is installed that reads the Compose files."""
     advice = "install the Compose plugin 2.24.4 or newer: https://docs.docker.com/compose/install/"
     for command in (["docker", "compose"], ["docker-compose"]):
         try:

@@ -1,4 +1,4 @@
-"""GPUs, the toolkit that gives them to containers, and the consumers that were configured for them."""
+"""Checks the GPUs, the toolkit that gives them to containers, and the consumers configured for them."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ _INSTALL = "install nvidia-container-toolkit 1.17.8 or newer: https://docs.nvidi
 
 
 def check_gpus(folder: Path, variables: Mapping[str, str]) -> list[Finding]:
-    """The GPUs, whether each consumer's is there, and the toolkit."""
+    """Check the GPUs, that every configured one is there, and the toolkit."""
     wanted = wanted_gpus(folder, variables)
     wants_gpu = bool(wanted) or "gpu" in variables.get("COMPOSE_PROFILES", "").split(",")
     try:
@@ -29,7 +29,7 @@ def check_gpus(folder: Path, variables: Mapping[str, str]) -> list[Finding]:
     missing = sorted(wanted - {gpu.uuid for gpu in gpus})
     if missing:
         advice = "run `inference-server gpus --write compose.gpu.yaml` again"
-        found = problem("GPUs", f"configured and not there: {', '.join(missing)}", advice)
+        found = problem("GPUs", f"configured, but not there: {', '.join(missing)}", advice)
     elif not wants_gpu:
         advice = "`inference-server gpus --write compose.gpu.yaml` and follow its first lines"
         found = warning("GPUs", f"{len(gpus)} found, none configured", advice)
@@ -39,7 +39,7 @@ def check_gpus(folder: Path, variables: Mapping[str, str]) -> list[Finding]:
 
 
 def wanted_gpus(folder: Path, variables: Mapping[str, str]) -> set[str]:
-    """The UUIDs of every consumer that .env switches on."""
+    """The GPU UUIDs of every consumer that .env switches on."""
     wanted = {variables["GPU_UUID"]} if variables.get("GPU_UUID") else set()
     for name in filter(None, variables.get("COMPOSE_FILE", "").split(":")):
         path = folder / name
@@ -49,7 +49,7 @@ def wanted_gpus(folder: Path, variables: Mapping[str, str]) -> set[str]:
 
 
 def check_toolkit() -> Finding:
-    """Known escapes from GPU containers."""
+    """Check for known escapes from GPU containers."""
     name = "NVIDIA container toolkit"
     for command in ("nvidia-ctk", "nvidia-container-cli"):
         try:
@@ -61,12 +61,12 @@ def check_toolkit() -> Finding:
 
 
 def judge_toolkit(printed: str) -> Finding:
-    """What to say about the output of `nvidia-ctk --version` or `nvidia-container-cli --version`."""
+    """The finding about the output of `nvidia-ctk --version` or `nvidia-container-cli --version`."""
     name = "NVIDIA container toolkit"
     version = parse_version(printed)
     text = ".".join(str(part) for part in version)
     if not version:
-        return warning(name, "does not tell its version", _INSTALL)
+        return warning(name, "does not report its version", _INSTALL)
     if version >= SAFE_TOOLKIT:
         return ok(name, text)
     return problem(name, f"{text}: models can escape from their container (CVE-2025-23266)", _INSTALL)

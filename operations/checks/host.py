@@ -1,4 +1,4 @@
-"""The host below the Engine: ports, disks, the clock."""
+"""Checks the host below the Engine: ports, disks, the clock."""
 
 import ctypes
 import re
@@ -20,7 +20,7 @@ _SOCKETS = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 
 
 def check_ports(variables: Mapping[str, str], engine: EngineAnswers | None) -> list[Finding]:
-    """Whether Traefik has its ports, or can have them."""
+    """Check that Traefik has its ports, or can get them."""
     busy = {port for path in _SOCKETS if path.exists() for port in listening_ports(path.read_text())}
     wanted = (variables.get("HTTP_PORT") or "80", variables.get("HTTPS_PORT") or "443")
     project = variables.get("COMPOSE_PROJECT_NAME") or "inference-server"
@@ -28,16 +28,16 @@ def check_ports(variables: Mapping[str, str], engine: EngineAnswers | None) -> l
 
 
 def check_port(port: int, project: str, engine: EngineAnswers | None, busy: set[int]) -> Finding:
-    """One port, by what the Engine published and by who listens."""
+    """Check one port, by what the Engine has published and what is listening."""
     name = f"port {port}"
-    advice = "stop that, or set HTTP_PORT and HTTPS_PORT in .env"
+    advice = "stop it, or set HTTP_PORT and HTTPS_PORT in .env"
     for owner, is_ours in publishers(port, project, engine) if engine else []:
         return ok(name, f"held by our {owner}") if is_ours else problem(name, f"held by the container {owner}", advice)
     return problem(name, "another program listens on it", advice) if port in busy else ok(name, "free")
 
 
 def publishers(port: int, project: str, engine: EngineAnswers) -> list[tuple[str, bool]]:
-    """Every container or Swarm service that publishes a port: its name, and whether it is our Traefik."""
+    """Every container or Swarm service that publishes a port: its name, and whether it is this server's Traefik."""
     found = []
     for container in engine.containers:
         if any(published.get("PublicPort") == port for published in container.get("Ports") or []):
@@ -52,13 +52,13 @@ def publishers(port: int, project: str, engine: EngineAnswers) -> list[tuple[str
 
 
 def listening_ports(table: str) -> set[int]:
-    """The TCP ports somebody listens on, from the text of /proc/net/tcp or tcp6."""
+    """The TCP ports that something listens on, from the text of /proc/net/tcp or tcp6."""
     rows = re.findall(r"^\s*\d+: [0-9A-F]+:([0-9A-F]{4}) \S+ ([0-9A-F]{2}) ", table, re.MULTILINE)
     return {int(port, 16) for port, state in rows if state == _LISTEN}
 
 
 def check_disks(variables: Mapping[str, str], engine: EngineAnswers | None) -> list[Finding]:
-    """Where images, runs and archives lie."""
+    """Check the disks of images, runs and archives."""
     places: dict[Path, str] = {}
     if engine is not None:
         places[Path(engine.info.get("DockerRootDir") or "/var/lib/docker")] = "disk of the Engine"
@@ -73,18 +73,18 @@ def check_disks(variables: Mapping[str, str], engine: EngineAnswers | None) -> l
 
 
 def check_disk(name: str, path: Path) -> Finding:
-    """Free space where a folder is or would be."""
+    """Check the free space where a folder is or would be."""
     for folder in (path, *path.parents):
         try:
             return judge_space(name, path, shutil.disk_usage(folder).free)
         except OSError:
-            # Not there yet, or not for us to enter: its parent is on the same disk, or nearer than nothing.
+            # Missing or closed to this user: its parent is probably on the same disk.
             continue
-    return warning(name, f"{path} cannot be looked at", "see that it has room")
+    return warning(name, f"{path} cannot be read", "make sure that it has room")
 
 
 def judge_space(name: str, path: Path, free_bytes: int) -> Finding:
-    """What to say about so much room."""
+    """The finding about this much free space."""
     found = f"{free_bytes / GIB:.1f} GiB free at {path}"
     if free_bytes >= WARN_BELOW_BYTES:
         return ok(name, found)
@@ -93,7 +93,7 @@ def judge_space(name: str, path: Path, free_bytes: int) -> Finding:
 
 
 def check_clock(engine: EngineAnswers | None) -> Finding:
-    """Whether times on this host mean anything."""
+    """Check that the clock of this host can be trusted."""
     if engine is not None:
         drift_s = abs((parse_instant(engine.info["SystemTime"]) - datetime.now(UTC)).total_seconds())
         if drift_s > _MAX_DRIFT_S:
@@ -101,17 +101,17 @@ def check_clock(engine: EngineAnswers | None) -> Finding:
     synchronised = kernel_is_synchronised()
     if synchronised is False:
         advice = "install chrony or systemd-timesyncd: certificates and logs go by this clock"
-        return warning("clock", "the kernel says that nobody synchronises it", advice)
-    return ok("clock", "synchronised" if synchronised else "the kernel does not tell whether it is synchronised")
+        return warning("clock", "the kernel reports that nothing synchronises it", advice)
+    return ok("clock", "synchronised" if synchronised else "the kernel does not report whether it is synchronised")
 
 
 def parse_instant(text: str) -> datetime:
-    """The Engine's times: they have nanoseconds, Python's have microseconds."""
+    """Parse a time of the Engine, which has nanoseconds where Python has microseconds."""
     return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))
 
 
 def kernel_is_synchronised() -> bool | None:
-    """The kernel's own flag, as `timedatectl` shows it too; None where there is none to read."""
+    """The kernel's own flag, which `timedatectl` shows too, or None if it cannot be read."""
     try:
         # With `modes` 0 the call only reads. The structure is smaller than this on every platform.
         state: int = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))

@@ -1,4 +1,4 @@
-"""This installation itself: versions with known holes."""
+"""Checks this installation for versions with known vulnerabilities."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +11,7 @@ FIXED_LIBRARIES: dict[str, Version] = {"starlette": (0, 49, 1), "python-multipar
 
 
 def check_python(found: str | None = None) -> Finding:
-    """The interpreter of this command; in Compose the services have the image's."""
+    """Check the interpreter of this command; in Compose the services use the image's."""
     found = found or platform.python_version()
     if is_fixed(parse_version(found), FIXED_PYTHON):
         return ok("Python", found)
@@ -20,7 +20,7 @@ def check_python(found: str | None = None) -> Finding:
 
 
 def check_library(name: str) -> Finding:
-    """One library that reads what strangers send."""
+    """Check a library that reads what strangers send."""
     oldest = FIXED_LIBRARIES[name]
     wanted = ".".join(str(part) for part in oldest)
     try:

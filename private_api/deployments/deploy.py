@@ -1,4 +1,4 @@
-"""A model is kept warm, and no longer is."""
+"""Deploying and undeploying models."""
 
 import re
 
@@ -8,36 +8,39 @@ from sqlalchemy.orm import Session
 from contract.deployments import ReplicaReason
 from contract.errors import InvalidRequest, NameTaken
 from contract.schemas import PROCESS_TAG_PREFIX
-from contract.serving import Serving
+from contract.serving import ServingSpec
 from private_api.database import Database
 from private_api.deployment_tables import DeploymentNameRow, DeploymentRow, ReplicaRow
 from private_api.deployments.rows import (
     drain_replica,
+    is_current,
     lock_deployment,
     lock_live_replicas,
     logger,
     named,
 )
-from private_api.deployments.scale import is_current
-from private_api.models import find_version
+from private_api.models import find_version, take_version
 
 _HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
-def deploy_model(database: Database, human_readable_id: str, serving: Serving, *, owner: str | None) -> None:
-    """Keep a model's newest version warm as described, or change how it is.
+def deploy_model(database: Database, reference: str, serving: ServingSpec, *, owner: str | None) -> str:
+    """Keep a version of a model warm as described. An existing deployment is changed. Returns the model's id.
 
-    Replicas whose container the change concerns are replaced by the scaler; the others go on. Earlier failures are
-    forgotten: whoever deploys again has repaired something. Raises `ModelNotFound`, `NameTaken`, `InvalidRequest`.
+    The version is that of `<id>@<version>`, of a plain id the default one, for as long as nobody deploys again. The
+    scaler replaces replicas whose container is affected; the others stay. Earlier failures are forgotten, because
+    whoever deploys again has repaired something. Raises `ModelNotFound`, `ModelRetired`, `NameTaken`, `InvalidRequest`.
     """
-    if serving.express and not _HOST_LABEL.fullmatch(human_readable_id):
-        raise InvalidRequest(
-            f"express: {human_readable_id!r} would be part of a host name, so it may have letters, digits and '-' alone"
-        )
     with database.write() as session:
         # Names are compared with those of every other deployment.
         database.serialize(session, "deployment names")
-        version = find_version(session, human_readable_id)
+        version = take_version(session, reference)
+        human_readable_id = version.model.human_readable_id
+        if serving.express and not _HOST_LABEL.fullmatch(human_readable_id):
+            raise InvalidRequest(
+                f"express: {human_readable_id!r} would be part of a host name, so it may have letters, digits and '-' "
+                "alone"
+            )
         if version.container_tag.startswith(PROCESS_TAG_PREFIX):
             raise InvalidRequest(
                 f"{human_readable_id!r} is run as a process; only models with an image can be deployed"
@@ -63,10 +66,11 @@ def deploy_model(database: Database, human_readable_id: str, serving: Serving, *
             if is_current(replica, row):
                 replica.serving, replica.priority = row.serving, serving.priority
     logger.info("deployment=%s version=%s deployed", human_readable_id, version.number)
+    return human_readable_id
 
 
 def undeploy_model(database: Database, human_readable_id: str) -> None:
-    """Keep a model warm no longer: its replicas finish their calls and end. Again: nothing. Raises `ModelNotFound`."""
+    """Stop keeping a model warm: its replicas finish their calls and end. Idempotent. Raises `ModelNotFound`."""
     with database.write() as session:
         find_version(session, human_readable_id)
         known = session.scalars(named(human_readable_id)).one_or_none()
@@ -77,7 +81,7 @@ def undeploy_model(database: Database, human_readable_id: str) -> None:
         for replica in lock_live_replicas(session, row.id):
             drain_replica(replica, ReplicaReason.SURPLUS, now)
         session.flush()
-        # Replicas know all they need to end without it.
+        # A replica can end without its deployment.
         session.execute(update(ReplicaRow).where(ReplicaRow.deployment_id == row.id).values(deployment_id=None))
         session.execute(delete(DeploymentNameRow).where(DeploymentNameRow.deployment_id == row.id))
         session.execute(delete(DeploymentRow).where(DeploymentRow.id == row.id))

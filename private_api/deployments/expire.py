@@ -1,4 +1,4 @@
-"""What becomes of replicas whose consumers went silent, and of all of them after a restore."""
+"""Ends replicas whose consumers went silent, and all of them after a restore."""
 
 from datetime import datetime
 
@@ -9,20 +9,17 @@ from contract.deployments import ReplicaReason
 from private_api.database import Database
 from private_api.deployment_tables import DeploymentRow, GatewayRow, ReplicaRow
 from private_api.deployments.rows import HOSTED, end_replica_row, lock_replica, logger
-from private_api.tasks.limits import LEASE
-from private_api.tasks.restart import FENCE_JUMP
+from private_api.leases import FENCE_JUMP, LEASE
 
 
-def extend_replica_leases(database: Database) -> int:
-    """Give every host a fresh lease, because it could not beat while the server was away. Returns how many."""
-    with database.write() as session:
-        now = database.now(session)
-        statement = update(ReplicaRow).where(ReplicaRow.status.in_(HOSTED)).values(lease_until=now + LEASE)
-        return len(session.execute(statement.returning(ReplicaRow.id)).all())
+def extend_replica_leases(session: Session, now: datetime) -> int:
+    """Renew the lease of every replica, because nobody can tell which ones expired. Returns how many."""
+    statement = update(ReplicaRow).where(ReplicaRow.status.in_(HOSTED)).values(lease_until=now + LEASE)
+    return len(session.execute(statement.returning(ReplicaRow.id)).all())
 
 
 def expire_replica_leases(database: Database) -> list[str]:
-    """End every replica whose lease ended; the scaler wants another one. Returns the uids."""
+    """End every replica whose lease has expired; the scaler starts another. Returns the uids."""
     with database.read() as session:
         overdue = select(ReplicaRow.uid).where(ReplicaRow.lease_until < database.now(session))
         uids = list(session.scalars(overdue.order_by(ReplicaRow.id)))
@@ -39,14 +36,14 @@ def _expire(database: Database, uid: str) -> bool:
             end_replica_row(row, ReplicaReason.LOST, now, detail=f"consumer {row.consumer} stopped answering")
             return True
     except Exception:
-        logger.exception("replica=%s could not be expired; others go on", uid)
+        logger.exception("replica=%s could not be expired; continuing with the others", uid)
         return False
 
 
 def restart_deployments(session: Session, now: datetime) -> int:
-    """End every replica after a restore, under a fence that nobody was ever given, so that no host of before wins.
+    """End every replica after a restore, under a fence that nobody was ever given: no earlier host can win.
 
-    The scaler starts the deployments anew. Returns how many ended. Runs in the caller's transaction.
+    The scaler then starts new ones. Returns how many ended. Runs in the caller's transaction.
     """
     ended = 0
     for row in session.scalars(select(ReplicaRow).where(ReplicaRow.ended_at.is_(None)).order_by(ReplicaRow.id)):

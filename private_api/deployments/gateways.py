@@ -1,4 +1,4 @@
-"""What gateways say: their reports, calls that wait for a replica, and what both add up to."""
+"""What gateways report, which calls wait for a replica, and the load that both add up to."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,14 +19,14 @@ from private_api.tables import AttemptRow, TaskRow
 
 @dataclass
 class Load:
-    """What all gateways that live say together."""
+    """The sum of what all live gateways report."""
 
     in_flight: Counter[str] = field(default_factory=Counter)
-    """Calls that are open or wait, per deployment."""
+    """Calls that are open or waiting, per deployment."""
     called_at: dict[str, datetime] = field(default_factory=dict)
-    """The last call, per deployment."""
+    """The time of the last call, per deployment."""
     replicas: Counter[str] = field(default_factory=Counter)
-    """Calls open, per replica."""
+    """Open calls, per replica."""
     is_used: set[str] = field(default_factory=set)
     """Replicas that a gateway may still send calls to."""
 
@@ -38,13 +38,13 @@ def note_report(database: Database, report: GatewayReport) -> None:
 
 
 def forget_gateway(database: Database, gateway: str) -> None:
-    """A gateway process is gone and holds nothing. Again: nothing."""
+    """Forget a gateway process, which is gone and holds nothing. Idempotent."""
     with database.write() as session:
         session.execute(delete(GatewayRow).where(GatewayRow.name == gateway))
 
 
 def note_demand(database: Database, human_readable_id: str) -> None:
-    """A call waits for a replica. Raises `DeploymentNotFound`."""
+    """Note that a call waits for a replica. Raises `DeploymentNotFound`."""
     with database.write() as session:
         row = find_deployment(session, human_readable_id)
         now = database.now(session)
@@ -52,7 +52,7 @@ def note_demand(database: Database, human_readable_id: str) -> None:
 
 
 def read_load(session: Session, now: datetime) -> Load:
-    """The load of this moment. A gateway that is silent counts for nothing."""
+    """The load at this moment. A silent gateway counts for nothing."""
     load = Load()
     fresh = select(GatewayRow).where(GatewayRow.seen_at > now - GATEWAY_SILENCE)
     for row in session.scalars(fresh):
@@ -69,7 +69,7 @@ def read_load(session: Session, now: datetime) -> Load:
 
 
 def count_tasks(session: Session, deployment_id: int) -> int:
-    """How many tasks run through replicas of a deployment: they count as calls."""
+    """How many tasks run through replicas of a deployment; they count as calls."""
     statement = (
         select(func.count())
         .select_from(AttemptRow)
@@ -81,10 +81,10 @@ def count_tasks(session: Session, deployment_id: int) -> int:
 
 
 def is_let_go(session: Session, row: ReplicaRow, now: datetime) -> bool:
-    """Whether nobody uses a draining replica any more: no gateway, and no task.
+    """Whether no gateway and no task uses a draining replica any more.
 
-    Only what a gateway said after the draining began counts: what it said before may be older than the routing table
-    that led it to the replica. While the server was away no gateway could say anything.
+    A gateway counts once it has reported since the draining began: an earlier report may be older than the routing
+    table that led the gateway to the replica. After an outage of the server gateways get time to report again.
     """
     if is_just_back(session, now, 2 * GATEWAY_SILENCE):
         return False
@@ -100,6 +100,6 @@ def is_let_go(session: Session, row: ReplicaRow, now: datetime) -> bool:
 
 
 def forget_silent_gateways(database: Database) -> None:
-    """Remove the reports of gateways that are long gone."""
+    """Remove the reports of gateways that are long silent."""
     with database.write() as session:
         session.execute(delete(GatewayRow).where(GatewayRow.seen_at < database.now(session) - GATEWAY_KEPT))

@@ -1,20 +1,20 @@
-"""The numbers of deployments. Durations measured by the database's clock; leases are those of tasks."""
+"""The numbers of deployments. Durations are measured by the database's clock."""
 
 from datetime import timedelta
 
 GATEWAY_SILENCE = timedelta(seconds=5)
-"""A gateway that did not report for so long counts as gone: it holds no replica back from ending."""
+"""A gateway that is silent for this long counts as gone and keeps no replica from ending."""
 GATEWAY_KEPT = timedelta(minutes=1)
 STEADY_AFTER = timedelta(seconds=60)
-"""A replica that was ready for so long is taken to work: earlier failures are forgotten."""
+"""Once a replica has been ready for this long, earlier failures are forgotten."""
 RELEASE_PAUSE = timedelta(seconds=2)
-"""After a consumer gave a replica back: the same one would ask for it again at once."""
+"""How long no replica starts after a consumer gave one back, which would otherwise claim it again at once."""
 WAIT_TOLD_AFTER = timedelta(seconds=3)
-"""A replica that waits for longer says what for."""
+"""A replica that waits longer than this says what it waits for."""
 LEFT_TO_OTHERS_FOR = timedelta(seconds=7)
-"""A replica is left so long to a consumer that hosts fewer of its deployment: such a one asks every 5 s."""
+"""How long a replica is left to consumers that host fewer of its deployment: they ask every 5 s."""
 EVICT_AFTER = timedelta(seconds=2)
-"""A task waits so long for a GPU before a replica has to go for it."""
+"""How long a task waits for a GPU before a replica is evicted for it."""
 IDLE_BEFORE_EVICTION = timedelta(seconds=5)
 _FIRST_BACKOFF = timedelta(seconds=1)
 _LONGEST_BACKOFF = timedelta(minutes=5)
@@ -22,6 +22,6 @@ _MOST_DOUBLINGS = 16
 
 
 def backoff(failures: int) -> timedelta:
-    """How long no replica is started after the n-th one in a row that ended by itself: 1 s, doubled up to 5 min."""
+    """How long no replica starts after the n-th in a row ended by itself: 1 s, doubling up to 5 min."""
     doublings: int = 2 ** min(failures - 1, _MOST_DOUBLINGS)
     return min(_FIRST_BACKOFF * doublings, _LONGEST_BACKOFF)

@@ -1,4 +1,4 @@
-"""Deployments as operators see them, and how each stands in a word."""
+"""Deployments as operators see them, each with a status in one word."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -6,10 +6,8 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from contract.access import Scope
-from contract.deployments import DeploymentStatus, DeploymentView, ReplicaReason, ReplicaStatus, ReplicaView
-from contract.serving import Serving
-from private_api.callers import Caller
+from contract.access import Caller, Scope
+from contract.deployments import DeploymentStatus, DeploymentView, ReplicaStatus, ReplicaView
 from private_api.database import Database
 from private_api.deployment_tables import DeploymentRow, ReplicaRow
 from private_api.deployments.gateways import Load, read_load
@@ -17,7 +15,7 @@ from private_api.deployments.rows import find_deployment, serving_of
 from private_api.tables import ModelRow
 
 _ENDED_SHOWN = 5
-_SECRET = "***"  # noqa: S105 - what stands in the place of one
+_SECRET = "***"  # noqa: S105 - shown in the place of one
 
 
 def show_deployment(database: Database, human_readable_id: str, caller: Caller) -> DeploymentView:
@@ -25,11 +23,11 @@ def show_deployment(database: Database, human_readable_id: str, caller: Caller) 
     with database.read() as session:
         row = find_deployment(session, human_readable_id)
         now = database.now(session)
-        return _view(session, row, read_load(session, now), caller)
+        return hide_secrets(_view(session, row, read_load(session, now)), caller)
 
 
 def list_deployments(database: Database, caller: Caller, *, limit: int, after: str | None) -> list[DeploymentView]:
-    """A page of the deployments in the order of their models' ids."""
+    """A page of the deployments, in the order of their models' ids."""
     statement = (
         select(DeploymentRow)
         .join(DeploymentRow.model)
@@ -39,18 +37,26 @@ def list_deployments(database: Database, caller: Caller, *, limit: int, after: s
     )
     with database.read() as session:
         load = read_load(session, database.now(session))
-        return [_view(session, row, load, caller) for row in session.scalars(statement)]
+        return [hide_secrets(_view(session, row, load), caller) for row in session.scalars(statement)]
+
+
+def hide_secrets(view: DeploymentView, caller: Caller) -> DeploymentView:
+    """The deployment without the values of its restricted keys, unless the caller may set them."""
+    if caller.may(Scope.MODELS):
+        return view
+    keys = [key.model_copy(update={"value": _SECRET}) for key in view.serving.restricted_keys]
+    return view.model_copy(update={"serving": view.serving.model_copy(update={"restricted_keys": keys})})
 
 
 def live_replicas(session: Session, deployment_id: int) -> list[ReplicaRow]:
-    """Those that have not ended, oldest first."""
+    """The replicas that have not ended, oldest first."""
     statement = select(ReplicaRow).where(ReplicaRow.deployment_id == deployment_id, ReplicaRow.ended_at.is_(None))
     return list(session.scalars(statement.order_by(ReplicaRow.id)))
 
 
 def judge(row: DeploymentRow, live: Iterable[ReplicaRow]) -> tuple[DeploymentStatus, str | None]:
-    """How a deployment stands, and why."""
-    statuses = [ReplicaStatus(replica.status) for replica in live]
+    """The status of a deployment, and why it has it."""
+    statuses = [replica.status for replica in live]
     waiting = next((replica.detail for replica in live if replica.status == ReplicaStatus.WANTED), None)
     if ReplicaStatus.READY in statuses:
         return DeploymentStatus.READY, row.detail or waiting
@@ -61,7 +67,7 @@ def judge(row: DeploymentRow, live: Iterable[ReplicaRow]) -> tuple[DeploymentSta
     return DeploymentStatus.IDLE, None
 
 
-def _view(session: Session, row: DeploymentRow, load: Load, caller: Caller) -> DeploymentView:
+def _view(session: Session, row: DeploymentRow, load: Load) -> DeploymentView:
     live = live_replicas(session, row.id)
     ended = select(ReplicaRow).where(ReplicaRow.deployment_id == row.id, ReplicaRow.ended_at.is_not(None))
     last = session.scalars(ended.order_by(ReplicaRow.ended_at.desc(), ReplicaRow.id.desc()).limit(_ENDED_SHOWN)).all()
@@ -70,7 +76,7 @@ def _view(session: Session, row: DeploymentRow, load: Load, caller: Caller) -> D
         human_readable_id=row.model.human_readable_id,
         model_version=row.model_version.number,
         owner=row.owner,
-        serving=_shown(serving_of(row), caller),
+        serving=serving_of(row),
         status=status,
         detail=detail,
         failures=row.failures,
@@ -85,19 +91,12 @@ def _future(row: DeploymentRow) -> datetime | None:
     return row.not_before if row.failures else None
 
 
-def _shown(serving: Serving, caller: Caller) -> Serving:
-    if caller.may(Scope.MODELS):
-        return serving
-    keys = [key.model_copy(update={"value": _SECRET}) for key in serving.restricted_keys]
-    return serving.model_copy(update={"restricted_keys": keys})
-
-
 def _view_replica(row: ReplicaRow, load: Load) -> ReplicaView:
     return ReplicaView(
         uid=row.uid,
         model_version=row.model_version.number,
-        status=ReplicaStatus(row.status),
-        reason=ReplicaReason(row.reason) if row.reason else None,
+        status=row.status,
+        reason=row.reason if row.reason else None,
         detail=row.detail,
         consumer=row.consumer,
         gpu_uuid=row.gpu_uuid,

@@ -1,4 +1,4 @@
-"""What calls are routed by: the table of the gateways, and the routes of the express lane for Traefik."""
+"""What calls are routed by: the gateways' table, and the routes of the express lane for Traefik."""
 
 import hashlib
 import json
@@ -14,11 +14,11 @@ from private_api.deployments.rows import serving_of
 from private_api.tables import ModelRow
 
 _ENTRY_POINT = "https"
-"""As traefik/configuration names it."""
+"""The name that traefik/configuration gives it."""
 
 
 def read_table(database: Database) -> RoutingTable:
-    """Every deployment with its ready replicas. The same content has the same `etag`, whichever process reads it."""
+    """Every deployment with its ready replicas. Equal content has an equal `etag`, whichever process reads it."""
     statement = select(DeploymentRow).join(DeploymentRow.model).order_by(ModelRow.human_readable_id)
     with database.read() as session:
         routes = []
@@ -45,9 +45,10 @@ def read_table(database: Database) -> RoutingTable:
 
 
 def render_express_routes(table: RoutingTable, domain: str) -> dict[str, Any]:
-    """Traefik's dynamic configuration of the express lane: by the name in the TLS handshake straight to a replica.
+    """Traefik's dynamic configuration of the express lane, which leads from a name in the TLS handshake to a replica.
 
-    A deployment without a ready replica has no route. Nothing at all where there is none: Traefik refuses empty maps.
+    A deployment without a ready replica has no route. Without any route the answer is empty: Traefik refuses empty
+    maps inside.
     """
     express = {
         f"express-{route.human_readable_id}": (

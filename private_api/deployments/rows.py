@@ -1,6 +1,6 @@
 """What the rules share: finding and locking rows, and the life of a replica.
 
-Locks are taken in one order: consumer, deployment, replica. Who cannot keep it skips what is locked.
+Locks are taken in one order: consumer, deployment, replica. Code that cannot keep to it skips locked rows.
 """
 
 import logging
@@ -13,16 +13,16 @@ from sqlalchemy.orm import Session
 from contract.broker import replica_queue_for
 from contract.deployments import ReplicaReason, ReplicaStatus
 from contract.errors import DeploymentNotFound, StaleFence
-from contract.serving import Serving
+from contract.serving import ServingSpec
 from private_api.deployment_tables import DeploymentRow, ReplicaRow
 from private_api.tables import ModelRow, OutboxRow
 
 logger = logging.getLogger("private_api.deployments")
 
 HOSTED = frozenset({ReplicaStatus.STARTING, ReplicaStatus.READY, ReplicaStatus.DRAINING})
-"""A consumer holds it under a lease."""
+"""Statuses in which a consumer holds the replica under a lease."""
 COUNTED = frozenset({ReplicaStatus.WANTED, ReplicaStatus.STARTING, ReplicaStatus.READY})
-"""It answers calls, or will."""
+"""Statuses in which the replica answers calls, or will."""
 
 _TRANSITIONS = {
     ReplicaStatus.WANTED: {ReplicaStatus.STARTING, ReplicaStatus.ENDED},
@@ -34,7 +34,7 @@ _TRANSITIONS = {
 
 
 def named(human_readable_id: str) -> Select[DeploymentRow]:
-    """The deployment of a model, as a query."""
+    """The query for a model's deployment."""
     return select(DeploymentRow).join(DeploymentRow.model).where(ModelRow.human_readable_id == human_readable_id)
 
 
@@ -47,7 +47,7 @@ def find_deployment(session: Session, human_readable_id: str) -> DeploymentRow:
 
 
 def lock_deployment(session: Session, deployment_id: int | None, *, skip: bool = False) -> DeploymentRow | None:
-    """The deployment, locked until the transaction ends; None where it was removed or, with `skip`, is locked."""
+    """The deployment, locked until the transaction ends. None if it was removed or, with `skip`, is locked."""
     if deployment_id is None:
         return None
     statement = select(DeploymentRow).where(DeploymentRow.id == deployment_id)
@@ -55,10 +55,10 @@ def lock_deployment(session: Session, deployment_id: int | None, *, skip: bool =
 
 
 def read_replica(session: Session, uid: str) -> ReplicaRow:
-    """The replica, without a lock. Raises `StaleFence`: a uid that never was is nobody's."""
+    """The replica, without a lock. Raises `DeploymentNotFound` for a uid that this server never gave."""
     row = session.scalars(select(ReplicaRow).where(ReplicaRow.uid == uid)).one_or_none()
     if row is None:
-        raise StaleFence("there is no such replica")
+        raise DeploymentNotFound("there is no such replica")
     return row
 
 
@@ -72,8 +72,8 @@ def lock_replica(session: Session, uid: str) -> ReplicaRow:
 
 
 def check_fence(row: ReplicaRow, fence: int) -> None:
-    """Raises `StaleFence` unless `fence` is that of the claim under which the replica is hosted now."""
-    if row.fence != fence or ReplicaStatus(row.status) not in HOSTED:
+    """Raises `StaleFence` unless the replica is hosted under `fence` now."""
+    if row.fence != fence or row.status not in HOSTED:
         raise StaleFence(f"fence {fence} no longer holds this replica: it is {row.status} under fence {row.fence}")
 
 
@@ -89,9 +89,21 @@ def lock_live_replicas(session: Session, deployment_id: int) -> list[ReplicaRow]
     return list(session.scalars(statement))
 
 
-def serving_of(row: DeploymentRow | ReplicaRow) -> Serving:
-    """The stored description."""
-    return Serving.model_validate_json(row.serving)
+def serving_of(row: DeploymentRow | ReplicaRow) -> ServingSpec:
+    """The stored serving spec."""
+    return ServingSpec.model_validate_json(row.serving)
+
+
+def is_current(row: ReplicaRow, deployment: DeploymentRow) -> bool:
+    """Whether the replica's container is the one that the deployment would start now."""
+    return row.model_version_id == deployment.model_version_id and as_container_sees(
+        serving_of(row)
+    ) == as_container_sees(serving_of(deployment))
+
+
+def as_container_sees(serving: ServingSpec) -> tuple[object, ...]:
+    """The settings whose change needs another container; all others concern only gateways and this service."""
+    return (serving.port, serving.protocol, serving.readiness, serving.share_gpu, serving.serves_tasks)
 
 
 def want_replica(session: Session, deployment: DeploymentRow, now: datetime) -> ReplicaRow:
@@ -118,8 +130,8 @@ def want_replica(session: Session, deployment: DeploymentRow, now: datetime) -> 
 
 
 def move_replica(row: ReplicaRow, status: ReplicaStatus) -> None:
-    """Change the status, and log it: the only place where either happens to a stored replica."""
-    old = ReplicaStatus(row.status)
+    """Change the status of a stored replica, and log it. Only a claim does so elsewhere, in its own statement."""
+    old = row.status
     if status not in _TRANSITIONS[old]:
         raise AssertionError(f"replica {row.uid} cannot go from {old} to {status}")
     row.status = status
@@ -128,7 +140,7 @@ def move_replica(row: ReplicaRow, status: ReplicaStatus) -> None:
 
 
 def drain_replica(row: ReplicaRow, reason: ReplicaReason, now: datetime) -> None:
-    """Let a live replica leave: one that nobody hosts yet at once, the others once their calls are answered."""
+    """Let a live replica leave: at once if nobody hosts it yet, otherwise once its calls are answered."""
     if row.status == ReplicaStatus.DRAINING:
         return
     if row.status == ReplicaStatus.WANTED:
@@ -143,7 +155,7 @@ def drain_replica(row: ReplicaRow, reason: ReplicaReason, now: datetime) -> None
 def end_replica_row(
     row: ReplicaRow, reason: ReplicaReason, now: datetime, *, detail: str = "", exit_code: int | None = None
 ) -> None:
-    """Make a replica terminal. One that was leaving anyway keeps the reason for which it left."""
+    """Make a replica terminal. One that was draining keeps the reason why it drained."""
     row.reason = row.reason or reason
     row.detail = detail or None
     row.exit_code = exit_code

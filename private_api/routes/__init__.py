@@ -1,1 +1,1 @@
-"""The HTTP edge of the private API. Routes hold no rule and no `try`: they call one and render its answer."""
+"""The HTTP edge of the private API. Routes hold no rules: they call them and render their answers."""

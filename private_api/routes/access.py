@@ -1,4 +1,4 @@
-"""Who calls: the one place where headers become a `Caller`, of a door's client or of a consumer."""
+"""Turns the headers of a request into a `Caller`: a door's client, or a consumer."""
 
 import hmac
 from collections.abc import Awaitable, Callable
@@ -8,15 +8,18 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 from starlette.concurrency import run_in_threadpool
 
-from contract.access import CALLER_KEY_HEADER, DOOR_POLICY_HEADER, DoorPolicy, Scope
-from contract.errors import PermissionDenied, Unauthenticated
-from private_api.callers import ANONYMOUS, TOKEN_HOLDER, Caller
+from contract.access import ANONYMOUS, CALLER_KEY_HEADER, DOOR_POLICY_HEADER, KEY_WANTED, Caller, DoorPolicy, Scope
+from contract.errors import Unauthenticated
 from private_api.database import Database
 from private_api.keys import check_key
+from private_api.lanes import Lane
+
+TOKEN_HOLDER = Caller(None, frozenset({Scope.CONSUME}))
+"""A consumer that shows the service token: it has no owner."""
 
 
 def carries_token(request: Request, service_token: str) -> bool:
-    """Whether the request proves itself with the service token."""
+    """Whether the request shows the service token."""
     given = request.headers.get("authorization", "")
     return hmac.compare_digest(given.encode(), f"Bearer {service_token}".encode())
 
@@ -31,7 +34,7 @@ def token_checker(service_token: str) -> Callable[..., Awaitable[None]]:
     return check_token
 
 
-def consumer_resolver(database: Database, service_token: str) -> Callable[..., Awaitable[None]]:
+def consumer_resolver(holders: Lane, service_token: str) -> Callable[..., Awaitable[None]]:
     """The dependency of every route below `/internal/`. Raises `Unauthenticated`, `PermissionDenied`."""
 
     async def resolve_consumer(request: Request) -> None:
@@ -43,7 +46,7 @@ def consumer_resolver(database: Database, service_token: str) -> Callable[..., A
             raise Unauthenticated(
                 "the private API wants the service token, or a key with the scope consume: Authorization: Bearer ..."
             )
-        caller = await run_in_threadpool(check_key, database, key)
+        caller = await holders.run(check_key, key)
         caller.require(Scope.CONSUME, "This key may not run tasks: it lacks the scope consume.")
         request.state.caller = caller
 
@@ -62,25 +65,33 @@ def caller_resolver(database: Database) -> Callable[..., Awaitable[None]]:
             str | None, Header(alias=CALLER_KEY_HEADER, description="The key that the door was given.")
         ] = None,
         policy: Annotated[
-            str | None, Header(alias=DOOR_POLICY_HEADER, description="What the door asks of everybody.")
+            str | None,
+            Header(
+                alias=DOOR_POLICY_HEADER, description="What the door asks of everybody, as `key=optional models=open`."
+            ),
         ] = None,
     ) -> None:
         door = DoorPolicy.from_header(policy)
         if key is not None:
             caller = await run_in_threadpool(check_key, database, key)
-            if Scope.CONSUME in caller.scopes:
-                raise PermissionDenied(
-                    "This key has the scope consume: it is for a consumer's host, and opens no door."
-                )
+            caller.require_user()
         elif door.requires_key:
-            raise Unauthenticated("this server wants a key: X-API-Key: <key>, or Authorization: Bearer <key>")
+            raise Unauthenticated(KEY_WANTED)
         else:
             caller = ANONYMOUS
-        if door.opens_models:
-            caller = replace(caller, scopes=caller.scopes | {Scope.MODELS})
-        request.state.caller = caller
+        request.state.caller = _at_door(caller, door)
+        request.state.door = door
 
     return resolve_caller
+
+
+def anonymous_at(door: DoorPolicy) -> Caller | None:
+    """A caller without a key at this door; None if it takes none."""
+    return None if door.requires_key else _at_door(ANONYMOUS, door)
+
+
+def _at_door(caller: Caller, door: DoorPolicy) -> Caller:
+    return replace(caller, scopes=caller.scopes | {Scope.MODELS}) if door.opens_models else caller
 
 
 async def _caller_of(request: Request) -> Caller:
@@ -88,5 +99,12 @@ async def _caller_of(request: Request) -> Caller:
     return caller
 
 
+async def _door_of(request: Request) -> DoorPolicy:
+    door: DoorPolicy = request.state.door
+    return door
+
+
+GivenDoor = Annotated[DoorPolicy, Depends(_door_of)]
+"""What the caller's door asks of everybody, as a route's parameter."""
 GivenCaller = Annotated[Caller, Depends(_caller_of)]
 """The caller as a route's parameter."""

@@ -1,56 +1,108 @@
-"""Answers that stream: a result zip, a log, a log that is still being written."""
+"""Answers that stream: a zip, a log, and a log that is still growing."""
 
+import hashlib
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
+from http import HTTPStatus
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from private_api.archives import ArchiveStore
-from private_api.callers import Caller
+from contract.access import Caller
+from kit.openapi import OCTETS, ZIP
+from private_api.archives import StoredArchive
+from private_api.database import Database
 from private_api.services import Services
+from private_api.soundness import note_damaged
 from private_api.task_logs import TaskLogs
-from private_api.tasks.read import Output, find_log
+from private_api.tasks.read import find_log
 
 _CHUNK_BYTES = 1024**2
 _FOLLOW_S = 1.0
-"""Between two looks at a growing log."""
+"""Between two reads of a growing log."""
 
 
 class ZipResponse(FileResponse):
-    """A result zip; its ETag is the sha256, so a range can be resumed against the same bytes only."""
+    """A stored zip. Its ETag is the sha256, so a range can be resumed against the same bytes only.
+
+    A whole zip whose bytes are no longer those that were stored is cut before its last byte; of a range the digest says
+    nothing. It is sent as `application/octet-stream` to a caller that accepts that and does not name `application/zip`.
+    """
 
     chunk_size = _CHUNK_BYTES
 
-    def __init__(self, store: ArchiveStore, output: Output, if_none_match: str | None = None) -> None:
-        etag = f'"{output.sha256}"'
+    def __init__(self, services: Services, archive: StoredArchive, if_none_match: str | None = None) -> None:
+        self._archive = archive
+        self._database = services.database
+        etag = f'"{archive.sha256}"'
         self._is_known = if_none_match is not None and etag in if_none_match
         super().__init__(
-            store.path(output.key),
-            media_type="application/zip",
+            services.store.path(archive.key),
+            media_type=ZIP,
             filename="output.zip",
             headers={
                 "etag": etag,
-                "repr-digest": f"sha-256=:{_base64_of_hex(output.sha256)}:",
+                # What was stored, also where the file has another size by now.
+                "content-length": str(archive.size_bytes),
+                "repr-digest": f"sha-256=:{_base64_of_hex(archive.sha256)}:",
                 "cache-control": "private, no-transform",
             },
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all, one range, or 304."""
+        """Send the whole file, one range of it, or 304."""
         if self._is_known:
             await Response(status_code=304, headers={"etag": self.headers["etag"]})(scope, receive, send)
             return
-        if "," in Request(scope).headers.get("range", ""):
-            # Many ranges would let a small request cost much work; the whole file is a correct answer to them.
+        headers = Request(scope).headers
+        accepted = headers.get("accept", "")
+        if OCTETS in accepted and ZIP not in accepted:
+            self.headers["content-type"] = OCTETS
+        if "," in headers.get("range", ""):
+            # Many ranges would make a small request expensive; the whole file is a correct answer to them.
             scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"range"]}
-        await super().__call__(scope, receive, send)
+        is_head = scope["method"] == "HEAD"
+        await super().__call__(scope, receive, send if is_head else _CheckedBody(send, self._archive, self._database))
+
+
+class _CheckedBody:
+    """Passes an answer on, and of a whole zip the last piece only if all of them are what was stored.
+
+    Without it the server cuts the connection, so whoever counts bytes never has all of a damaged zip.
+    """
+
+    def __init__(self, send: Send, archive: StoredArchive, database: Database) -> None:
+        self._send = send
+        self._database = database
+        self._archive = archive
+        self._digest = hashlib.sha256()
+        self._is_whole = False
+        self._held = b""
+
+    async def __call__(self, message: Message) -> None:
+        """Pass a message on, or hold it back until the next one."""
+        if message["type"] == "http.response.start":
+            self._is_whole = message["status"] == HTTPStatus.OK
+        if message["type"] != "http.response.body" or not self._is_whole:
+            await self._send(message)
+            return
+        if piece := message.get("body", b""):
+            await run_in_threadpool(self._digest.update, piece)
+            if self._held:
+                await self._send({"type": "http.response.body", "body": self._held, "more_body": True})
+            self._held = piece
+        if message.get("more_body", False):
+            return
+        if self._digest.hexdigest() != self._archive.sha256:
+            await run_in_threadpool(note_damaged, self._database, self._archive.key)
+            return
+        await self._send({"type": "http.response.body", "body": self._held, "more_body": False})
 
 
 def read_log(logs: TaskLogs, uid: str, fence: int | None) -> Iterator[bytes]:
-    """The log as far as it is written."""
+    """The log as written so far."""
     if fence is None or not logs.path(uid, fence).exists():
         return
     with logs.path(uid, fence).open("rb") as log:
@@ -59,7 +111,7 @@ def read_log(logs: TaskLogs, uid: str, fence: int | None) -> Iterator[bytes]:
 
 
 async def follow_log(services: Services, uid: str, caller: Caller) -> AsyncIterator[bytes]:
-    """The log as it grows, until the task ends; a new attempt goes on after the old one's lines."""
+    """The log as it grows, until the task ends. The log of a new attempt follows that of the old one."""
     fence: int | None = None
     position = 0
     async with services.watch.watch(uid) as watcher:

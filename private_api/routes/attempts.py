@@ -1,17 +1,18 @@
-"""`/internal/`: what consumers do. Never relayed by a door."""
+"""`/internal/`: the calls of consumers about tasks. No door relays them."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from contract.errors import Conflict, PermissionDenied, StaleFence, TaskNotFound
-from contract.http_errors import ZIP_ANSWER, ZIP_BODY, document_errors
+from contract.claims import ClaimRequest
+from contract.errors import Conflict, PermissionDenied, StaleFence, StorageFull, TaskNotFound
+from contract.registration import Registered
 from contract.schemas import (
     UID_PATTERN,
     ArchiveView,
     Assignment,
-    ClaimRequest,
     Commit,
     ConsumerRegistration,
     Failure,
@@ -20,12 +21,15 @@ from contract.schemas import (
     Release,
     Settled,
 )
+from kit.http_errors import document_errors
+from kit.http_server import stopping_of
+from kit.openapi import ZIP_ANSWER, ZIP_BODY
+from private_api.placement.consumers import check_attempt, register_consumer
+from private_api.placement.task_claim import claim_task
 from private_api.routes.access import GivenCaller
 from private_api.routes.answers import ZipResponse
 from private_api.services import Services
-from private_api.tasks.claim import attempt_archive, beat_task, claim_task, show_assignment
-from private_api.tasks.consumers import check_attempt, register_consumer
-from private_api.tasks.read import Output
+from private_api.tasks.attempts import attempt_archive, beat_task, is_to_end, show_assignment
 from private_api.tasks.settle import check_holder, commit_output, fail_task, keep_output, release_task
 from private_api.uploads import receive_zip
 
@@ -33,10 +37,10 @@ Uid = Annotated[str, Path(pattern=UID_PATTERN)]
 Fence = Annotated[int, Path(ge=1)]
 
 _MAX_LOG_PIECE_BYTES = 1024**2
+_LONGEST_WAIT_S = 60
 
 
 def attempt_routes(services: Services) -> APIRouter:
-    """The routes over `services`."""
     router = APIRouter(prefix="/internal", tags=["consumers"], responses=document_errors(StaleFence, TaskNotFound))
     _add_claims(router, services)
     _add_attempts(router, services)
@@ -44,65 +48,62 @@ def attempt_routes(services: Services) -> APIRouter:
 
 
 def _add_claims(router: APIRouter, services: Services) -> None:
-    database = services.database
+    holders = services.holders
 
-    @router.post("/consumers", responses=document_errors(Conflict))
-    def register(request: ConsumerRegistration, caller: GivenCaller) -> None:
-        """A consumer starts; refused where another one that lives has its GPU."""
-        register_consumer(database, request, owner=caller.owner)
+    @router.post("/consumers", name="register_consumer", responses=document_errors(Conflict))
+    async def register(request: ConsumerRegistration, caller: GivenCaller) -> Registered:
+        """Register a consumer that starts; refused if another live one has its GPU."""
+        return await holders.run(register_consumer, request, owner=caller.owner)
 
-    @router.post("/claims")
-    def claim(request: ClaimRequest, caller: GivenCaller) -> Assignment | None:
-        """A task for this consumer under a new fence, or null where there is none."""
-        assignment = claim_task(database, request, services.sizes, owner=caller.owner)
+    @router.post("/claims", name="claim_task")
+    async def claim(request: ClaimRequest, caller: GivenCaller) -> Assignment | None:
+        """A task for this consumer under a new fence, or null if there is none."""
+        assignment = await holders.run(claim_task, request, services.sizes, owner=caller.owner)
         if assignment is not None:
             services.watch.notify(assignment.uid)
         return assignment
 
 
 def _add_attempts(parent: APIRouter, services: Services) -> None:
-    database, store = services.database, services.store
+    database, store, holders = services.database, services.store, services.holders
 
-    def find_consumer(uid: Uid, fence: Fence, caller: GivenCaller) -> str | None:
-        return check_attempt(database, uid, fence, owner=caller.owner)
+    async def find_consumer(uid: Uid, fence: Fence, caller: GivenCaller) -> str | None:
+        return await holders.run(check_attempt, uid, fence, owner=caller.owner)
 
-    # In front of every route of an attempt: only who claimed it may call it.
+    # Before every route of an attempt: only the consumer that claimed it may call.
     router = APIRouter(prefix="/tasks/{uid}/attempts/{fence}", dependencies=[Depends(find_consumer)])
 
     @router.get("")
-    def show(uid: Uid, fence: Fence) -> Assignment:
+    async def show_attempt(uid: Uid, fence: Fence) -> Assignment:
         """The assignment of an attempt that still holds its task."""
-        return show_assignment(database, uid, fence, services.sizes)
+        return await holders.run(show_assignment, uid, fence, services.sizes)
 
     @router.post("/heartbeat")
-    def beat(
+    async def beat_attempt(
         uid: Uid,
         fence: Fence,
         heartbeat: Heartbeat,
         caller: GivenCaller,
         consumer: Annotated[str | None, Depends(find_consumer)],
     ) -> HeartbeatReply:
-        """Keep the lease."""
+        """Extend the lease of the attempt."""
         if caller.owner is not None and consumer not in (None, heartbeat.consumer):
             raise PermissionDenied(f"this attempt is one of {consumer}, not of {heartbeat.consumer}")
-        reply = beat_task(database, uid, fence, heartbeat)
+        reply = await holders.run(beat_task, uid, fence, heartbeat)
         services.watch.notify(uid)
         return reply
 
     @router.get("/input", response_class=Response, responses=dict(ZIP_ANSWER))
-    def fetch_input(uid: Uid, fence: Fence) -> Response:
+    def fetch_attempt_input(uid: Uid, fence: Fence) -> Response:
         """The task's zip."""
-        return send(*attempt_archive(database, uid, fence, of_model=False))
+        return ZipResponse(services, attempt_archive(database, uid, fence, of_model=False))
 
     @router.get("/model", response_class=Response, responses=dict(ZIP_ANSWER))
-    def fetch_model(uid: Uid, fence: Fence) -> Response:
+    def fetch_attempt_model(uid: Uid, fence: Fence) -> Response:
         """The model's zip."""
-        return send(*attempt_archive(database, uid, fence, of_model=True))
+        return ZipResponse(services, attempt_archive(database, uid, fence, of_model=True))
 
-    def send(key: str, archive: ArchiveView) -> Response:
-        return ZipResponse(store, Output(key, archive.sha256, archive.size_bytes))
-
-    @router.put("/output", openapi_extra=dict(ZIP_BODY))
+    @router.put("/output", openapi_extra=dict(ZIP_BODY), responses=document_errors(StorageFull))
     async def upload_output(request: Request, uid: Uid, fence: Fence) -> ArchiveView:
         """Store the output; it becomes the task's result by the commit that follows."""
         await run_in_threadpool(check_holder, database, uid, fence)
@@ -112,19 +113,19 @@ def _add_attempts(parent: APIRouter, services: Services) -> None:
         return ArchiveView(sha256=stored.sha256, size_bytes=stored.size_bytes)
 
     @router.post("/commit")
-    def commit(uid: Uid, fence: Fence, body: Commit) -> Settled:
+    async def commit_attempt(uid: Uid, fence: Fence, body: Commit) -> Settled:
         """The uploaded output is the result."""
-        return settled(uid, commit_output(database, store, uid, fence, body))
+        return settled(uid, await holders.run(commit_output, store, uid, fence, body))
 
     @router.post("/failure")
-    def fail(uid: Uid, fence: Fence, body: Failure) -> Settled:
-        """The model failed."""
-        return settled(uid, fail_task(database, uid, fence, body))
+    async def fail_attempt(uid: Uid, fence: Fence, body: Failure) -> Settled:
+        """End the task: the model failed."""
+        return settled(uid, await holders.run(fail_task, uid, fence, body))
 
     @router.post("/release")
-    def release(uid: Uid, fence: Fence, body: Release) -> Settled:
+    async def release_attempt(uid: Uid, fence: Fence, body: Release) -> Settled:
         """The holder cannot run the task; somebody else may."""
-        answer = settled(uid, release_task(database, uid, fence, body))
+        answer = settled(uid, await holders.run(release_task, uid, fence, body))
         services.ring()
         return answer
 
@@ -132,7 +133,7 @@ def _add_attempts(parent: APIRouter, services: Services) -> None:
         services.watch.notify(uid)
         return answer
 
-    @router.post("/log")
+    @router.post("/log", responses=document_errors(StorageFull))
     async def append_log(request: Request, uid: Uid, fence: Fence, offset: Annotated[int, Query(ge=0)]) -> int:
         """Add a piece of at most 1 MiB to the log at `offset`; answers the offset after it."""
         piece = b""
@@ -145,4 +146,25 @@ def _add_attempts(parent: APIRouter, services: Services) -> None:
         services.watch.notify(uid)
         return size
 
+    _add_cancel(router, services)
     parent.include_router(router)
+
+
+def _add_cancel(router: APIRouter, services: Services) -> None:
+    @router.get("/cancel")
+    async def wait_for_cancel(
+        request: Request,
+        uid: Uid,
+        fence: Fence,
+        wait: Annotated[float, Query(ge=0, le=_LONGEST_WAIT_S, description="Hold the answer until then.")] = 0,
+    ) -> bool:
+        """Whether the task is to end. `wait` holds the answer until its owner asks for that, or the attempt is over."""
+        clock, stopping = asyncio.get_running_loop().time, stopping_of(request.scope)
+        ends_at = clock() + wait
+        async with services.watch.watch(uid) as watcher:
+            while not (asked := await services.holders.run(is_to_end, uid, fence)):
+                left = ends_at - clock()
+                if left <= 0 or stopping.is_set() or await request.is_disconnected():
+                    break
+                await watcher.changed(left)
+        return asked

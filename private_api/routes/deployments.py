@@ -1,4 +1,4 @@
-"""Deployments: what operators do with them."""
+"""`/api/models/<id>/deployment` and `/api/deployments/`: what operators do with deployments."""
 
 from typing import Annotated
 
@@ -6,12 +6,12 @@ from fastapi import APIRouter, Query
 
 from contract.access import Scope
 from contract.deployments import DeploymentQuery, DeploymentView
-from contract.errors import DeploymentNotFound, ModelNotFound, NameTaken, PermissionDenied
-from contract.http_errors import document_errors
-from contract.serving import Serving
+from contract.errors import DeploymentNotFound, ModelNotFound, ModelRetired, NameTaken, PermissionDenied
+from contract.serving import ServingSpec
+from kit.http_errors import document_errors
 from private_api.deployments.deploy import deploy_model, undeploy_model
 from private_api.deployments.read import list_deployments, show_deployment
-from private_api.deployments.scale import scale_model
+from private_api.placement.scale import scale_model
 from private_api.routes.access import GivenCaller
 from private_api.services import Services
 
@@ -22,22 +22,24 @@ _CLOSED = (
 
 
 def deployment_routes(services: Services) -> APIRouter:
-    """The routes over `services`."""
     router = APIRouter(prefix="/api", tags=["deployments"])
     database = services.database
     path = "/models/{human_readable_id}/deployment"
 
-    @router.post(path, responses=document_errors(PermissionDenied, ModelNotFound, NameTaken))
-    def deploy(human_readable_id: str, serving: Serving, caller: GivenCaller) -> DeploymentView:
-        """Keep the model's newest version warm. Again: replaces the description, and replicas that it concerns."""
+    @router.post(path, responses=document_errors(PermissionDenied, ModelNotFound, ModelRetired, NameTaken))
+    def deploy(human_readable_id: str, serving: ServingSpec, caller: GivenCaller) -> DeploymentView:
+        """Keep the model's default version warm, or that of `<id>@<version>`.
+
+        Again: replaces version and description, and replicas that they concern.
+        """
         caller.require(Scope.MODELS, _CLOSED)
-        deploy_model(database, human_readable_id, serving, owner=caller.owner)
-        if scale_model(database, human_readable_id):
+        name = deploy_model(database, human_readable_id, serving, owner=caller.owner)
+        if scale_model(database, name):
             services.ring()
         services.note_deployments()
-        return show_deployment(database, human_readable_id, caller)
+        return show_deployment(database, name, caller)
 
-    @router.get(path, responses=document_errors(DeploymentNotFound))
+    @router.get(path, name="show_deployment", responses=document_errors(DeploymentNotFound))
     def show(human_readable_id: str, caller: GivenCaller) -> DeploymentView:
         """The deployment, its replicas that live and the last few that ended."""
         return show_deployment(database, human_readable_id, caller)
@@ -49,7 +51,7 @@ def deployment_routes(services: Services) -> APIRouter:
         undeploy_model(database, human_readable_id)
         services.note_deployments()
 
-    @router.get("/deployments/")
+    @router.get("/deployments/", name="list_deployments")
     def list_all(query: Annotated[DeploymentQuery, Query()], caller: GivenCaller) -> list[DeploymentView]:
         """Every deployment in the order of ids; `after` is the last id of the page before."""
         return list_deployments(database, caller, limit=query.limit, after=query.after)

@@ -1,4 +1,4 @@
-"""`/internal/gateways/`: what gateways ask and say, and what Traefik asks. Never relayed by a door."""
+"""`/internal/gateways/`: the calls of gateways, and of Traefik. No door relays them."""
 
 import asyncio
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from contract.access import CALLER_KEY_HEADER
 from contract.deployments import CallerView, GatewayReport, RoutingTable
 from contract.errors import DeploymentNotFound, Unauthenticated
-from contract.http_errors import document_errors
+from kit.http_errors import document_errors
 from private_api.deployments.gateways import forget_gateway, note_demand, note_report
 from private_api.deployments.routing import read_table, render_express_routes
 from private_api.keys import check_key
@@ -20,17 +20,16 @@ _LONGEST_WAIT_S = 60
 
 
 def gateway_routes(services: Services) -> APIRouter:
-    """The routes over `services`."""
     router = APIRouter(prefix="/internal/gateways", tags=["gateways"])
     database = services.database
 
     @router.get("/table")
-    async def table(
+    async def show_table(
         request: Request,
         etag: Annotated[str | None, Query(max_length=64, description="The table that is known already.")] = None,
         wait: Annotated[float, Query(ge=0, le=_LONGEST_WAIT_S, description="Hold the answer until it changes.")] = 0,
     ) -> RoutingTable:
-        """The routing table."""
+        """The routing table, once it differs from `etag`'s or `wait` is over."""
         ends_at = asyncio.get_running_loop().time() + wait
         async with services.watch.watch(DEPLOYMENTS) as watcher:
             while True:
@@ -41,24 +40,24 @@ def gateway_routes(services: Services) -> APIRouter:
                 await watcher.changed(left)
 
     @router.post("/reports")
-    def report(body: GatewayReport) -> None:
-        """What one gateway process does right now."""
+    def report_gateway(body: GatewayReport) -> None:
+        """Keep the newest report of a gateway process."""
         note_report(database, body)
 
-    @router.delete("/reports/{gateway}")
+    @router.delete("/reports/{gateway}", name="forget_gateway")
     def leave(gateway: Annotated[str, Path(max_length=200)]) -> None:
-        """A gateway process is gone and holds nothing."""
+        """Forget a gateway process that is gone and holds nothing."""
         forget_gateway(database, gateway)
 
     @router.post("/demands/{human_readable_id}", responses=document_errors(DeploymentNotFound))
-    def demand(human_readable_id: str) -> None:
-        """A call waits for a replica."""
+    def demand_replica(human_readable_id: str) -> None:
+        """Note that a call waits for a replica."""
         note_demand(database, human_readable_id)
         services.scale()
 
     @router.post("/callers", responses=document_errors(Unauthenticated))
     def check_caller(key: Annotated[str, Header(alias=CALLER_KEY_HEADER)] = "") -> CallerView:
-        """Who a key stands for."""
+        """The caller that a key stands for."""
         caller = check_key(database, key)
         return CallerView(owner=caller.owner or "", scopes=sorted(caller.scopes))
 
@@ -66,11 +65,11 @@ def gateway_routes(services: Services) -> APIRouter:
 
 
 def express_routes(services: Services) -> APIRouter:
-    """What Traefik asks, which shows no token: the routes over `services`."""
+    """The routes for Traefik, which sends no token."""
     router = APIRouter(prefix="/internal/gateways", tags=["gateways"])
 
     @router.get("/traefik")
-    def traefik() -> dict[str, Any]:
+    def show_express_routes() -> dict[str, Any]:
         """Traefik's dynamic configuration of the express lane; it holds no secret and is asked without a token."""
         return render_express_routes(read_table(services.database), services.domain)
 

@@ -1,40 +1,61 @@
-"""`/api/models/`: registering and listing models."""
+"""`/api/models/`: registering, listing, changing and deleting models and their versions."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 
 from contract.access import Scope
-from contract.errors import InvalidArchive, ModelExists, ModelNotFound, PermissionDenied, StorageFull, TooLarge
-from contract.http_errors import ZIP_BODY, document_errors
+from contract.errors import (
+    InvalidArchive,
+    InvalidRequest,
+    ModelExists,
+    ModelInUse,
+    ModelNotFound,
+    ModelRetired,
+    PermissionDenied,
+    StorageFull,
+    TooLarge,
+)
+from contract.model_versions import MAX_VERSION, ModelChange, ModelVersionView, VersionChange, VersionListQuery
 from contract.schemas import ListQuery, ModelRegistration, ModelView
 from contract.zip_rules import check_archive, verify_contents
-from private_api import models
+from kit.http_errors import document_errors
+from kit.openapi import OPTIONAL_ZIP_BODY
+from private_api import model_versions, models
 from private_api.archives import Upload
 from private_api.routes.access import GivenCaller
 from private_api.services import Services
 from private_api.uploads import receive_optional_zip
 
+_Version = Annotated[int, Path(ge=1, le=MAX_VERSION)]
 _CLOSED = (
     "Models cannot be posted here: the operator has to set ALLOW_PUBLIC_POST_MODEL=1, or to give your key the scope "
+    "models."
+)
+_FIXED = (
+    "Models cannot be changed here: the operator has to set ALLOW_PUBLIC_POST_MODEL=1, or to give your key the scope "
     "models."
 )
 
 
 def model_routes(services: Services) -> APIRouter:
-    """The routes over `services`."""
     router = APIRouter(prefix="/api/models", tags=["models"])
+    _add_catalogue(router, services)
+    _add_changes(router, services)
+    return router
 
+
+def _add_catalogue(router: APIRouter, services: Services) -> None:
     def check_zip(upload: Upload) -> None:
-        # All of it, once, here: a model's zip is unpacked again on every host.
+        # The whole content, once and here: a model's zip is unpacked again on every host.
         directory = check_archive(upload.path, max_unpacked_bytes=services.sizes.max_unpacked_bytes)
         verify_contents(upload.path, directory)
 
     @router.post(
         "/",
-        openapi_extra=dict(ZIP_BODY),
-        responses=document_errors(PermissionDenied, ModelExists, InvalidArchive, TooLarge, StorageFull),
+        openapi_extra=dict(OPTIONAL_ZIP_BODY),
+        responses=document_errors(PermissionDenied, ModelExists, InvalidRequest, InvalidArchive, TooLarge, StorageFull),
     )
     async def register_model(
         request: Request, query: Annotated[ModelRegistration, Query()], caller: GivenCaller
@@ -56,7 +77,47 @@ def model_routes(services: Services) -> APIRouter:
 
     @router.get("/{human_readable_id}", responses=document_errors(ModelNotFound))
     def show_model(human_readable_id: str) -> ModelView:
-        """One model in its newest version."""
+        """One model in its default version, or as `<id>@<version>` in this one."""
         return models.show_model(services.database, human_readable_id)
 
-    return router
+    @router.get("/{human_readable_id}/versions", responses=document_errors(ModelNotFound))
+    def list_versions(human_readable_id: str, query: Annotated[VersionListQuery, Query()]) -> list[ModelVersionView]:
+        """The model's versions, newest first; `after` is the last version of the page before."""
+        return model_versions.list_versions(services.database, human_readable_id, query)
+
+
+def _add_changes(router: APIRouter, services: Services) -> None:
+    database = services.database
+
+    @router.patch("/{human_readable_id}", responses=document_errors(PermissionDenied, ModelNotFound, ModelRetired))
+    def change_model(human_readable_id: str, change: ModelChange, caller: GivenCaller) -> ModelView:
+        """Choose the default version, describe it, retire the model or bring it back."""
+        caller.require(Scope.MODELS, _FIXED)
+        return model_versions.change_model(database, human_readable_id, change)
+
+    @router.patch(
+        "/{human_readable_id}/versions/{version}",
+        responses=document_errors(PermissionDenied, ModelNotFound, ModelInUse),
+    )
+    def change_version(
+        human_readable_id: str, version: _Version, change: VersionChange, caller: GivenCaller
+    ) -> ModelVersionView:
+        """Describe a version, retire it or bring it back."""
+        caller.require(Scope.MODELS, _FIXED)
+        return model_versions.change_version(database, human_readable_id, version, change)
+
+    in_use = document_errors(PermissionDenied, ModelNotFound, ModelInUse)
+
+    @router.delete("/{human_readable_id}", status_code=204, responses=in_use)
+    def delete_model(human_readable_id: str, caller: GivenCaller) -> None:
+        """Delete the model with all its versions, unless something uses it. Deleting again is fine."""
+        caller.require(Scope.MODELS, _FIXED)
+        model_versions.delete_model(database, human_readable_id)
+        services.sweep()
+
+    @router.delete("/{human_readable_id}/versions/{version}", status_code=204, responses=in_use)
+    def delete_version(human_readable_id: str, version: _Version, caller: GivenCaller) -> None:
+        """Delete a version, unless it is the default or something uses it. Deleting again is fine."""
+        caller.require(Scope.MODELS, _FIXED)
+        model_versions.delete_version(database, human_readable_id, version)
+        services.sweep()

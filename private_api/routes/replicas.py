@@ -1,4 +1,4 @@
-"""`/internal/replicas/`: what consumers do with replicas. Never relayed by a door."""
+"""`/internal/replicas/`: the calls of consumers about replicas. No door relays them."""
 
 from typing import Annotated
 
@@ -6,74 +6,67 @@ from fastapi import APIRouter, Depends, Path, Response
 
 from contract.deployments import ReplicaAssignment, ReplicaBeat, ReplicaBeatReply, ReplicaClaim, ReplicaEnd
 from contract.errors import PermissionDenied, StaleFence
-from contract.http_errors import ZIP_ANSWER, document_errors
 from contract.schemas import UID_PATTERN
-from private_api.deployments.hosting import (
-    beat_replica,
-    claim_replica,
-    end_replica,
-    replica_archive,
-    show_replica,
-)
+from kit.http_errors import document_errors
+from kit.openapi import ZIP_ANSWER
+from private_api.deployments.replicas import beat_replica, end_replica, replica_archive, show_replica
+from private_api.placement.consumers import check_replica_host
+from private_api.placement.replica_claim import claim_replica
 from private_api.routes.access import GivenCaller
 from private_api.routes.answers import ZipResponse
 from private_api.services import Services
-from private_api.tasks.consumers import check_replica_host
-from private_api.tasks.read import Output
 
 Uid = Annotated[str, Path(pattern=UID_PATTERN)]
 Fence = Annotated[int, Path(ge=1)]
 
 
 def replica_routes(services: Services) -> APIRouter:
-    """The routes over `services`."""
     router = APIRouter(prefix="/internal/replicas", tags=["consumers"], responses=document_errors(StaleFence))
 
-    @router.post("/claims")
-    def claim(body: ReplicaClaim, caller: GivenCaller) -> ReplicaAssignment | None:
-        """A replica for this consumer under a new fence, or null where there is none."""
-        return claim_replica(services.database, body, services.hosting, owner=caller.owner)
+    @router.post("/claims", name="claim_replica")
+    async def claim(body: ReplicaClaim, caller: GivenCaller) -> ReplicaAssignment | None:
+        """A replica for this consumer under a new fence, or null if there is none."""
+        return await services.holders.run(claim_replica, body, services.hosting, owner=caller.owner)
 
     _add_replicas(router, services)
     return router
 
 
 def _add_replicas(parent: APIRouter, services: Services) -> None:
-    database, hosting = services.database, services.hosting
+    database, hosting, holders = services.database, services.hosting, services.holders
 
-    def find_host(uid: Uid, caller: GivenCaller) -> str | None:
-        return check_replica_host(database, uid, owner=caller.owner)
+    async def find_host(uid: Uid, caller: GivenCaller) -> str | None:
+        return await holders.run(check_replica_host, uid, owner=caller.owner)
 
-    # In front of every route of a replica: only who claimed it may call it.
+    # Before every route of a replica: only the consumer that claimed it may call.
     router = APIRouter(prefix="/{uid}/{fence}", dependencies=[Depends(find_host)])
 
-    @router.get("")
-    def show(uid: Uid, fence: Fence) -> ReplicaAssignment:
-        """The assignment of a replica that is still its holder's."""
-        return show_replica(database, uid, fence, hosting)
+    @router.get("", name="show_replica")
+    async def show(uid: Uid, fence: Fence) -> ReplicaAssignment:
+        """The assignment of a replica that this fence still holds."""
+        return await holders.run(show_replica, uid, fence, hosting)
 
-    @router.post("/heartbeat")
-    def beat(
+    @router.post("/heartbeat", name="beat_replica")
+    async def beat(
         uid: Uid, fence: Fence, body: ReplicaBeat, caller: GivenCaller, host: Annotated[str | None, Depends(find_host)]
     ) -> ReplicaBeatReply:
-        """Keep the lease, and say whether the container is ready."""
+        """Extend the lease, and report whether the container is ready."""
         if caller.owner is not None and host not in (None, body.consumer):
             raise PermissionDenied(f"this replica is one of {host}, not of {body.consumer}")
-        reply, became_ready = beat_replica(database, uid, fence, body)
+        reply, became_ready = await holders.run(beat_replica, uid, fence, body)
         if became_ready:
             services.note_deployments()
         return reply
 
     @router.get("/model", response_class=Response, responses=dict(ZIP_ANSWER))
-    def fetch_model(uid: Uid, fence: Fence) -> Response:
+    def fetch_replica_model(uid: Uid, fence: Fence) -> Response:
         """The model's zip."""
-        key, archive = replica_archive(database, uid, fence)
-        return ZipResponse(services.store, Output(key, archive.sha256, archive.size_bytes))
+        return ZipResponse(services, replica_archive(database, uid, fence))
 
-    @router.post("/end")
-    def end(uid: Uid, fence: Fence, body: ReplicaEnd) -> None:
-        """The container is no more."""
-        end_replica(database, uid, fence, body)
+    @router.post("/end", name="end_replica")
+    async def end(uid: Uid, fence: Fence, body: ReplicaEnd) -> None:
+        """The container of the replica has ended."""
+        await holders.run(end_replica, uid, fence, body)
         services.note_deployments()
 
     parent.include_router(router)

@@ -1,1 +1,4 @@
-"""The rules of a task's life. Each function is one transaction; times come from the database's clock."""
+"""The rules of a task's life, in times of the database's clock.
+
+A function that is given the database commits by itself; one that is given a session runs in its caller's transaction.
+"""

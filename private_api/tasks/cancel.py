@@ -1,17 +1,18 @@
-"""How an owner ends or deletes a task."""
+"""Cancelling and deleting tasks."""
 
 from sqlalchemy.orm import Session
 
+from contract.access import Caller
 from contract.errors import TaskNotFound
-from contract.statuses import Reason, Status
-from private_api.callers import Caller
-from private_api.database import Database
+from contract.statuses import Status
+from private_api.database import Database, repeated
 from private_api.tables import TaskRow
-from private_api.tasks.rows import end_task, lock_task
+from private_api.tasks.rows import end_cancelled, lock_task
 
 
+@repeated
 def cancel_task(database: Database, uid: str, caller: Caller) -> None:
-    """End a waiting task at once; a held one is told with its next heartbeat. An ended one stays as it is.
+    """End a queued task at once, and let the holder of a held one end it. An ended one stays as it is.
 
     Raises `TaskNotFound`.
     """
@@ -22,11 +23,12 @@ def cancel_task(database: Database, uid: str, caller: Caller) -> None:
         _cancel(database, session, row)
 
 
+@repeated
 def delete_task(database: Database, uid: str, caller: Caller) -> None:
-    """Hide the task for good and let what it stored be removed; what runs is cancelled. Again: nothing.
+    """Cancel the task, hide it for good, and let its files be removed. Idempotent.
 
-    Files go once the task has ended, by the janitor: its holder may still be reading them. Raises `TaskNotFound` for
-    a uid that never was.
+    The janitor removes the files once the task has ended: its holder may still be reading them. Raises `TaskNotFound`
+    for an unknown uid.
     """
     with database.write() as session:
         row = lock_task(session, uid, caller)
@@ -36,10 +38,10 @@ def delete_task(database: Database, uid: str, caller: Caller) -> None:
 
 
 def _cancel(database: Database, session: Session, row: TaskRow) -> None:
-    status = Status(row.status)
+    status = row.status
     if status.is_terminal:
         return
     now = database.now(session)
     row.cancel_at = row.cancel_at or now
     if status is Status.QUEUED:
-        end_task(session, row, Status.CANCELLED, now, reason=Reason.CANCELLED, detail="cancelled by its owner")
+        end_cancelled(session, row, now)

@@ -1,6 +1,6 @@
-"""What the reaper does to tasks whose time is up, each in a transaction of its own: one bad row stops no other."""
+"""What the reaper does to overdue tasks, each in a transaction of its own: one bad row stops no other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, func, or_, select, update
@@ -8,23 +8,36 @@ from sqlalchemy.orm import Session
 
 from contract.statuses import HELD, Reason, Status
 from private_api.database import Database
-from private_api.tables import ConsumerRow, TaskRow
-from private_api.tasks.limits import DEADLINE_GRACE, LEASE, MAX_CRASHES
-from private_api.tasks.rows import end_task, lock_task, logger, requeue_task
+from private_api.leases import LEASE
+from private_api.tables import ConsumerRow, Outcome, TaskRow
+from private_api.tasks.blame import ends_task
+from private_api.tasks.limits import DEADLINE_GRACE, MAX_CRASHES
+from private_api.tasks.rows import end_cancelled, end_task, lock_task, logger, return_to_queue
 
 _PAGE = 100
 
 
-def extend_leases(database: Database) -> int:
-    """Give every holder a fresh lease, because it could not beat while the server was away. Returns how many."""
-    with database.write() as session:
-        now = database.now(session)
-        statement = update(TaskRow).where(TaskRow.status.in_(HELD)).values(lease_until=now + LEASE)
-        return len(session.execute(statement.returning(TaskRow.id)).all())
+def extend_leases(session: Session, now: datetime) -> int:
+    """Renew every task's lease, because nobody can tell which ones expired. Returns how many."""
+    statement = update(TaskRow).where(TaskRow.status.in_(HELD)).values(lease_until=now + LEASE)
+    return len(session.execute(statement.returning(TaskRow.id)).all())
+
+
+def extend_deadlines(session: Session, by: timedelta) -> None:
+    """Give every attempt the time back in which its holder could report no next phase and no end."""
+    for row in lock_deadlines(session):
+        if row.deadline_at is not None:
+            row.deadline_at += by
+
+
+def lock_deadlines(session: Session) -> Sequence[TaskRow]:
+    """The tasks that have a deadline, also those whose holder may yet come back to it, locked."""
+    statement = select(TaskRow).where(TaskRow.ended_at.is_(None), TaskRow.deadline_at.is_not(None))
+    return session.scalars(statement.order_by(TaskRow.id).with_for_update(of=TaskRow)).all()
 
 
 def expire_leases(database: Database) -> list[str]:
-    """Requeue every held task whose lease ended; one that crashed its consumers too often fails. Returns the uids."""
+    """Requeue held tasks whose lease has expired; fail those that crashed too many consumers. Returns the uids."""
 
     def expire(session: Session, row: TaskRow, now: datetime) -> None:
         if row.lease_until is None or row.lease_until >= now:
@@ -32,18 +45,14 @@ def expire_leases(database: Database) -> list[str]:
         row.crashes += 1
         owner = row.lease_owner
         if row.cancel_at is not None:
-            end_task(session, row, Status.CANCELLED, now, reason=Reason.CANCELLED, detail="cancelled by its owner")
-        elif row.crashes >= MAX_CRASHES:
-            detail = (
-                f"{row.crashes} consumers in a row stopped answering while they ran this task; the last was {owner}"
-            )
+            end_cancelled(session, row, now)
+        elif ends_task(session, row, now, failures=row.crashes, limit=MAX_CRASHES, outcome=Outcome.LOST):
+            detail = f"{row.crashes} times its consumer stopped answering; the last one was {owner}"
             end_task(session, row, Status.FAILED, now, reason=Reason.CRASHED_REPEATEDLY, detail=detail)
         else:
-            # The fence stays: the holder may come back as long as nobody else has claimed, to the deadline it had.
+            # The fence stays, so the holder may come back until somebody else claims the task.
             row.detail = f"consumer {owner} stopped answering"
-            phase, deadline = row.phase, row.deadline_at
-            requeue_task(session, row, now)
-            row.phase, row.deadline_at = phase, deadline
+            return_to_queue(session, row, now)
 
     return _each(database, lambda now: (TaskRow.lease_until < now) & TaskRow.status.in_(HELD), expire)
 
@@ -52,12 +61,12 @@ def end_overdue(database: Database) -> list[str]:
     """Fail every attempt that is past the deadline of its phase. Returns the uids."""
 
     def end(session: Session, row: TaskRow, now: datetime) -> None:
-        if not Status(row.status).is_held or row.deadline_at is None:
+        if not row.status.is_held or row.deadline_at is None:
             return
         if row.deadline_at >= now - DEADLINE_GRACE:
             return
         detail = f"the attempt was still {row.phase or row.status} at its deadline; the server ended it"
-        # The fence moves, so that the holder's next heartbeat tells it to stop.
+        # The fence moves, so that the holder's next heartbeat is refused and it stops.
         row.fence += 1
         end_task(session, row, Status.FAILED, now, reason=Reason.TIME_LIMIT, detail=detail)
 
@@ -65,7 +74,7 @@ def end_overdue(database: Database) -> list[str]:
 
 
 def fail_unschedulable(database: Database, patience: timedelta) -> list[str]:
-    """Fail tasks that waited longer than `patience`, in which nobody who could run them was seen. Returns the uids."""
+    """Fail tasks that waited for `patience` while no consumer that could run them was seen. Returns the uids."""
     with database.read() as session:
         now = database.now(session)
         seen = ConsumerRow.seen_at > now - patience
@@ -83,7 +92,8 @@ def fail_unschedulable(database: Database, patience: timedelta) -> list[str]:
         end_task(session, row, Status.FAILED, now, reason=Reason.NO_CAPABLE_CONSUMER, detail=detail)
 
     def condition(now: datetime) -> ColumnElement[bool]:
-        waiting = TaskRow.created_at < now - patience
+        # Due for so long: the moment of its submission is not moved with the clock.
+        waiting = TaskRow.not_before < now - patience
         return waiting & (TaskRow.status == Status.QUEUED) & or_(*(TaskRow.use_gpu.is_(kind) for kind in stranded))
 
     return _each(database, condition, end)
@@ -94,7 +104,7 @@ def _each(
     condition: Callable[[datetime], ColumnElement[bool]],
     act: Callable[[Session, TaskRow, datetime], None],
 ) -> list[str]:
-    """Call `act` on each live task that meets `condition`, locked and read anew. Keyset pages: none is starved."""
+    """Lock, read again and pass to `act` each live task that meets `condition`. Keyset pages starve none."""
     done: list[str] = []
     last = 0
     while True:
@@ -108,7 +118,7 @@ def _each(
                 with database.write() as session:
                     act(session, lock_task(session, uid), database.now(session))
             except Exception:
-                logger.exception("task=%s could not be expired; others go on", uid)
+                logger.exception("task=%s could not be expired; continuing with the others", uid)
             else:
                 done.append(uid)
         if len(page) < _PAGE:

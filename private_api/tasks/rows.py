@@ -1,4 +1,4 @@
-"""What the rules share: finding and locking a task, checking a fence, ending a task or an attempt."""
+"""What the rules share: finding and locking a task, checking a fence, moving and ending a task or an attempt."""
 
 import logging
 from datetime import datetime
@@ -6,26 +6,33 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, or_, select, true, update
 from sqlalchemy.orm import Session
 
-from contract.access import Scope
+from contract.access import Caller, Scope
 from contract.broker import queue_for
 from contract.errors import StaleFence, TaskNotFound
-from contract.logging import log_task
 from contract.statuses import TRANSITIONS, Reason, Status
-from private_api.callers import Caller
-from private_api.tables import AttemptRow, OutboxRow, TaskRow
+from kit.logging import log_task
+from private_api.tables import AttemptRow, OutboxRow, Outcome, TaskRow
 
 logger = logging.getLogger("private_api.tasks")
 
 
 def is_open_to(caller: Caller) -> ColumnElement[bool]:
-    """Which tasks exist for this caller: part of every query for one, so that another's cannot be told from none."""
+    """The condition that a task exists for this caller: another owner's task looks like no task at all."""
     if caller.may(Scope.OPERATE):
         return true()
     return or_(TaskRow.owner.is_(None), TaskRow.owner == caller.owner)
 
 
+def may_read(caller: Caller, owner: str | None) -> bool:
+    """Whether the caller, who sees a task of this owner, may read its files and what may name them.
+
+    The scope operate shows facts; what a task holds is for its owner's keys and the scope admin.
+    """
+    return owner in (None, caller.owner) or caller.may(Scope.ADMIN)
+
+
 def find_task(session: Session, uid: str, caller: Caller) -> TaskRow:
-    """The task, unless it was deleted or is somebody else's. Raises `TaskNotFound`."""
+    """The task, unless it was deleted or is another owner's. Raises `TaskNotFound`."""
     statement = select(TaskRow).where(TaskRow.uid == uid, is_open_to(caller), TaskRow.deleted_at.is_(None))
     row = session.scalars(statement).one_or_none()
     if row is None:
@@ -42,16 +49,16 @@ def read_task(session: Session, uid: str) -> TaskRow:
 
 
 def read_held_task(session: Session, uid: str, fence: int) -> TaskRow:
-    """The task, as long as this attempt holds it, without a lock. Raises `TaskNotFound`, `StaleFence`."""
+    """The task if this attempt holds it, without a lock. Raises `TaskNotFound`, `StaleFence`."""
     row = read_task(session, uid)
     check_fence(row, fence)
     return row
 
 
 def lock_task(session: Session, uid: str, caller: Caller | None = None) -> TaskRow:
-    """The task, deleted or not, locked until the transaction ends; for a caller, unless it is somebody else's.
+    """The task, deleted or not, locked until the transaction ends.
 
-    Raises `TaskNotFound`.
+    Raises `TaskNotFound`, also for a caller to whom the task is not open.
     """
     statement = select(TaskRow).where(TaskRow.uid == uid, is_open_to(caller) if caller else true())
     row = session.scalars(statement.with_for_update(of=TaskRow)).one_or_none()
@@ -61,20 +68,25 @@ def lock_task(session: Session, uid: str, caller: Caller | None = None) -> TaskR
 
 
 def check_fence(row: TaskRow, fence: int) -> None:
-    """Raises `StaleFence` unless `fence` is that of the task's last claim and nobody ended or took it since."""
-    if fence <= 0 or row.fence != fence or Status(row.status).is_terminal:
+    """Raises `StaleFence` unless `fence` is that of the task's last claim and the task has not ended."""
+    if fence <= 0 or row.fence != fence or row.status.is_terminal:
         raise StaleFence(f"fence {fence} no longer holds this task: it is {row.status} under fence {row.fence}")
 
 
+def note_return(row: TaskRow) -> None:
+    """Take the crash back from a holder whose lease expired, and who comes back under its fence all the same."""
+    if row.status == Status.QUEUED:
+        row.crashes -= 1
+
+
 def move_task(row: TaskRow, status: Status) -> None:
-    """Change the status, and log it: the only place where either happens to a stored task."""
-    old = Status(row.status)
+    """Change the status of a stored task, and log it. Only a claim does so elsewhere, in its own statement."""
+    old = row.status
     if status is not old and status not in TRANSITIONS[old]:
         raise AssertionError(f"task {row.uid} cannot go from {old} to {status}")
     row.status = status
     if not status.is_held:
         row.lease_owner = row.lease_until = None
-        row.phase = None
     if status is not old:
         log_task(logger, row.uid).info("%s -> %s fence=%s%s", old, status, row.fence, _why(row))
 
@@ -82,17 +94,22 @@ def move_task(row: TaskRow, status: Status) -> None:
 def end_task(
     session: Session, row: TaskRow, status: Status, now: datetime, *, reason: Reason | None = None, detail: str = ""
 ) -> None:
-    """Make the task terminal and close its open attempt."""
+    """Make the task terminal, and its open attempt with it."""
     row.ended_at = now
     row.reason = reason
     row.detail = detail or None
-    row.deadline_at = None
+    row.phase = row.deadline_at = row.pull_percent = None
     move_task(row, status)
-    end_attempts(session, row, now, outcome=reason or status, detail=detail)
+    end_attempts(session, row, now, outcome=reason or Outcome.FINISHED, detail=detail)
 
 
-def end_attempts(session: Session, row: TaskRow, now: datetime, *, outcome: str, detail: str = "") -> None:
-    """Write the end of the task's open attempt, if there is one."""
+def end_cancelled(session: Session, row: TaskRow, now: datetime) -> None:
+    """End a task because its owner asked for it."""
+    end_task(session, row, Status.CANCELLED, now, reason=Reason.CANCELLED, detail="cancelled by its owner")
+
+
+def end_attempts(session: Session, row: TaskRow, now: datetime, *, outcome: Outcome | Reason, detail: str = "") -> None:
+    """End the task's open attempt, if it has one."""
     session.execute(
         update(AttemptRow)
         .where(AttemptRow.task_id == row.id, AttemptRow.ended_at.is_(None))
@@ -101,9 +118,17 @@ def end_attempts(session: Session, row: TaskRow, now: datetime, *, outcome: str,
 
 
 def requeue_task(session: Session, row: TaskRow, due_at: datetime) -> None:
-    """Let the task be claimed again from `due_at` on, and ring for it then."""
+    """Let a new attempt begin from `due_at` on: the last one cannot come back."""
+    row.phase = row.deadline_at = None
+    return_to_queue(session, row, due_at)
+
+
+def return_to_queue(session: Session, row: TaskRow, due_at: datetime) -> None:
+    """Let the task be claimed from `due_at` on, and ring its bell then.
+
+    Phase and deadline stay as they are, for the holder that may come back to them.
+    """
     row.not_before = due_at
-    row.deadline_at = None
     move_task(row, Status.QUEUED)
     ring(session, row)
 

@@ -1,20 +1,49 @@
-"""A posted zip becomes a queued task."""
+"""Submission: a posted zip becomes a queued task."""
 
 import secrets
+from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from contract.errors import IdempotencyConflict
-from contract.logging import log_task
+from contract.access import Caller
+from contract.errors import IdempotencyConflict, ModelNotFound, ModelRetired
 from contract.statuses import Status
+from kit.failpoints import reach
+from kit.logging import log_task
 from private_api.archives import ArchiveStore, Upload
-from private_api.callers import Caller
 from private_api.database import Database
-from private_api.models import find_version, keep_archive
-from private_api.tables import ArchiveRow, TaskRow
+from private_api.failpoints import Failpoint
+from private_api.models import find_version, keep_archive, parse_reference, refuse_retired, take_version
+from private_api.tables import ArchiveRow, ModelVersionRow, TaskRow
 from private_api.tasks.rows import logger, ring
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """What a task is made of."""
+
+    uid: str
+    owner: str | None
+    version: ModelVersionRow
+    input: ArchiveRow
+    priority: int
+    idempotency_key: str | None
+    label: str | None
+    rerun_of: str | None = None
+
+
+def check_submission(database: Database, reference: str, *, idempotency_key: str | None, caller: Caller) -> None:
+    """Refuse before the body is read what can be refused. Raises `ModelNotFound`, `ModelRetired`."""
+    with database.read() as session:
+        try:
+            refuse_retired(find_version(session, reference))
+        except (ModelNotFound, ModelRetired):
+            # Whoever repeats a submission gets its uid, whatever became of the model meanwhile.
+            if find_by_key(session, idempotency_key, caller.owner) is None:
+                raise
 
 
 def submit_task(
@@ -22,62 +51,81 @@ def submit_task(
     store: ArchiveStore,
     upload: Upload,
     *,
-    human_readable_id: str,
+    reference: str,
     idempotency_key: str | None,
     caller: Caller,
     priority: int = 0,
+    label: str | None = None,
 ) -> str:
-    """Store the checked upload as the input of a new task and return the task's uid once it is durable.
+    """Store the checked upload as the input of a new task. Returns the task's uid once the task is durable.
 
-    The same `idempotency_key` of the same owner with the same content returns the first uid. Raises `ModelNotFound`,
-    `IdempotencyConflict`.
+    `reference` is the model's id, or `<id>@<version>`. The same content under the same owner's `idempotency_key`
+    returns the first uid again. Raises `ModelNotFound`, `ModelRetired`, `IdempotencyConflict`.
     """
-    if known := _find_submission(database, upload, human_readable_id, idempotency_key, caller.owner):
+    if known := _find_submission(database, upload, reference, idempotency_key, caller.owner):
         return known
     uid = secrets.token_hex(32)
+    reach(Failpoint.SUBMIT_RECEIVED)
     stored = store.keep(upload, f"inputs/{uid}.zip")
+    reach(Failpoint.SUBMIT_STORED)
     try:
         with database.write() as session:
-            version = find_version(session, human_readable_id)
+            version = take_version(session, reference)
             now = database.now(session)
             archive = keep_archive(session, stored, now)
-            row = TaskRow(
-                uid=uid,
-                owner=caller.owner,
-                idempotency_key=idempotency_key if caller.owner is None else None,
-                owner_idempotency_key=None if caller.owner is None else idempotency_key,
-                model_version_id=version.id,
-                use_gpu=version.use_gpu,
-                priority=priority,
-                status=Status.QUEUED,
-                fence=0,
-                not_before=now,
-                input_id=archive.id,
-                created_at=now,
-            )
-            session.add(row)
-            ring(session, row)
+            task = NewTask(uid, caller.owner, version, archive, priority, idempotency_key, label)
+            queue_task(session, task, now)
     except IntegrityError:
-        # Another request with the same key was faster; its task is the answer.
+        # Another request with the same key was faster: return its task.
         store.remove(stored.key)
-        if known := _find_submission(database, upload, human_readable_id, idempotency_key, caller.owner):
+        if known := _find_submission(database, upload, reference, idempotency_key, caller.owner):
             return known
         raise
-    log_task(logger, uid).info("-> queued model=%s version=%s", human_readable_id, version.number)
+    reach(Failpoint.SUBMIT_COMMITTED)
+    log_task(logger, uid).info("-> queued model=%s version=%s", version.model.human_readable_id, version.number)
     return uid
 
 
-def _find_submission(
-    database: Database, upload: Upload, human_readable_id: str, key: str | None, owner: str | None
-) -> str | None:
+def queue_task(session: Session, task: NewTask, now: datetime) -> None:
+    """Add the row of a new task and its bell."""
+    row = TaskRow(
+        uid=task.uid,
+        owner=task.owner,
+        idempotency_key=task.idempotency_key if task.owner is None else None,
+        owner_idempotency_key=None if task.owner is None else task.idempotency_key,
+        model_version_id=task.version.id,
+        use_gpu=task.version.use_gpu,
+        priority=task.priority,
+        label=task.label,
+        status=Status.QUEUED,
+        fence=0,
+        not_before=now,
+        input_id=task.input.id,
+        rerun_of=task.rerun_of,
+        created_at=now,
+    )
+    session.add(row)
+    ring(session, row)
+
+
+def find_by_key(session: Session, key: str | None, owner: str | None) -> TaskRow | None:
+    """The task that was submitted under an owner's idempotency key, if there is one."""
     if key is None:
         return None
     column = TaskRow.idempotency_key if owner is None else TaskRow.owner_idempotency_key
+    return session.scalars(select(TaskRow).where(column == key, TaskRow.owner == owner)).one_or_none()
+
+
+def _find_submission(
+    database: Database, upload: Upload, reference: str, key: str | None, owner: str | None
+) -> str | None:
     with database.read() as session:
-        row = session.scalars(select(TaskRow).where(column == key, TaskRow.owner == owner)).one_or_none()
+        row = find_by_key(session, key, owner)
         if row is None:
             return None
-        same_model = row.model_version.model.human_readable_id == human_readable_id
+        name, number = parse_reference(reference)
+        version = row.model_version
+        same_model = version.model.human_readable_id == name and number in (None, version.number)
         if not same_model or _sha256(session, row.input_id) != upload.sha256:
             raise IdempotencyConflict
         return row.uid

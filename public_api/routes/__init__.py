@@ -1,1 +1,1 @@
-"""What the door relays, call by call: a path that is not declared here is never relayed."""
+"""The calls that the door relays. A path that is not declared here is never relayed."""

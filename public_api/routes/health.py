@@ -1,14 +1,13 @@
-"""`/healthz` and `/readyz`: alive, and ready with what is not."""
+"""`/healthz` and `/readyz`: whether the process is alive, and whether the server is ready."""
 
 from fastapi import APIRouter, Request, Response
 
 from contract.errors import ServiceUnavailable
-from contract.http_errors import document_errors
+from kit.http_errors import document_errors
 from public_api.relay import Relay
 
 
 def health_routes(relay: Relay) -> APIRouter:
-    """The routes over `relay`."""
     router = APIRouter(tags=["health"])
 
     @router.get("/healthz")

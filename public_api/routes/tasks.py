@@ -4,22 +4,38 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from contract.errors import (
     IdempotencyConflict,
+    InputMissing,
     ModelNotFound,
+    ModelRetired,
     OutputMissing,
+    StorageFull,
     TaskFailed,
     TaskNotFound,
     TaskPending,
     TaskRecordNotFound,
 )
-from contract.http_errors import ZIP_ANSWER, ZIP_BODY, document_errors
-from contract.schemas import ListQuery, LogQuery, ModelRegistration, ModelView, TaskPoll, TaskSubmission, TaskView
+from contract.history import AttemptView, EventView
+from contract.overview import TaskListQuery
+from contract.reruns import TaskRerun
+from contract.schemas import (
+    MODEL_REFERENCE_LENGTH,
+    UID_PATTERN,
+    LogQuery,
+    ModelRegistration,
+    TaskPoll,
+    TaskSubmission,
+    TaskView,
+)
+from kit.http_errors import document_errors
+from kit.openapi import ZIP_ANSWER, ZIP_BODY
 from public_api.relay import UPLOAD_PATIENCE_S, Relay
-from public_api.routes.models import REGISTRATION_ERRORS, forward_registration
-from public_api.routes.parameters import RecordUid, Uid, describe_query, document_download, document_submission
+from public_api.routes.examples import CANCELLED_TASK, EXAMPLE_TASK, EXAMPLE_UID, answer_example
+from public_api.routes.models import UPLOAD_ERRORS, forward_registration
+from public_api.routes.parameters import RecordUid, Uid, document_download, document_submission
 
 _POLL_ANSWERS: dict[int | str, dict[str, Any]] = {
     **ZIP_ANSWER,
@@ -27,18 +43,53 @@ _POLL_ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 _OUTPUT_ANSWERS: dict[int | str, dict[str, Any]] = {
     **_POLL_ANSWERS,
-    206: {"description": "The range that was asked for."},
+    206: {**ZIP_ANSWER[200], "description": "The range that was asked for."},
     304: {"description": "The output is the one that `If-None-Match` names."},
     416: {"description": "The range lies outside the output."},
 }
 
+_NewUid = Annotated[
+    str, Field(pattern=UID_PATTERN, description="The uid of the new task.", examples=[EXAMPLE_UID], title="Uid")
+]
+
+
+def _describe_submission() -> list[dict[str, Any]]:
+    """OpenAPI of the query of a submission. What is accepted besides, the customer's older forms, is left out."""
+    properties = TaskSubmission.model_json_schema()["properties"]
+    model = properties["human_readable_id"]
+    name = {
+        "type": "string",
+        "maxLength": MODEL_REFERENCE_LENGTH,
+        "examples": ["spleen-segmentation", "spleen-segmentation@3"],
+    }
+    return [
+        {
+            "name": "human_readable_id",
+            "in": "query",
+            "required": True,
+            "description": model["description"],
+            "schema": name,
+        },
+        *(
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "description": properties[name]["description"],
+                # Left out, not null, where there is none.
+                "schema": properties[name].get("anyOf", [properties[name]])[0],
+            }
+            for name in ("priority", "label")
+        ),
+    ]
+
 
 def task_routes(relay: Relay) -> APIRouter:
-    """The routes over `relay`."""
     router = APIRouter(prefix="/api/tasks", tags=["tasks"])
     _add_submission(router, relay)
     _add_downloads(router, relay)
     _add_records(router, relay)
+    _add_history(router, relay)
     return router
 
 
@@ -57,19 +108,16 @@ def _add_submission(router: APIRouter, relay: Relay) -> None:
     @router.post("", include_in_schema=False, dependencies=[Depends(document_submission)])
     @router.post(
         "/",
-        response_model=str | ModelView,
-        openapi_extra={"parameters": describe_query(TaskSubmission, ModelRegistration), **ZIP_BODY},
-        responses=document_errors(ModelNotFound, IdempotencyConflict, *REGISTRATION_ERRORS),
+        response_model=_NewUid,
+        openapi_extra={"parameters": _describe_submission(), **ZIP_BODY},
+        responses=document_errors(ModelNotFound, ModelRetired, IdempotencyConflict, *UPLOAD_ERRORS),
         dependencies=[Depends(document_submission)],
     )
-    async def submit(
+    async def submit_task(
         request: Request, query: Annotated[ModelRegistration | TaskSubmission, Depends(pick_query)]
     ) -> Response:
-        """Submit a zip to the model `human_readable_id`; the answer is the uid of the new task.
-
-        With `container_tag` this is the same call as `POST /api/models/`: it takes that call's parameters and answers
-        the model. Without it, only `human_readable_id` (or `model_human_readable_id`) is taken.
-        """
+        """Submit a zip to a model; the answer is the uid of the new task, once the task is durable."""
+        # The customer posts models here, too.
         if isinstance(query, ModelRegistration):
             return forward_registration(relay, request, query)
         return relay.forward(request, "/api/tasks/", query=query, with_body=True, patience_s=UPLOAD_PATIENCE_S)
@@ -79,18 +127,22 @@ def _add_downloads(router: APIRouter, relay: Relay) -> None:
     headers = [Depends(document_download)]
 
     @router.get("/{uid}", response_class=Response, responses=_POLL_ANSWERS, dependencies=headers)
-    async def poll(request: Request, uid: Uid, query: Annotated[TaskPoll, Query()]) -> Response:
-        """The output zip, or one of the codes 551 to 554. `wait` holds the answer until the task ends."""
+    async def poll_task(request: Request, uid: Uid, query: Annotated[TaskPoll, Query()]) -> Response:
+        """The output zip, or one of the codes 551 to 554. `wait` holds the answer until the task ends.
+
+        Many HTTP libraries do not know these codes: with such a one, or a generated client, poll
+        `/api/tasks/{uid}/status` and, once it says `finished`, fetch `/api/tasks/{uid}/output`.
+        """
         return relay.forward(request, f"/api/tasks/{uid}", query=query)
 
     @router.head("/{uid}", response_class=Response, responses=_POLL_ANSWERS)
-    async def probe(request: Request, uid: Uid) -> Response:
+    async def probe_task(request: Request, uid: Uid) -> Response:
         """The code and the headers of the poll, at once and without a body."""
         return relay.forward(request, f"/api/tasks/{uid}")
 
     @router.get("/{uid}/output", response_class=Response, responses=_OUTPUT_ANSWERS, dependencies=headers)
     async def fetch_output(request: Request, uid: Uid) -> Response:
-        """The output zip with `ETag` (its sha256), `Content-Length` and one `Range`."""
+        """The output zip with `ETag` (its sha256), `Content-Length` and one `Range`. A finished task answers 200."""
         return relay.forward(request, f"/api/tasks/{uid}/output")
 
     @router.head("/{uid}/output", response_class=Response, responses=_OUTPUT_ANSWERS)
@@ -103,35 +155,80 @@ def _add_records(router: APIRouter, relay: Relay) -> None:
     not_found = document_errors(TaskNotFound)
 
     @router.get("", include_in_schema=False)
-    @router.get("/", response_model=list[TaskView])
-    async def list_own(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
-        """The tasks of the key's owner, newest first; `after` is the last uid of the page before. Needs a key.
+    @router.get("/", response_model=list[TaskView], responses=answer_example([EXAMPLE_TASK]))
+    async def list_tasks(request: Request, query: Annotated[TaskListQuery, Query()]) -> Response:
+        """The tasks that the key may see, newest first: its owner's; with the scope `operate` everybody's.
 
-        `position`, `eta` and `log_tail` are null here; a task's `/status` has them.
+        Every filter that is given must apply. `after` is the last uid of the page before. Needs a key. `position`,
+        `eta` and `log_tail` are null here; a task's `/status` has them. `detail` and `label` are null for other owners'
+        tasks without the scope `admin`.
         """
         return relay.forward(request, "/api/tasks/", query=query)
 
-    @router.get("/{uid}/status", response_model=TaskView, responses=document_errors(TaskRecordNotFound))
-    async def show_status(request: Request, uid: RecordUid, query: Annotated[TaskPoll, Query()]) -> Response:
-        """The whole task as JSON with a plain 200, or 404: for tools that trip over 55x."""
+    @router.get(
+        "/{uid}/status",
+        response_model=TaskView,
+        responses=answer_example(EXAMPLE_TASK) | document_errors(TaskRecordNotFound),
+    )
+    async def show_task(request: Request, uid: RecordUid, query: Annotated[TaskPoll, Query()]) -> Response:
+        """The whole task as JSON with a plain 200, or 404: the poll for tools that do not know the codes from 550 up.
+
+        `wait` holds the answer until the task ends. Once `status` is `finished`, `/api/tasks/{uid}/output` has the zip.
+        """
         return relay.forward(request, f"/api/tasks/{uid}/status", query=query)
 
     @router.get(
         "/{uid}/logs",
         response_class=Response,
-        responses={**not_found, 200: {"description": "The log.", "content": {"text/plain": {}}}},
+        responses={
+            **not_found,
+            200: {"description": "The log.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        },
     )
     async def show_log(request: Request, uid: Uid, query: Annotated[LogQuery, Query()]) -> Response:
         """What the container wrote to stdout and stderr, of the newest attempt."""
         # A followed log may be silent for as long as the task runs.
         return relay.forward(request, f"/api/tasks/{uid}/logs", query=query, patience_s=None)
 
-    @router.post("/{uid}/cancel", response_model=TaskView, responses=not_found)
-    async def cancel(request: Request, uid: Uid) -> Response:
+    @router.post("/{uid}/cancel", response_model=TaskView, responses=answer_example(CANCELLED_TASK) | not_found)
+    async def cancel_task(request: Request, uid: Uid) -> Response:
         """Cancel the task and keep its record. A task that has ended stays as it is."""
         return relay.forward(request, f"/api/tasks/{uid}/cancel")
 
+    @router.post(
+        "/{uid}/rerun",
+        response_model=_NewUid,
+        responses=document_errors(
+            TaskNotFound, ModelNotFound, ModelRetired, InputMissing, IdempotencyConflict, StorageFull
+        ),
+        dependencies=[Depends(document_submission)],
+    )
+    async def rerun_task(request: Request, uid: Uid, query: Annotated[TaskRerun, Query()]) -> Response:
+        """Submit the stored input of a task again; the answer is the uid of the new task, once the task is durable.
+
+        The first task may have ended or not, and may be deleted afterwards. The new one belongs to its owner, or
+        without one to the key's. Needs the scope `submit`; a priority above 0 also `operate`.
+        """
+        return relay.forward(request, f"/api/tasks/{uid}/rerun", query=query)
+
     @router.delete("/{uid}", status_code=204, response_class=Response, responses=not_found)
-    async def delete(request: Request, uid: Uid) -> Response:
+    async def delete_task(request: Request, uid: Uid) -> Response:
         """Cancel what runs and delete what is stored. Deleting again is fine."""
         return relay.forward(request, f"/api/tasks/{uid}")
+
+
+def _add_history(router: APIRouter, relay: Relay) -> None:
+    not_found = document_errors(TaskNotFound)
+
+    @router.get("/{uid}/events", response_model=list[EventView], responses=not_found)
+    async def list_events(request: Request, uid: Uid) -> Response:
+        """Every change of the task's status, oldest first."""
+        return relay.forward(request, f"/api/tasks/{uid}/events")
+
+    @router.get("/{uid}/attempts", response_model=list[AttemptView], responses=not_found)
+    async def list_attempts(request: Request, uid: Uid) -> Response:
+        """Every attempt of the task, oldest first: who ran it, when, and how that ended.
+
+        `detail` is null for another owner's task without the scope `admin`.
+        """
+        return relay.forward(request, f"/api/tasks/{uid}/attempts")

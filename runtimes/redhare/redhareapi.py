@@ -1,4 +1,4 @@
-"""What a kernel is written against: `Kernel`, and the contexts its methods are handed.
+"""What a kernel is written against: `Kernel`, and the contexts that its methods receive.
 
 A kernel subclasses `Kernel`, overrides what it needs and ends with `MyKernel().run()`.
 """
@@ -21,7 +21,7 @@ class Kernel:
     """
 
     def on_kernel_start(self, kernel_context: KernelContext) -> None:
-        """Load the model. No request comes before this returns; an exception ends the process."""
+        """Load the model. No request arrives before this returns; an exception ends the process."""
 
     def on_task_invoke(self, task_context: TaskContext) -> None:
         """Answer `task_context`, and those that its `next()` leads to, each with `set_output_data`."""
@@ -41,7 +41,7 @@ class Kernel:
 
     @staticmethod
     def log_debug(message: object) -> None:
-        """Write a line to the container's log, where LOG_LEVEL=DEBUG."""
+        """Write a line to the container's log if LOG_LEVEL=DEBUG."""
         _log.debug("%s", message)
 
     @staticmethod

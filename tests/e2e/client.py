@@ -1,27 +1,18 @@
-"""A plain HTTP client of the door, for scenarios: no code of the product between the test and the wire."""
+"""A plain client of the HTTP door, for scenarios: no code of the product between the test and the wire."""
 
-import io
 import secrets
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
 
-from tests.e2e.systems import trust, wait_for
+from tests.e2e.systems import trust
+from tests.waiting import START_S, wait_until
+from tests.zips import make_zip, read_zip
 
 
-def zip_of(files: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """A zip with these files."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
-
-
-class Door:
+class DoorClient:
     """The public API as a user meets it."""
 
     def __init__(self, url: str, http: httpx.Client, verify: str | bool) -> None:
@@ -46,7 +37,7 @@ class Door:
 
     def submit(self, model: str, files: Mapping[str, bytes]) -> str:
         """Submit files; returns the uid."""
-        return self.submit_zip(model, zip_of(files))
+        return self.submit_zip(model, make_zip(files))
 
     def submit_zip(self, model: str, data: bytes, key: str | None = None) -> str:
         """Submit a zip as the raw body."""
@@ -62,11 +53,11 @@ class Door:
         body: dict[str, Any] = answer.json()
         return body
 
-    def wait_status(self, uid: str, status: str, seconds: float = 60) -> None:
+    def wait_status(self, uid: str, status: str) -> None:
         """Until the task has this status."""
-        wait_for(lambda: self.status(uid)["status"] == status, seconds, lambda: str(self.status(uid)))
+        wait_until(lambda: self.status(uid)["status"] == status, lambda: str(self.status(uid)), within_s=START_S)
 
-    def ended(self, uid: str, seconds: float = 60) -> httpx.Response:
+    def ended(self, uid: str) -> httpx.Response:
         """The answer of the poll that found the task ended."""
         answers: list[httpx.Response] = []
 
@@ -74,19 +65,18 @@ class Door:
             answers.append(self.http.get(f"/api/tasks/{uid}", params={"wait": 5}))
             return answers[-1].status_code not in (551, 502, 503)
 
-        wait_for(poll, seconds, lambda: answers[-1].text)
+        wait_until(poll, lambda: answers[-1].text, within_s=START_S)
         return answers[-1]
 
-    def result(self, uid: str, seconds: float = 60) -> dict[str, bytes]:
+    def result(self, uid: str) -> dict[str, bytes]:
         """The files of the result zip, folders left out."""
-        answer = self.ended(uid, seconds)
+        answer = self.ended(uid)
         assert answer.status_code == 200, answer.text
-        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
-            return {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
+        return read_zip(answer.content)
 
 
 @contextmanager
-def door_of(url: str, verify: str | bool = True) -> Iterator[Door]:
+def door_of(url: str, verify: str | bool = True) -> Iterator[DoorClient]:
     """A client for the time of a block; `verify` is the certificate to trust, where there is TLS."""
     with httpx.Client(base_url=url, timeout=httpx.Timeout(60), trust_env=False, verify=trust(verify)) as http:
-        yield Door(url, http, verify)
+        yield DoorClient(url, http, verify)

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from tests.e2e.systems import System, free_port, port_is_free, remove_leftovers
 
@@ -62,8 +63,9 @@ class Compose:
         return done.stdout
 
     def container(self, service: str) -> str:
-        """The id of a service's container."""
-        return self.run("ps", "--all", "--quiet", service).strip()
+        """The id of the container of one of this project's services; other projects have services of the same name."""
+        (container,) = self.run("ps", "--all", "--quiet", service).split()
+        return container
 
     def volume_path(self, name: str) -> Path:
         """Where the Engine keeps a volume of this project."""
@@ -79,7 +81,7 @@ class ComposeService:
         self._compose = compose
 
     def start(self) -> None:
-        """Start the container that is there."""
+        """Start the container that exists."""
         self._compose.run("start", self.name)
 
     def end(self) -> None:
@@ -87,19 +89,24 @@ class ComposeService:
         self._compose.run("stop", self.name)
 
     def kill(self) -> None:
-        """Kill it, for good: Compose does not restart what it killed itself."""
+        """Kill it; it stays dead, for Compose does not restart what it killed itself."""
         self._compose.run("kill", "--signal", "KILL", self.name)
 
     def output(self) -> str:
         """Its log."""
         return self._compose.run("logs", "--no-color", self.name)
 
+    @property
+    def container(self) -> str:
+        """The id of its container."""
+        return self._compose.container(self.name)
+
     def execute(self, *command: str) -> str:
         """Run a command in its container; returns its stdout."""
         return self._compose.run("exec", "-T", self.name, *command).strip()
 
     def change(self, variables: Mapping[str, str]) -> None:
-        """Start it anew with other values of the project's variables; healthy when this returns."""
+        """Start it again with other values of the project's variables; it is healthy when this returns."""
         self._compose.variables |= variables
         self._compose.run("up", "--detach", "--wait", "--no-deps", self.name)
 
@@ -109,7 +116,7 @@ def build_image() -> str:
     """The project's image, built once per run of the tests."""
     environment = {**os.environ, "DOCKER_BUILDKIT": "0"}
     command = ["docker", "build", "--quiet", "--tag", IMAGE, str(ROOT)]
-    # Who comes second finds every layer made.
+    # Whoever comes second finds every layer made.
     with (Path(tempfile.gettempdir()) / IMAGE.replace(":", "-")).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -126,10 +133,26 @@ def make_files(folder: Path) -> None:
     subprocess.run([sys.executable, "-m", "operations.secrets", "--dir", str(folder / "secrets")], cwd=ROOT, check=True)
 
 
+@functools.cache
+def _lock_of_real_ports() -> IO[str] | None:
+    """Held by the one process whose stacks may have ports 443 and 80, for as long as it runs; None in all others."""
+    try:
+        lock = (Path(tempfile.gettempdir()) / "inference-server-tests-ports").open("w")
+    except PermissionError:  # Another user's.
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
+
+
 def beside_others() -> dict[str, str]:
-    """The variables by which a project does not get in the way of another one on this machine."""
+    """Variables that keep a project out of the way of others on this machine."""
     # The real ports where this machine has them to spare.
-    https, http = (443, 80) if port_is_free(443) and port_is_free(80) else (free_port(), free_port())
+    has_real_ports = _lock_of_real_ports() and port_is_free(443) and port_is_free(80)
+    https, http = (443, 80) if has_real_ports else (free_port(), free_port())
     return {
         "INFERENCE_SERVER_IMAGE": build_image(),
         "HTTPS_PORT": str(https),
@@ -139,9 +162,15 @@ def beside_others() -> dict[str, str]:
     }
 
 
+def service_of(system: System, name: str) -> ComposeService:
+    """A service of a stack that Compose runs."""
+    (found,) = (each for each in system.processes if isinstance(each, ComposeService) and each.name == name)
+    return found
+
+
 @contextmanager
 def compose_project(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[tuple[Compose, str]]:
-    """A project with everything made that `up` needs; yields it and its URL. Nothing runs yet."""
+    """Make a project with everything that `up` needs; yields it and its URL, with nothing running yet."""
     for name in ("docker-compose.yaml", "compose.redhare.yaml"):
         shutil.copy(ROOT / name, folder)
     make_files(folder)

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import grpc
 
-from tests.e2e.client import Door
-from tests.e2e.systems import wait_for
+from tests.e2e.client import DoorClient
+from tests.waiting import wait_until
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -34,7 +34,7 @@ class Stack(Protocol):
 class GrpcDoor:
     """One stack's gRPC door, and the HTTP door beside it."""
 
-    door: Door
+    door: DoorClient
     system: Stack
 
     @property
@@ -45,7 +45,7 @@ class GrpcDoor:
 
     @contextlib.contextmanager
     def channel(self, name: str | None = NAME, options: Mapping[str, Any] | None = None) -> Iterator[grpc.Channel]:
-        """A channel to the door by the name `grpc.<domain>`, or with None by the domain itself."""
+        """A channel to the door by this name; with None by the domain itself."""
         given = dict(options or {}) | ({"grpc.ssl_target_name_override": name} if name else {})
         certificate = Path(str(self.system.verify)).read_bytes()
         with grpc.secure_channel(
@@ -54,7 +54,7 @@ class GrpcDoor:
             yield channel
 
     def deploy(self, image: str, *, model_zip: bytes | None = None, wait: bool = True, **serving: Any) -> str:
-        """A model of its own of this image, deployed; returns its id once it is ready, unless told otherwise."""
+        """Register and deploy a new model of this image; returns its id, once it is ready unless `wait` is False."""
         gpu = {"use_gpu": "true"} if serving.pop("use_gpu", False) else {}
         model = self.door.add_model(image, model_zip=model_zip, **gpu)
         self.redeploy(model, wait=wait, **serving)
@@ -80,18 +80,18 @@ class GrpcDoor:
         return [row for row in self.show(model)["replicas"] if row["status"] == status]
 
     def wait_ready(self, model: str, count: int = 1) -> None:
-        """Until so many replicas answer."""
-        wait_for(lambda: len(self.replicas(model)) >= count, 90, lambda: f"{self.show(model)}\n{self.system.logs()}")
+        """Wait until this many replicas are ready."""
+        wait_until(lambda: len(self.replicas(model)) >= count, lambda: f"{self.show(model)}\n{self.system.logs()}")
 
     def undeploy(self, model: str) -> None:
-        """Take it away and wait until its containers are gone."""
+        """Take the deployment away."""
         assert self.door.http.delete(f"/api/models/{model}/deployment").status_code == 204
 
     def clear(self) -> None:
         """Take every deployment away and wait until no gateway knows one."""
         for row in self.door.http.get("/api/deployments/").json():
             self.undeploy(row["human_readable_id"])
-        wait_for(lambda: not self.door.http.get("/api/deployments/").json(), 60, self.system.logs)
+        wait_until(lambda: not self.door.http.get("/api/deployments/").json(), self.system.logs)
 
     def wait_routed(self, *applications: str) -> None:
         """Until every process of the gateway knows exactly these applications."""
@@ -100,14 +100,14 @@ class GrpcDoor:
             # The domain leads to the control process, the name to one of the workers.
             return all(self.applications(name) == sorted(applications) for name in (None, NAME, NAME, NAME))
 
-        wait_for(known, 30, lambda: f"{self.applications(NAME)}\n{self.system.logs()}")
+        wait_until(known, lambda: f"{self.applications(NAME)}\n{self.system.logs()}")
 
     def applications(self, name: str | None) -> list[str]:
         """What Ray's ListApplications says; empty where it says that there is nothing."""
         with self.channel(name) as channel:
             call = channel.unary_unary("/ray.serve.RayServeAPIService/ListApplications")
             try:
-                answer: bytes = call(b"", timeout=10)
+                answer: bytes = call(b"", timeout=60)
             except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise
@@ -129,5 +129,5 @@ def application(name: str, *more: tuple[str, str | bytes]) -> Metadata:
 
 
 def fresh_name() -> str:
-    """A name nobody has."""
+    """A name that nothing else has."""
     return f"n-{secrets.token_hex(4)}"

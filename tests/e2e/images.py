@@ -12,9 +12,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 ECHO_TAG = "inference-server/echo:1"
 USER_SERVICE_TAG = "inference-server/user-service:1"
 UNTIL_TOLD = "trap 'exit 1' TERM; sleep 600 & wait"
-"""A script that ends as soon as it is asked to. A shell that is not told to would use up its whole grace."""
-LANES = Path(__file__).with_name("lanes")
-LANES_TAG = "inference-server-tests:lanes"
+"""A script that ends as soon as it is asked to; by itself a shell would use up its whole grace period."""
+CALL_SERVER = Path(__file__).with_name("call_server")
+CALL_SERVER_TAG = "inference-server-tests:call-server"
 
 
 @functools.cache
@@ -42,19 +42,19 @@ def script_image(script: str) -> str:
 
 
 @functools.cache
-def lanes_image() -> str:
-    """A gRPC service that does what a test asks for; tests/e2e/lanes says what."""
+def call_server_image() -> str:
+    """A gRPC service that does what a test asks for; tests/e2e/call_server says what."""
     client = docker.from_env()
     try:
-        client.images.build(path=str(LANES), tag=LANES_TAG, rm=True)
+        client.images.build(path=str(CALL_SERVER), tag=CALL_SERVER_TAG, rm=True)
     finally:
         client.close()
-    return LANES_TAG
+    return CALL_SERVER_TAG
 
 
 @functools.cache
 def user_service_image() -> str:
-    """The example of a gRPC service of one's own, which describes itself by reflection."""
+    """The example of a user's own gRPC service, which describes itself by reflection."""
     client = docker.from_env()
     try:
         client.images.build(

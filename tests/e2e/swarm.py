@@ -23,8 +23,9 @@ import pytest
 
 from tests.e2e.compose import DOMAIN, ROOT, build_image, make_files
 from tests.e2e.images import echo_image
-from tests.e2e.systems import free_port, port_is_free, wait_for
+from tests.e2e.systems import free_port, port_is_free
 from tests.tcp_proxy import TcpProxy
+from tests.waiting import START_S, wait_until
 
 COMMAND = os.environ.get("TEST_SECOND_HOST_COMMAND")
 PLATFORM_LABEL, CONSUMER_LABEL = "inference-server.platform", "inference-server.consumer"
@@ -241,7 +242,9 @@ def _deployed(manager: Host, worker: Host, folder: Path) -> Iterator[Swarm]:
     (folder / "secrets/consumer_key").write_text(_make_key(manager, stack))
     _deploy(manager, stack, folder, {**variables, "CONSUMER_KEY_VERSION": "2"})
     # Before, the proxy would cut connections off at once, and a TLS client may then leave its socket open.
-    wait_for(lambda: not port_is_free(port, manager.address), 240, lambda: manager.docker("stack", "ps", stack))
+    wait_until(
+        lambda: not port_is_free(port, manager.address), lambda: manager.docker("stack", "ps", stack), within_s=START_S
+    )
     # The certificate is for a name of this machine's.
     with TcpProxy(f"//{manager.address}:{port}", port) as front:
         yield Swarm(stack, f"https://{DOMAIN}:{front.port}", verify, manager, worker)
@@ -269,7 +272,7 @@ def _make_key(manager: Host, stack: str) -> str:
         made.extend(manager.docker("exec", found.split()[0], *command, check=False).split() if found else [])
         return bool(made)
 
-    wait_for(make, 240, lambda: manager.docker("stack", "ps", "--no-trunc", stack))
+    wait_until(make, lambda: manager.docker("stack", "ps", "--no-trunc", stack), within_s=START_S)
     return made[0]
 
 

@@ -1,13 +1,9 @@
 """A whole running server, in the two ways the scenario list runs against: standalone, and one process per service."""
 
-import os
 import secrets
-import signal
 import socket
 import ssl
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,9 +14,9 @@ from urllib.parse import unquote, urlsplit
 import docker
 import httpx
 
+from tests.e2e.processes import Process
 from tests.services import BROKER_URL
-
-START_S = 60
+from tests.waiting import START_S, wait_until
 
 
 class Service(Protocol):
@@ -39,57 +35,6 @@ class Service(Protocol):
 
     def output(self) -> str:
         """What it wrote."""
-
-
-class Process:
-    """One service as a process of its own; its output goes to a file that a failing test shows."""
-
-    def __init__(self, name: str, command: list[str], environment: Mapping[str, str], log: Path) -> None:
-        self.name = name
-        self._command = command
-        self._environment = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
-        self.log = log
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it; it may not be ready yet."""
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, env=self._environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
-
-    @property
-    def pid(self) -> int:
-        """Of the running process."""
-        assert self._process is not None, f"{self.name} is not running"
-        return self._process.pid
-
-    def end(self, number: int = signal.SIGTERM) -> None:
-        """Send a signal and wait for the end."""
-        if self._process is None:
-            return
-        self._process.send_signal(number)
-        try:
-            self._process.wait(40)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise AssertionError(f"{self.name} did not stop:\n{self.log.read_text()[-4000:]}") from None
-        finally:
-            self._process = None
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        self.end(signal.SIGKILL)
-
-    def wait(self, seconds: float) -> int:
-        """Its exit code, once it ended by itself."""
-        assert self._process is not None, f"{self.name} is not running"
-        return self._process.wait(seconds)
-
-    def output(self) -> str:
-        """What it wrote."""
-        return self.log.read_text() if self.log.exists() else ""
 
 
 @dataclass
@@ -113,20 +58,11 @@ class System:
 
     def wait_ready(self) -> None:
         """Until the door answers that everything is ready."""
-        wait_for(lambda: is_ready(self.url, self.verify), START_S, self.logs)
+        wait_until(lambda: is_ready(self.url, self.verify), self.logs, within_s=START_S)
 
     def logs(self) -> str:
         """The end of every service's output."""
         return "\n".join(f"--- {p.name}\n{p.output()[-3000:]}" for p in self.processes)
-
-
-def wait_for(condition: Callable[[], object], seconds: float, describe: Callable[[], str] = str) -> None:
-    """Poll until the condition holds; fails with a description after so many seconds."""
-    ends_at = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > ends_at:
-            raise AssertionError(f"not within {seconds} s\n{describe()}")
-        time.sleep(0.05)
 
 
 def trust(verify: str | bool) -> ssl.SSLContext | bool:
@@ -135,16 +71,16 @@ def trust(verify: str | bool) -> ssl.SSLContext | bool:
 
 
 def free_port() -> int:
-    """A port nobody listens on right now."""
+    """A port on which nothing listens right now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether nobody listens on this port."""
+    """Whether nothing listens on this port."""
     with socket.socket() as probe:
-        probe.settimeout(5)
+        probe.settimeout(60)
         return probe.connect_ex((host, port)) != 0
 
 
@@ -188,6 +124,7 @@ def services_system(
     gpu_uuid: str | None = None,
     broker_port: int | None = None,
     extra: Mapping[str, str] | None = None,
+    process: Callable[[str, list[str], Mapping[str, str], Path], Process] = Process,
 ) -> Iterator[System]:
     """Private API, public API and one consumer, each a process, over PostgreSQL and RabbitMQ."""
     private_port, public_port = free_port(), free_port()
@@ -220,7 +157,7 @@ def services_system(
         },
     }
     processes = [
-        Process(service, [sys.executable, "-m", service], environment, folder / f"{service}.log")
+        process(service, [sys.executable, "-m", service], environment, folder / f"{service}.log")
         for service, environment in environments.items()
     ]
     system = System(
@@ -251,25 +188,36 @@ def _running(system: System) -> Iterator[None]:
             remove_leftovers(system)
 
 
-def leftovers(system: System) -> list[str]:
-    """Containers and per-task volumes of this system's consumer that still exist."""
+def containers(system: System, **filters: str) -> list[str]:
+    """The ids of the containers of this system's consumer, in any state; `filters` are the Engine's."""
     # The low-level client: the other one inspects each container, which may be gone by then.
     client = docker.APIClient()
     try:
-        filters = {"label": f"inference-server.consumer={system.consumer_name()}"}
-        containers = [container["Id"] for container in client.containers(all=True, filters=filters)]
-        volumes = [volume["Name"] for volume in client.volumes(filters=filters)["Volumes"] or []]
-        return sorted(containers + [name for name in volumes if not name.startswith("is-model-")])
+        found = client.containers(all=True, filters=_of_consumer(system) | filters)
+        return [container["Id"] for container in found]
     finally:
         client.close()
+
+
+def leftovers(system: System) -> list[str]:
+    """Containers and per-task volumes of this system's consumer that still exist."""
+    client = docker.APIClient()
+    try:
+        volumes = [volume["Name"] for volume in client.volumes(filters=_of_consumer(system))["Volumes"] or []]
+    finally:
+        client.close()
+    return sorted(containers(system) + [name for name in volumes if not name.startswith("is-model-")])
+
+
+def _of_consumer(system: System) -> dict[str, str]:
+    return {"label": f"inference-server.consumer={system.consumer_name()}"}
 
 
 def remove_leftovers(system: System) -> None:
     """Remove what a failed test left, and the model volumes, which are meant to stay."""
     client = docker.APIClient()
     try:
-        filters = {"label": f"inference-server.consumer={system.consumer_name()}"}
-        for container in client.containers(all=True, filters=filters):
+        for container in client.containers(all=True, filters=_of_consumer(system)):
             client.remove_container(container["Id"], force=True)
         for volume in client.volumes()["Volumes"] or []:
             if str(system.work_dir) in str(volume.get("Options") or {}):
@@ -294,6 +242,6 @@ def _rabbit(port: int | None) -> dict[str, str]:
 def is_ready(url: str, verify: str | bool) -> bool:
     """Whether the door answers that everything is ready."""
     try:
-        return httpx.get(f"{url}/readyz", timeout=5, trust_env=False, verify=trust(verify)).status_code == 200
+        return httpx.get(f"{url}/readyz", timeout=60, trust_env=False, verify=trust(verify)).status_code == 200
     except httpx.TransportError:
         return False

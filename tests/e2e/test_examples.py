@@ -32,7 +32,7 @@ def process_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]
 def infer(system: System, *arguments: str | Path, expect: int = 0) -> str:
     """Run the command as a user would; returns its stdout."""
     command = [sys.executable, "-m", "inference_client", "--server", system.url, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == expect, f"{done.stdout}\n{done.stderr}\n{system.logs()}"
     return done.stdout
 
@@ -41,7 +41,6 @@ def run_script(script: str, *arguments: str | Path) -> None:
     subprocess.run([sys.executable, str(EXAMPLES / script), *map(str, arguments)], check=True, capture_output=True)
 
 
-@pytest.mark.timeout(600)
 def test_the_ocr_model_reads_the_words_of_a_page(docker_server: System, tmp_path: Path) -> None:
     if problem := docker_problem("python:3.13-slim"):
         missing(problem)
@@ -107,4 +106,4 @@ def test_a_cancelled_task_has_an_exit_code_of_its_own(docker_server: System, tmp
     infer(docker_server, "models", "add", script_image(UNTIL_TOLD), "slow", "--pull-policy", "never")
     uid = infer(docker_server, "submit", "slow", tmp_path / "x").strip()
     infer(docker_server, "cancel", uid)
-    infer(docker_server, "wait", uid, "--timeout", "60", expect=8)
+    infer(docker_server, "wait", uid, "--timeout", "10m", expect=8)

@@ -7,17 +7,18 @@ from pathlib import Path
 import pytest
 
 from tests.databases import PostgresServer
-from tests.e2e.client import Door, door_of
+from tests.e2e.client import DoorClient, door_of
 from tests.e2e.images import echo_image, script_image
-from tests.e2e.systems import System, services_system, wait_for
+from tests.e2e.systems import System, services_system
 from tests.services import BROKER_URL, require_docker, require_rabbitmq
 from tests.tcp_proxy import Mode, TcpProxy
+from tests.waiting import wait_until
 
 
 @contextmanager
 def running(
     folder: Path, postgres: PostgresServer, *, database: TcpProxy | None = None, broker: TcpProxy | None = None
-) -> Iterator[tuple[System, Door]]:
+) -> Iterator[tuple[System, DoorClient]]:
     """Separate services, with a proxy that can break before one of the two."""
     require_docker()
     name = postgres.create()
@@ -41,9 +42,9 @@ def test_without_a_broker_submissions_answer_and_run_by_polling(
         assert door.result(door.submit(model, {"before": b"1"})) == {"before": b"1"}
         broker.set_mode(mode)
         uid = door.submit(model, {"without": b"1"})
-        assert door.result(uid, seconds=60) == {"without": b"1"}
+        assert door.result(uid) == {"without": b"1"}
         broker.set_mode(Mode.PASS)
-        assert door.result(door.submit(model, {"after": b"1"}), seconds=60) == {"after": b"1"}
+        assert door.result(door.submit(model, {"after": b"1"})) == {"after": b"1"}
 
 
 def test_without_a_database_the_answer_is_503_and_the_running_task_survives(
@@ -60,7 +61,7 @@ def test_without_a_database_the_answer_is_503_and_the_running_task_survives(
             assert (answer.status_code, answer.json()["error"]) == (503, "ServiceUnavailable")
             assert int(answer.headers["retry-after"]) >= 1
         database.set_mode(Mode.PASS)
-        assert door.result(uid, seconds=90) == {"x": b"x\n"}
+        assert door.result(uid) == {"x": b"x\n"}
         assert door.status(uid)["attempt"] == 1
 
 
@@ -74,7 +75,7 @@ def test_a_private_api_that_is_killed_costs_no_attempt(tmp_path: Path, postgres:
         answer = door.http.get(f"/api/tasks/{uid}")
         assert (answer.status_code, answer.json()["error"]) == (503, "ServiceUnavailable")
         # Longer than the run: its end finds nobody to tell.
-        wait_for(lambda: "is repeated" in system.consumer.output(), 60, system.logs)
+        wait_until(lambda: "is repeated" in system.consumer.output(), system.logs)
         private_api.start()
-        assert door.result(uid, seconds=90) == {"x": b"x\n"}
+        assert door.result(uid) == {"x": b"x\n"}
         assert door.status(uid)["attempt"] == 1

@@ -1,20 +1,25 @@
 """The Compose stack as an operator treats it: killed parts, resets, and what can be seen from outside."""
 
 import json
+import os
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.client import Door, door_of
-from tests.e2e.compose import Compose, build_image, compose_project
-from tests.e2e.images import echo_image, script_image
-from tests.e2e.systems import wait_for
+from tests.browser import require_chromium
+from tests.e2e.by_mouse import do_main_job
+from tests.e2e.client import DoorClient, door_of
+from tests.e2e.compose import ROOT, Compose, build_image, compose_project
+from tests.e2e.images import UNTIL_TOLD, echo_image, script_image
 from tests.services import require_docker
+from tests.waiting import wait_until
+from tests.zips import make_zip, read_zip
 
 SERVICES = ("postgres", "rabbitmq", "private-api", "public-api", "grpc-gateway", "traefik", "job-consumer")
 TASKS = 50
@@ -44,51 +49,72 @@ def compose(stack: tuple[Compose, str]) -> Compose:
 
 
 @pytest.fixture
-def door(stack: tuple[Compose, str]) -> Iterator[Door]:
+def door(stack: tuple[Compose, str]) -> Iterator[DoorClient]:
     compose, url = stack
     with door_of(url, str(compose.folder / "traefik/certs/server.crt")) as door:
         yield door
 
 
-def submit_numbers(door: Door, count: int) -> dict[str, bytes]:
+def submit_numbers(door: DoorClient, count: int) -> dict[str, bytes]:
     """Tasks by uid, each with a number of its own to echo."""
     model = door.add_model(echo_image())
     return {door.submit(model, {"n": str(n).encode()}): str(n).encode() for n in range(count)}
 
 
-@pytest.mark.timeout(900)
-def test_every_service_killed_in_turn_costs_no_task(compose: Compose, door: Door) -> None:
+def test_the_main_job_is_done_by_mouse_behind_tls(door: DoorClient, tmp_path: Path) -> None:
+    require_chromium()
+    log, output = do_main_job(
+        door.url,
+        tmp_path,
+        image=script_image("cat /model/greeting; wc -w < /input/text.txt > /output/words"),
+        model_zip=make_zip({"greeting": b"counting\n"}),
+        text=b"a zip in, a zip out\n",
+    )
+    assert "counting" in log
+    assert read_zip(output.read_bytes()) == {"words": b"6\n"}
+
+
+def test_every_service_killed_in_turn_costs_no_task(compose: Compose, door: DoorClient) -> None:
     tasks = submit_numbers(door, TASKS)
     for service in SERVICES:
         compose.run("kill", "--signal", "KILL", service)
         compose.run("up", "--detach", "--wait")
-    assert {uid: door.result(uid, seconds=240)["n"] for uid in tasks} == tasks
+    assert {uid: door.result(uid)["n"] for uid in tasks} == tasks
     # Finished once: what ran again after a kill was refused its commit.
     assert {door.status(uid)["status"] for uid in tasks} == {"finished"}
 
 
-@pytest.mark.timeout(600)
-def test_down_and_up_keeps_tasks_in_every_state(compose: Compose, door: Door) -> None:
+def test_down_and_up_keeps_tasks_in_every_state(compose: Compose, door: DoorClient) -> None:
     echo, fails = door.add_model(echo_image()), door.add_model(script_image("exit 3"))
     finished, failed = door.submit(echo, {"a": b"kept"}), door.submit(fails, {"a": b""})
     door.ended(finished)
     door.ended(failed)
-    running = door.submit(door.add_model(script_image("sleep 20; echo x > /output/x")), {"a": b""})
+    running = door.submit(door.add_model(script_image("sleep 60; echo x > /output/x")), {"a": b""})
     queued = door.submit(echo, {"b": b"later"})
     cancelled = door.submit(echo, {"c": b""})
     door.http.post(f"/api/tasks/{cancelled}/cancel")
     door.wait_status(running, "running")
+    # An upgrade replaces every service of ours.
+    before = compose.container("job-consumer"), running_tasks(compose)
+    compose.variables["LOG_LEVEL"] = "WARNING"
+    compose.run("up", "--detach", "--wait")
+    del compose.variables["LOG_LEVEL"]
+    assert compose.container("job-consumer") != before[0]
+    assert running_tasks(compose) == before[1]
     compose.run("down")
+    assert not running_tasks(compose)
     compose.run("up", "--detach", "--wait")
     assert door.result(finished) == {"a": b"kept"}
     assert door.ended(failed).json()["exit_code"] == 3
     assert door.status(cancelled)["status"] == "cancelled"
-    assert door.result(running, seconds=120) == {"x": b"x\n"}
-    assert door.status(running)["attempt"] == 1, "the consumer came back to its container"
-    assert door.result(queued, seconds=60) == {"b": b"later"}
+    assert door.result(running) == {"x": b"x\n"}
+    assert door.status(running)["attempt"] == 2
+    assert door.result(queued) == {"b": b"later"}
 
 
-def test_a_volume_prune_while_it_is_down_loses_nothing_that_is_bound_to_storage(compose: Compose, door: Door) -> None:
+def test_a_volume_prune_while_it_is_down_loses_nothing_that_is_bound_to_storage(
+    compose: Compose, door: DoorClient
+) -> None:
     (uid,) = submit_numbers(door, 1)
     door.ended(uid)
     compose.run("down")
@@ -115,12 +141,12 @@ def test_a_storage_folder_that_belongs_to_somebody_else_is_told(tmp_path: Path) 
         in_folder(tmp_path, "rm -r data")
     assert (done.returncode, done.stderr) == (
         2,
-        "private-api cannot start:\nDATA_DIR: /data belongs to user 0, and user 10001 may not write there; "
-        "make it 10001's with chown\n",
+        "private-api cannot start:\nDATA_DIR: /data belongs to user 0, and user 10001 may not write to it; "
+        "run chown 10001 /data\n",
     )
 
 
-def test_only_the_two_ports_of_the_front_answer(compose: Compose, door: Door) -> None:
+def test_only_the_two_ports_of_the_front_answer(compose: Compose, door: DoorClient) -> None:
     published = set()
     for service in SERVICES:
         ports = inspect(compose, service)["NetworkSettings"]["Ports"] or {}
@@ -133,11 +159,11 @@ def test_only_the_two_ports_of_the_front_answer(compose: Compose, door: Door) ->
     assert socket.create_connection((parts.hostname or "", parts.port or 443), 5).close() is None
 
 
-def test_http_redirects_to_https_and_old_tls_is_refused(compose: Compose, door: Door) -> None:
+def test_http_redirects_to_https_and_old_tls_is_refused(compose: Compose, door: DoorClient) -> None:
     http_port = int(compose.variables["HTTP_PORT"])
     with socket.create_connection(("localhost", http_port), 5) as plain:
         plain.sendall(b"GET /docs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        assert b"\r\nLocation: https://localhost" in plain.recv(4096)
+        assert f"\r\nLocation: {door.url}/docs\r\n".encode() in plain.recv(4096)
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
@@ -147,7 +173,7 @@ def test_http_redirects_to_https_and_old_tls_is_refused(compose: Compose, door: 
         old.wrap_socket(raw, server_hostname=parts.hostname)
 
 
-def test_answers_carry_security_headers_and_the_docs_ask_no_outside_host(door: Door) -> None:
+def test_answers_carry_security_headers_and_the_docs_ask_no_outside_host(door: DoorClient) -> None:
     answer = door.http.get("/docs")
     assert answer.headers["strict-transport-security"].startswith("max-age=31536000")
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -155,7 +181,7 @@ def test_answers_carry_security_headers_and_the_docs_ask_no_outside_host(door: D
     assert "https://" not in answer.text
 
 
-def test_nothing_but_the_door_is_reachable_through_the_front(door: Door) -> None:
+def test_nothing_but_the_door_is_reachable_through_the_front(door: DoorClient) -> None:
     for path in ("/internal/claims", "/api/../internal/claims", "/ping", "/dashboard/", "/api/rawdata"):
         assert door.http.get(path).status_code in (404, 405), path
 
@@ -181,6 +207,13 @@ def test_services_run_with_least_privilege(compose: Compose) -> None:
         assert details["HostConfig"]["ReadonlyRootfs"] is True
 
 
+def running_tasks(compose: Compose) -> list[str]:
+    """The containers of tasks that run."""
+    label = f"label=inference-server.consumer={compose.variables['CONSUMER_NAME']}"
+    command = ["docker", "ps", "--quiet", "--filter", label]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+
 def inspect(compose: Compose, service: str) -> dict:  # type: ignore[type-arg]
     done = subprocess.run(["docker", "inspect", compose.container(service)], capture_output=True, text=True, check=True)
     details: dict = json.loads(done.stdout)[0]  # type: ignore[type-arg]
@@ -193,6 +226,27 @@ def port_is_docker(port: int, compose: Compose) -> bool:
     return f'"PublishedPort":{port},' in listed.replace(" ", "")
 
 
-def test_the_door_waits_for_the_slowest_start(compose: Compose, door: Door) -> None:
+def test_the_door_waits_for_the_slowest_start(compose: Compose, door: DoorClient) -> None:
     compose.run("restart", "postgres")
-    wait_for(lambda: door.http.get("/readyz").status_code == 200, 60, compose.logs)
+    wait_until(lambda: door.http.get("/readyz").status_code == 200, compose.logs)
+
+
+def test_an_operator_breaks_the_stack_and_every_promise_is_kept(stack: tuple[Compose, str]) -> None:
+    """As docs/reliability.md says."""
+    compose, _ = stack
+    command = [sys.executable, "-m", "operations", "selftest", "--yes", "--dir", str(compose.folder)]
+    environment = {**os.environ, **compose.variables}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert "12 of 12 promises kept; 10 tasks accepted, 10 ended once; 0 left" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0
+
+
+def test_an_operator_breaks_nothing_while_a_task_waits(stack: tuple[Compose, str], door: DoorClient) -> None:
+    compose, _ = stack
+    uid = door.submit(door.add_model(script_image(UNTIL_TOLD)), {"i": b""})
+    command = [sys.executable, "-m", "operations", "selftest", "--yes", "--dir", str(compose.folder)]
+    environment = {**os.environ, **compose.variables}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "1 tasks wait or run on this server" in done.stderr
+    door.http.delete(f"/api/tasks/{uid}")

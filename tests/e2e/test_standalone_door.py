@@ -11,19 +11,20 @@ import docker
 import grpc
 import pytest
 
-from inference_client.door import PLAIN_PORT
-from job_consumer.engine import LABEL
+from inference_client.grpc_endpoint import PLAIN_PORT
+from job_consumer.engines import LABEL
 from tests.e2e.grpc_door import application
-from tests.e2e.images import lanes_image, user_service_image
-from tests.e2e.systems import Process, System, free_port, port_is_free, standalone_system, wait_for
+from tests.e2e.images import call_server_image, user_service_image
+from tests.e2e.systems import Process, System, free_port, port_is_free, standalone_system
 from tests.services import require_docker
+from tests.waiting import wait_until
 
 APPLICATIONS = "/ray.serve.RayServeAPIService/ListApplications"
 ASK_WITH_TOKEN = f"""
 import os, grpc
 channel = grpc.insecure_channel(os.environ["GRPC_GATEWAY"])
 token = ("authorization", "Bearer " + os.environ["GATEWAY_TOKEN"])
-print(channel.unary_unary("{APPLICATIONS}")(b"", metadata=[token], wait_for_ready=True, timeout=20).decode())
+print(channel.unary_unary("{APPLICATIONS}")(b"", metadata=[token], wait_for_ready=True, timeout=60).decode())
 """
 
 
@@ -38,7 +39,7 @@ def infer(system: System, *arguments: str) -> str:
     """Run the command as a user would, without any option about gRPC where the door has its usual port."""
     command = [sys.executable, "-m", "inference_client", "--server", system.url]
     command += [] if system.grpc_port == PLAIN_PORT else ["--grpc", f"http://127.0.0.1:{system.grpc_port}"]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=170, check=False)
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{system.logs()}"
     return done.stdout
 
@@ -56,39 +57,37 @@ def in_replica(system: System, program: str) -> str:
         client.close()
 
 
-@pytest.mark.timeout(300)
 def test_a_model_is_deployed_and_called_with_infer_and_with_grpc(system: System) -> None:
-    for image, model in ((user_service_image(), "greeter"), (lanes_image(), "lanes")):
+    for image, model in ((user_service_image(), "greeter"), (call_server_image(), "calls")):
         infer(system, "models", "add", image, model, "--pull-policy", "never")
         infer(system, "deploy", model, "--port", "9000", "--min", "1", "--wait")
     answer = infer(system, "call", "greeter", "__call__", '{"name": "foo", "origin": "bar", "num": 30}')
     assert json.loads(answer) == {"greeting": "Hello foo from bar", "num": "60"}
     with grpc.insecure_channel(f"127.0.0.1:{system.grpc_port}") as channel:
-        call = channel.unary_unary("/lanes.Echo/Call")
+        call = channel.unary_unary("/calls.Echo/Call")
         response, details = call.with_call(
-            b"\x00\xff", metadata=application("lanes", ("request_id", "mine")), timeout=30
+            b"\x00\xff", metadata=application("calls", ("request_id", "mine")), timeout=60
         )
         assert response == b"\x00\xff"
         assert ("request_id", "mine") in details.trailing_metadata()
-        chat = channel.stream_stream("/lanes.Echo/Chat")(
-            iter([b"one", b"two"]), metadata=application("lanes"), timeout=30
+        chat = channel.stream_stream("/calls.Echo/Chat")(
+            iter([b"one", b"two"]), metadata=application("calls"), timeout=60
         )
         assert list(chat) == [b"one", b"two"]
-    for model in ("greeter", "lanes"):
+    for model in ("greeter", "calls"):
         infer(system, "undeploy", model)
 
 
-@pytest.mark.timeout(300)
 def test_a_replica_calls_the_door_with_its_token_also_after_a_restart_of_the_server(system: System) -> None:
-    infer(system, "models", "add", lanes_image(), "lanes", "--pull-policy", "never")
-    infer(system, "deploy", "lanes", "--port", "9000", "--min", "1", "--wait")
-    assert in_replica(system, ASK_WITH_TOKEN) == "\n\x05lanes\n"
+    infer(system, "models", "add", call_server_image(), "calls", "--pull-policy", "never")
+    infer(system, "deploy", "calls", "--port", "9000", "--min", "1", "--wait")
+    assert in_replica(system, ASK_WITH_TOKEN) == "\n\x05calls\n"
     system.consumer.end()
     system.consumer.start()
     system.wait_ready()
-    infer(system, "deploy", "lanes", "--port", "9000", "--min", "1", "--wait")
-    assert in_replica(system, ASK_WITH_TOKEN) == "\n\x05lanes\n"
-    infer(system, "undeploy", "lanes")
+    infer(system, "deploy", "calls", "--port", "9000", "--min", "1", "--wait")
+    assert in_replica(system, ASK_WITH_TOKEN) == "\n\x05calls\n"
+    infer(system, "undeploy", "calls")
 
 
 def test_live_calls_need_a_key_where_every_call_does(tmp_path: Path) -> None:
@@ -101,10 +100,10 @@ def test_live_calls_need_a_key_where_every_call_does(tmp_path: Path) -> None:
         with grpc.insecure_channel(f"127.0.0.1:{system.grpc_port}") as channel:
             call = channel.unary_unary(APPLICATIONS)
             with pytest.raises(grpc.RpcError) as refused:
-                call(b"", timeout=20)
+                call(b"", timeout=60)
             assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
             with pytest.raises(grpc.RpcError) as empty:
-                call(b"", metadata=[("x-api-key", made.stdout.strip())], timeout=20)
+                call(b"", metadata=[("x-api-key", made.stdout.strip())], timeout=60)
             assert empty.value.details() == "Route table is not populated yet."
 
 
@@ -128,7 +127,7 @@ def test_a_server_without_the_door_starts_where_its_port_is_taken(tmp_path: Path
         server = Process("standalone", standalone(tmp_path, "--grpc-port", port, *options), {}, tmp_path / "log")
         server.start()
         try:
-            wait_for(lambda: "InferenceServer is ready at " in server.output(), 60, server.output)
+            wait_until(lambda: "InferenceServer is ready at " in server.output(), server.output)
         finally:
             server.end()
     assert "Live calls" not in server.output()

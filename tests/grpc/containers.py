@@ -1,7 +1,6 @@
 """The examples' containers as a consumer runs them: hardened, on an internal network, spoken to in plain text."""
 
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.services import docker_problem, missing
+from tests.waiting import START_S, wait_until
 
-READY_S = 60
 HARDENED = [
     "--user=65532:65532",
     "--read-only",
@@ -68,9 +66,9 @@ def internal_network() -> Iterator[str]:
 
 
 def require_image(image: str) -> None:
-    """Skip where it was not built."""
+    """One that `make grpc-images` builds."""
     if problem := docker_problem(image):
-        pytest.skip(f"{problem}; run: make grpc-images")
+        missing(f"{problem}; run: make grpc-images")
 
 
 @contextmanager
@@ -102,17 +100,14 @@ def container(
 
 
 def _await_health(running: Container) -> None:
-    deadline = time.monotonic() + READY_S
     with grpc.insecure_channel(running.address, options=[("grpc.max_reconnect_backoff_ms", 200)]) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        while True:
+
+        def is_serving() -> bool:
             try:
-                reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=5, wait_for_ready=True)
-                if reply.status == health_pb2.HealthCheckResponse.SERVING:
-                    return
-            except grpc.RpcError as error:
-                if time.monotonic() > deadline:
-                    raise AssertionError(f"not ready: {error.code()}\n{running.logs()}") from error
-            if time.monotonic() > deadline:
-                raise AssertionError(f"never serving\n{running.logs()}")
-            time.sleep(0.1)
+                reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=60, wait_for_ready=True)
+            except grpc.RpcError:
+                return False
+            return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+        wait_until(is_serving, running.logs, within_s=START_S)

@@ -5,13 +5,13 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
+from tests.services import missing
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "tests" / "grpc" / "clients"
 """What the documentation shows."""
 CHECKS = ROOT / "tests" / "grpc" / "checks"
-"""What nobody needs as an example, with the same clients."""
+"""More calls of the same clients, which are no use as examples."""
 PYTHON = ROOT / ".venv-grpc" / "bin" / "python"
 PROTOS = (
     ROOT / "runtimes" / "redhare" / "protos" / "stream.proto",
@@ -24,7 +24,7 @@ PROTOS = (
 def compile_protos(folder: Path) -> Path:
     """The Python code of all .proto files that the scripts and tests use, in `folder`."""
     if not PYTHON.exists():
-        pytest.skip("there is no .venv-grpc; run: make grpc-clients")
+        missing("there is no .venv-grpc; run: make grpc-clients")
     for proto in PROTOS:
         out = [f"--proto_path={proto.parent}", f"--python_out={folder}", f"--grpc_python_out={folder}"]
         subprocess.run([PYTHON, "-m", "grpc_tools.protoc", *out, proto.name], check=True)
@@ -35,7 +35,7 @@ def run_script(name: str, stubs: Path, target: str, environment: Mapping[str, st
     """The lines that a script prints."""
     with start_script(name, stubs, target, environment) as process:
         try:
-            said, told = process.communicate(timeout=90)
+            said, told = process.communicate(timeout=300)
         finally:
             process.kill()
     assert process.returncode == 0, f"{name}:\n{said}\n{told}"

@@ -2,11 +2,9 @@
 
 import base64
 import contextlib
-import io
 import json
 import queue
 import threading
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +14,16 @@ import grpc
 import pytest
 
 from tests.e2e.client import door_of
-from tests.e2e.compose import ComposeService, compose_system
+from tests.e2e.compose import ComposeService, compose_system, service_of
 from tests.e2e.grpc_door import GrpcDoor, fresh_name
 from tests.e2e.systems import free_port
 from tests.grpc.containers import require_image
 from tests.grpc.scripts import ROOT, run_script
+from tests.zips import zip_folder
 
 EXAMPLES = ROOT / "examples"
 HOSTS = pytest.mark.parametrize("host", ["grpc.localhost", "localhost"], ids=["by-name", "by-path"])
-SOON_S = 20
+SOON_S = 60
 DEPLOYED = {
     "app1": ("user-service", "user_service"),
     "num-lookup": ("num-lookup", "user_service"),
@@ -116,8 +115,7 @@ class Stack:
 
     def service(self, name: str) -> ComposeService:
         """One of the stack's containers."""
-        (found,) = (one for one in self.grpc.system.processes if isinstance(one, ComposeService) and one.name == name)
-        return found
+        return service_of(self.grpc.system, name)
 
     def ran_in(self, uid: str) -> str:
         """The replica that ran a task; empty where it ran in a container of its own."""
@@ -153,16 +151,6 @@ def serving_of(folder: Path) -> dict[str, Any]:
     """What an operator posts for the example in this folder."""
     serving: dict[str, Any] = json.loads((folder / "serving.json").read_text())
     return serving
-
-
-def zip_folder(folder: Path) -> bytes:
-    """Its files, as `infer models add --archive-folder` sends them."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                archive.write(path, path.relative_to(folder))
-    return buffer.getvalue()
 
 
 def check_composition(printed: list[str]) -> None:

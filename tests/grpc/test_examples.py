@@ -18,7 +18,7 @@ from tests.grpc.containers import Container, container
 from tests.grpc.scripts import ROOT
 
 EXAMPLES = ROOT / "examples"
-SOON_S = 10
+SOON_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +100,11 @@ def test_a_replica_that_stops_lets_its_streams_end(network: str, stubs: Path) ->
         container("inference-server/user-service:1", network, 9000) as running,
         grpc.insecure_channel(running.address) as channel,
     ):
-        call = user_defined_protos_pb2_grpc.UserDefinedServiceStub(channel).Streaming(message("foo"), timeout=30)
+        call = user_defined_protos_pb2_grpc.UserDefinedServiceStub(channel).Streaming(message("foo"), timeout=60)
         next(call)
         stopping = subprocess.Popen(["docker", "stop", running.name], stdout=subprocess.DEVNULL)
         assert len(list(call)) == 9
-        assert stopping.wait(30) == 0
+        assert stopping.wait(60) == 0
         assert running.wait() == 0
 
 
@@ -123,13 +123,12 @@ def test_a_kernel_runs_tasks_in_its_container(network: str, stubs: Path, tmp_pat
         grpc.insecure_channel(running.address) as channel,
     ):
         request = tasks_pb2.RunRequest(task_uid="t", input_dir="/tasks/run/input", output_dir="/tasks/run/output")
-        reply = tasks_pb2_grpc.TasksStub(channel).Run(request, timeout=30)
+        reply = tasks_pb2_grpc.TasksStub(channel).Run(request, timeout=60)
         assert (reply.exit_code, reply.detail) == (0, "")
     answer = json.loads((folders / "run" / "output" / "one.json").read_text())
     assert answer == {"key": 1, "data": {"words": 2, "mean_length": 2.0}, "batch": 1}
 
 
-@pytest.mark.timeout(400)
 def test_ocr_answers_pages_and_tasks_with_the_networks_it_keeps_loaded(
     network: str, stubs: Path, tmp_path: Path
 ) -> None:
@@ -152,18 +151,18 @@ def test_ocr_answers_pages_and_tasks_with_the_networks_it_keeps_loaded(
         grpc.insecure_channel(running.address) as channel,
     ):
         read = ocr_pb2_grpc.ReaderStub(channel).Read
-        text = read(ocr_pb2.Page(image=page.read_bytes()), timeout=120)
+        text = read(ocr_pb2.Page(image=page.read_bytes()), timeout=600)
         assert [line.text for line in text.lines] == lines
-        error = error_of(lambda: [read(ocr_pb2.Page(image=b"no page"), timeout=30)])
+        error = error_of(lambda: [read(ocr_pb2.Page(image=b"no page"), timeout=60)])
         assert (error.code(), "cannot be decoded" in error.details()) == (grpc.StatusCode.INVALID_ARGUMENT, True)
 
         run = tasks_pb2_grpc.TasksStub(channel).Run
         request = tasks_pb2.RunRequest(task_uid="t", input_dir="/tasks/run/input", output_dir="/tasks/run/output")
-        assert run(request, timeout=120).exit_code == 0
+        assert run(request, timeout=600).exit_code == 0
         (told,) = json.loads((folders / "run" / "output" / "text.json").read_text())["pages"]
         assert [line["text"] for line in told["lines"]] == lines
         (folders / "run" / "input" / "page.png").write_bytes(b"no page")
-        reply = run(request, timeout=120)
+        reply = run(request, timeout=600)
         assert (reply.exit_code, "cannot be decoded" in reply.detail) == (1, True)
         assert running.stop() == 0
 

@@ -9,11 +9,9 @@ import grpc
 import pytest
 
 from contract.tokens import Claims, sign_token, stream_key
-from tests.e2e.client import zip_of
 from tests.grpc import lines
 from tests.grpc.stack import EXAMPLES, HOSTS, SOON_S, Stack, serving_of
-
-pytestmark = pytest.mark.timeout(400)
+from tests.zips import make_zip
 
 CODE = grpc.StatusCode
 SLOW_KERNEL = b"""
@@ -30,7 +28,7 @@ class Slow(Kernel):
             batch.append(task_context)
             task_context = task_context.next()
         if batch[0].get_input_data() == "hold":
-            time.sleep(3)
+            time.sleep(6)
         for task in batch:
             task.set_output_data(f"{task.get_input_data()} of {len(batch)}")
 
@@ -106,7 +104,7 @@ def test_a_batch_of_eight_returns_eight(stack: Stack) -> None:
 
     serving = serving_of(EXAMPLES / "grpc" / "kernel")
     with (
-        stack.deployed("redhare", serving, zip_of({"kernel.py": SLOW_KERNEL})) as slow,
+        stack.deployed("redhare", serving, make_zip({"kernel.py": SLOW_KERNEL})) as slow,
         stack.grpc.channel() as channel,
     ):
         token = authenticate(channel, model_name=slow).token

@@ -9,8 +9,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.grpc import lines
 from tests.grpc.stack import HOSTS, SOON_S, Stack, check_composition, follow
 
-pytestmark = pytest.mark.timeout(400)
-
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 CLIENTS = {
     **{name: lines.USER_SERVICE[name] for name in ("ray_call.py", "ray_streaming.py")},
@@ -23,7 +21,7 @@ WANTED = "this server wants a key"
 
 @pytest.fixture(scope="module")
 def told(stack: Stack) -> list[int]:
-    """Both doors started anew; what a watch of the gateway's health was told while its old one went."""
+    """What a watch of the gateway's health reported while both doors were started again."""
     statuses: queue.Queue[int] = queue.Queue()
     with stack.grpc.channel() as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())

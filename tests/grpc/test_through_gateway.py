@@ -14,8 +14,8 @@ from contract.tokens import Claims, replica_key, sign_token, stream_key
 from tests.grpc import lines
 from tests.grpc.containers import container
 from tests.grpc.scripts import ROOT, run_script
-from tests.integration.contract_bench import KEY, OWNER, run_contract_gateway
-from tests.integration.grpc_bench import TOKEN, route
+from tests.integration.contract_harness import KEY, OWNER, run_contract_gateway
+from tests.integration.grpc_harness import TOKEN, route
 
 EXAMPLES = ROOT / "examples" / "grpc"
 CLASSIFIER = "c" * 64

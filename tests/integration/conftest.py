@@ -7,24 +7,24 @@ import pytest
 from private_api.archives import ArchiveStore
 from private_api.database import Database
 from private_api.task_logs import TaskLogs
-from tests.integration.deployment_bench import DeploymentBench
+from tests.integration.deployment_harness import DeploymentHarness
 from tests.integration.grpc_backend import Backend, run_backend
-from tests.integration.grpc_bench import RunningGateway, run_bench_gateway
-from tests.integration.task_bench import Bench
+from tests.integration.grpc_harness import RunningGateway, run_harness_gateway
+from tests.integration.task_harness import Harness
 
 
 @pytest.fixture
-def bench(database: Database, store: ArchiveStore, logs: TaskLogs) -> Bench:
+def harness(database: Database, store: ArchiveStore, logs: TaskLogs) -> Harness:
     """The rules over a fresh database of each kind, with the CPU model `echo` registered."""
-    bench = Bench(database, store, logs)
-    bench.register()
-    return bench
+    harness = Harness(database, store, logs)
+    harness.register()
+    return harness
 
 
 @pytest.fixture
-def plane(database: Database, store: ArchiveStore, logs: TaskLogs) -> DeploymentBench:
+def plane(database: Database, store: ArchiveStore, logs: TaskLogs) -> DeploymentHarness:
     """The rules of deployments beside those of tasks, over a fresh database of each kind without models."""
-    return DeploymentBench(Bench(database, store, logs))
+    return DeploymentHarness(Harness(database, store, logs))
 
 
 @pytest.fixture
@@ -44,5 +44,5 @@ def two() -> Iterator[Backend]:
 @pytest.fixture
 def gateway() -> Iterator[RunningGateway]:
     """A gateway in a thread, without any deployment yet."""
-    with run_bench_gateway() as gateway:
+    with run_harness_gateway() as gateway:
         yield gateway

@@ -8,7 +8,7 @@ from typing import Any
 
 import docker
 
-from job_consumer.engine import LABEL
+from job_consumer.engines import LABEL
 
 
 @dataclass
@@ -53,5 +53,5 @@ def watch_containers(consumer: str) -> Iterator[ContainerWatch]:
         yield watch
     finally:
         events.close()
-        thread.join(10)
+        thread.join(60)
         client.close()

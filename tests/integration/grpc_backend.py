@@ -160,13 +160,13 @@ def run_backend(name: str = "backend", *, port: int = 0, reflects: tuple[str, ..
 
     thread = threading.Thread(target=asyncio.run, args=(main(),), name=f"backend-{name}", daemon=True)
     thread.start()
-    loop, stopping = started.result(30)
+    loop, stopping = started.result(60)
     try:
         yield backend
     finally:
         backend.may_go_on.set()
         loop.call_soon_threadsafe(stopping.set)
-        thread.join(30)
+        thread.join(60)
 
 
 def make_server(backend: Backend) -> grpc.aio.Server:

@@ -1,11 +1,9 @@
 """What the tests of the HTTP door share: a door, a consumer's part, clients that misbehave."""
 
-import io
 import socket
 import sqlite3
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +11,26 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from contract.access import DoorPolicy
-from contract.http_server import serve_in_thread
+from contract.claims import ClaimRequest
 from contract.private_client import PrivateClient
-from contract.schemas import ClaimRequest, Commit, Heartbeat
+from contract.schemas import Commit, Heartbeat
 from contract.statuses import Phase
+from kit.http_server import serve_in_thread
 from public_api.app import create_app
+from tests.zips import make_zip
 
 TOKEN = "a-service-token-of-the-tests"
 MIB = 1024**2
 UNKNOWN_UID = "0" * 64
-DEADLINE_S = 30
+DEADLINE_S = 60
 # Plain HTTP: without this, each client would load every certificate authority, which takes longer than a call.
-PLAIN: dict[str, Any] = {"verify": False, "trust_env": False}
+PLAIN: dict[str, Any] = {"verify": False, "trust_env": False, "timeout": DEADLINE_S}
 
 
 @dataclass(frozen=True)
-class Door:
+class RunningDoor:
+    """An HTTP door, and what lies behind it."""
+
     url: str
     data_dir: Path
     private_url: str
@@ -55,16 +57,9 @@ def serve_door(
         yield f"http://127.0.0.1:{port}"
 
 
-def make_zip(text: str = "hello") -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("file.txt", text)
-    return buffer.getvalue()
-
-
-def finish(door: Door, uid: str) -> bytes:
+def finish(door: RunningDoor, uid: str) -> bytes:
     """Run a queued task as a consumer would; returns the output."""
-    output = make_zip(f"the output of {uid}" + "." * 1000)
+    output = make_zip({"file.txt": f"the output of {uid}{'.' * 1000}".encode()}, method=zipfile.ZIP_STORED)
     with PrivateClient(door.private_url, TOKEN) as consumer:
         assignment = consumer.claim(ClaimRequest(consumer="tests", uid=uid))
         assert assignment is not None
@@ -76,13 +71,6 @@ def finish(door: Door, uid: str) -> bytes:
             uid, assignment.fence, Commit(consumer="tests", sha256=stored.sha256, size_bytes=stored.size_bytes)
         )
     return output
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    ends_at = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < ends_at, f"waited {DEADLINE_S} s: {what}"
-        time.sleep(0.02)
 
 
 def open_socket(url: str) -> socket.socket:

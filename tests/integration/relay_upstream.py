@@ -27,7 +27,7 @@ class Upstream:
 
     def head(self) -> bytes:
         """The head of the next request."""
-        return self.heads.get(timeout=20)
+        return self.heads.get(timeout=60)
 
     def _run(self) -> None:
         with contextlib.suppress(OSError):
@@ -58,7 +58,7 @@ class Upstream:
         # A blocked accept() does not notice a plain close.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,12 @@ class TaskModel:
     is_deleted: bool = False
     committed: tuple[int, str] | None = None
     """Fence and sha256 of the result."""
+    holder: str | None = None
+    """The consumer whose attempt has not ended, also while its lease has expired."""
+    lost_by: set[str] = field(default_factory=set)
+    """The consumers that fell silent with it, and lost it to another claim."""
+    failed_by: set[str] = field(default_factory=set)
+    """The consumers that gave it back because something failed."""
 
     @property
     def status(self) -> Status:
@@ -40,20 +46,35 @@ class TaskModel:
         """Whether the holder of this fence may act: also one whose lease expired, while nobody else claimed."""
         return fence == self.fence and not self.is_terminal
 
-    def claim(self) -> None:
+    def claim(self, consumer: str) -> None:
         assert self.status is Status.QUEUED
         assert not self.is_cancelled, "a cancelled task was claimed"
+        if self.holder is not None:
+            self.lost_by.add(self.holder)
+        self.holder = consumer
         self.fence += 1
         self.attempts += 1
         self._move(Status.LEASED)
 
+    def give_back(self) -> None:
+        """Its holder claims, and does not name it."""
+        self._come_back()
+        self.fence += 1
+        self.holder = None
+        if self.is_cancelled:
+            self._end(Status.CANCELLED, Reason.CANCELLED)
+        else:
+            self._move(Status.QUEUED)
+
     def beat(self, phase: Phase) -> None:
+        self._come_back()
         if phase is not Phase.PREPARING:
             self._move(Status.RUNNING)
         elif self.status is Status.QUEUED:
             self._move(Status.LEASED)
 
     def commit(self, fence: int, sha256: str) -> Status:
+        self._come_back()
         if self.is_cancelled:
             return self._end(Status.CANCELLED, Reason.CANCELLED)
         assert self.committed is None, "two commits were accepted"
@@ -61,16 +82,22 @@ class TaskModel:
         return self._end(Status.FINISHED, None)
 
     def fail(self, reason: Reason) -> Status:
+        self._come_back()
         if self.is_cancelled or reason is Reason.CANCELLED:
             return self._end(Status.CANCELLED, Reason.CANCELLED)
         return self._end(Status.FAILED, reason)
 
-    def release(self, *, blameless: bool) -> Status:
+    def release(self, there: set[str], *, blameless: bool) -> Status:
+        """`there` are the consumers that could run it now."""
+        assert self.holder is not None
         self.fence += 1
+        if not blameless:
+            self.failed_by.add(self.holder)
+        self.holder = None
         self.infrastructure_failures += not blameless
         if self.is_cancelled:
             return self._end(Status.CANCELLED, Reason.CANCELLED)
-        if self.infrastructure_failures >= MAX_INFRASTRUCTURE_FAILURES:
+        if not blameless and self.infrastructure_failures >= MAX_INFRASTRUCTURE_FAILURES and not there - self.failed_by:
             return self._end(Status.FAILED, Reason.INFRASTRUCTURE)
         return self._move(Status.QUEUED)
 
@@ -86,11 +113,14 @@ class TaskModel:
             self.cancel()
             self.is_deleted = True
 
-    def lose_lease(self) -> None:
+    def lose_lease(self, there: set[str]) -> None:
+        """`there` are the consumers that could run it now."""
+        assert self.holder is not None
         self.crashes += 1
+        failed = {*self.lost_by, self.holder}
         if self.is_cancelled:
             self._end(Status.CANCELLED, Reason.CANCELLED)
-        elif self.crashes >= MAX_CRASHES:
+        elif self.crashes >= MAX_CRASHES and (len(failed) >= MAX_CRASHES or not there - failed):
             self._end(Status.FAILED, Reason.CRASHED_REPEATEDLY)
         else:
             self._move(Status.QUEUED)
@@ -99,8 +129,12 @@ class TaskModel:
         self.fence += 1
         self._end(Status.FAILED, Reason.TIME_LIMIT)
 
+    def _come_back(self) -> None:
+        self.crashes -= self.status is Status.QUEUED
+
     def _end(self, status: Status, reason: Reason | None) -> Status:
         self.reason = reason
+        self.holder = None
         return self._move(status)
 
     def _move(self, status: Status) -> Status:

@@ -16,8 +16,9 @@ from contract.errors import TaskNotFound
 from private_api.database import Database
 from private_api.keys import create_key, revoke_key
 from private_api.tables import ApiKeyRow
-from tests.integration.public_door import DEADLINE_S, PLAIN, Door, finish, make_zip, serve_door
+from tests.integration.public_door import PLAIN, RunningDoor, finish, serve_door
 from tests.running_api import RunningApi
+from tests.zips import make_zip
 
 ADA = "ada"
 # Role, owner of its key, scopes of its key.
@@ -27,6 +28,7 @@ GOOD = {
     "stranger": ("bob", [Scope.SUBMIT]),
     "registrar": ("eve", [Scope.MODELS]),
     "operator": ("carol", [Scope.OPERATE]),
+    "keeper": ("kim", [Scope.KEYS]),
     "admin": ("dan", [Scope.ADMIN]),
     "consumer": ("host-a", [Scope.CONSUME]),
 }
@@ -38,13 +40,24 @@ TASK_ROUTES = {
     ("head", "/api/tasks/{uid}"): 551,
     ("get", "/api/tasks/{uid}/status"): 200,
     ("get", "/api/tasks/{uid}/logs"): 200,
+    ("get", "/api/tasks/{uid}/events"): 200,
+    ("get", "/api/tasks/{uid}/attempts"): 200,
     ("get", "/api/tasks/{uid}/output"): 551,
     ("head", "/api/tasks/{uid}/output"): 551,
+    ("get", "/api/tasks/{uid}/output/files"): 551,
+    ("get", "/api/tasks/{uid}/output/files/{path}"): 551,
+    ("head", "/api/tasks/{uid}/output/files/{path}"): 551,
+    ("get", "/api/tasks/{uid}/input/files"): 200,
+    ("get", "/api/tasks/{uid}/input/files/{path}"): 200,
+    ("head", "/api/tasks/{uid}/input/files/{path}"): 200,
+    ("post", "/api/tasks/{uid}/rerun"): 200,
     ("post", "/api/tasks/{uid}/cancel"): 200,
     ("delete", "/api/tasks/{uid}"): 204,
 }
 """What each answers about a queued task, to who may see it; in an order in which all of them can be asked."""
-DEPLOYMENT = "/api/models/{human_readable_id}/deployment"
+MODEL = "/api/models/{human_readable_id}"
+VERSION = f"{MODEL}/versions/{{version}}"
+DEPLOYMENT = f"{MODEL}/deployment"
 OPEN_ROUTES = {("get", "/healthz"), ("get", "/readyz")}
 
 
@@ -61,7 +74,7 @@ class Stage:
     def client(self, role: str = "anonymous", *, require_key: bool = False) -> Iterator[httpx.Client]:
         headers = {"X-API-Key": self.keys[role]} if role in self.keys else {}
         url = self.closed_url if require_key else self.open_url
-        with httpx.Client(base_url=url, headers=headers, timeout=DEADLINE_S, **PLAIN) as client:
+        with httpx.Client(base_url=url, headers=headers, **PLAIN) as client:
             yield client
 
     def submit(self, role: str) -> str:
@@ -117,12 +130,20 @@ def expected(role: str, route: tuple[str, str], *, require_key: bool, of_ada: bo
         return 200
     if role in BAD or (role == "anonymous" and require_key):
         return 401
-    if role == "consumer":
+    may_submit = role not in ("registrar", "operator", "keeper")
+    may_read = role != "operator" or not of_ada
+    if (
+        role == "consumer"
+        or (route[1].endswith("/rerun") and not may_submit)
+        or ("/files" in route[1] and not may_read)
+    ):
         return 403
     if route in TASK_ROUTES:
         if not of_ada or role in OF_ADA:
             return TASK_ROUTES[route]
         return 404 if route[1].endswith("/status") else TaskNotFound.http_status
+    manages_keys = 401 if role == "anonymous" else 200 if role in ("keeper", "admin") else 403
+    operates = role in ("operator", "admin")
     registers = role in ("the owner's other key", "registrar", "admin")
     return {
         # Nothing is deployed but by the call before.
@@ -131,10 +152,26 @@ def expected(role: str, route: tuple[str, str], *, require_key: bool, of_ada: bo
         ("delete", DEPLOYMENT): 204 if registers else 403,
         ("get", "/api/deployments/"): 200,
         ("get", "/api/models/"): 200,
-        ("get", "/api/models/{human_readable_id}"): 200,
+        ("get", MODEL): 200,
+        ("get", f"{MODEL}/versions"): 200,
+        ("patch", MODEL): 200 if registers else 403,
+        ("patch", VERSION): 200 if registers else 403,
+        # The task of the stage waits for it.
+        ("delete", MODEL): 409 if registers else 403,
+        ("delete", VERSION): 409 if registers else 403,
         ("get", "/api/tasks/"): 401 if role == "anonymous" else 200,
+        ("get", "/api/consumers/"): 401 if role == "anonymous" else 200,
+        ("get", "/api/queue"): 200,
+        ("get", "/api/me"): 200,
+        ("get", "/api/events"): 200,
+        ("get", "/api/keys/"): manages_keys,
+        # Nobody has the key's scope that is asked for but the admin, and there is no key with the id.
+        ("post", "/api/keys/"): 200 if role == "admin" else 403 if manages_keys == 200 else manages_keys,
+        ("delete", "/api/keys/{key_id}"): 404 if manages_keys == 200 else manages_keys,
+        # No consumer has this name.
+        **{("post", f"/api/consumers/{{name}}/{how}"): 404 if operates else 403 for how in ("drain", "resume")},
         ("post", "/api/models/"): 200 if registers else 403,
-        ("post", "/api/tasks/"): 403 if role in ("registrar", "operator") else 200,
+        ("post", "/api/tasks/"): 200 if may_submit else 403,
     }[route]
 
 
@@ -151,11 +188,20 @@ def call(client: httpx.Client, route: tuple[str, str], uid: str) -> httpx.Respon
     options: dict[str, Any] = {}
     if route == ("post", "/api/models/"):
         options = {"params": {"human_readable_id": "posted", "container_tag": "echo:1", "replace": "true"}}
+    elif route[0] == "patch":
+        options = {"json": {"description": "Gives the input back"}}
     elif route == ("post", DEPLOYMENT):
         options = {"json": {"port": 8001}}
     elif route == ("post", "/api/tasks/"):
         options = {"params": {"human_readable_id": "echo"}, "files": {"zip_file": make_zip()}}
-    return client.request(method, path.format(uid=uid, human_readable_id="echo"), **options)
+    elif route == ("post", "/api/keys/"):
+        options = {"json": {"scopes": ["submit"]}}
+    elif path == "/api/events":
+        # Its answer does not end.
+        with client.stream(method, path) as answer:
+            return answer
+    names = {"uid": uid, "human_readable_id": "echo", "key_id": "0" * 16, "path": "a.txt", "name": "x", "version": 1}
+    return client.request(method, path.format(**names), **options)
 
 
 @pytest.mark.parametrize("require_key", [False, True], ids=["open mode", "keys required"])
@@ -190,7 +236,7 @@ def test_the_documentation_needs_no_key(stage: Stage) -> None:
 
 def test_a_stranger_gets_no_byte_of_an_output_in_any_way(stage: Stage) -> None:
     uid = stage.submit("owner")
-    output = finish(Door("", stage.private.data_dir, stage.private.url), uid)
+    output = finish(RunningDoor("", stage.private.data_dir, stage.private.url), uid)
     headers: list[dict[str, str]] = [
         {},
         {"Range": "bytes=0-3"},
@@ -288,7 +334,27 @@ def test_the_list_has_pages(stage: Stage) -> None:
         assert [[task["uid"] for task in page] for page in pages] == [[uids[2], uids[1]], [uids[0]]]
         assert {task["owner"] for page in pages for task in page} == {ADA}
         assert client.get("/api/tasks/", params={"after": "x"}).status_code == 422
+        assert client.get("/api/tasks/", params={"status": "broken"}).status_code == 422
+        # Without a zone nobody knows which time is meant.
+        assert client.get("/api/tasks/", params={"since": "2026-11-21T07:00:00"}).status_code == 422
         assert client.get("/api/tasks/", params={"surprise": "x"}).status_code == 422
+
+
+def test_the_list_of_an_operator_has_everybodys_tasks(stage: Stage) -> None:
+    ours, theirs, open_ = (stage.submit(role) for role in ("owner", "stranger", "anonymous"))
+
+    def listed(role: str, **params: Any) -> Any:
+        with stage.client(role) as client:
+            answer = client.get("/api/tasks/", params=params)
+            return [task["uid"] for task in answer.json()] if answer.status_code == 200 else answer.status_code
+
+    for role in ("operator", "admin"):
+        assert listed(role) == listed(role, owner="*") == [open_, theirs, ours]
+        assert listed(role, owner=ADA, status=["queued", "failed"], since="2026-01-01T00:00:00+00:00") == [ours]
+        assert listed(role, status="failed") == []
+    assert listed("owner") == listed("owner", owner=ADA) == [ours]
+    assert [listed("owner", owner=owner) for owner in ("*", "bob")] == [403, 403]
+    assert [listed(role, owner="*") for role in ("registrar", "anonymous")] == [403, 401]
 
 
 @pytest.mark.parametrize("require_key", [False, True])
@@ -310,7 +376,8 @@ def test_only_the_service_token_or_below_internal_a_consumers_key_opens_the_priv
         guarded.remove(("get", "/internal/gateways/traefik"))
         assert len(guarded) > 15
         for method, path in guarded:
-            url = path.format(uid="0" * 64, fence=1, human_readable_id="echo", gateway="g1")
+            names = dict.fromkeys(("human_readable_id", "gateway", "path", "name", "key_id"), "x")
+            url = path.format(uid="0" * 64, fence=1, version=1, **names)
             answer = client.request(method, url)
             assert (answer.status_code, "service token" in answer.json()["detail"]) == (401, True), (method, path)
             # A key proves nobody to be a door, and a consumer only where it is one's.

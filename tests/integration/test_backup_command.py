@@ -10,7 +10,7 @@ from private_api.archives import ArchiveStore
 from private_api.database import Database
 from private_api.task_logs import TaskLogs
 from tests.databases import copy_sqlite
-from tests.integration.task_bench import Bench
+from tests.integration.task_harness import Harness
 from tests.running_api import TOKEN
 
 SECRET = "a-password-nobody-may-see"
@@ -28,9 +28,9 @@ def standalone(sqlite_template: Path, tmp_path: Path) -> Path:
     copy_sqlite(sqlite_template, folder)
     (folder / "inference.sqlite").rename(folder / "inference.db")
     database = Database(f"sqlite:///{folder}/inference.db")
-    bench = Bench(database, ArchiveStore(folder / "archives"), TaskLogs(folder / "logs"))
-    bench.register()
-    bench.submit()
+    harness = Harness(database, ArchiveStore(folder / "archives"), TaskLogs(folder / "logs"))
+    harness.register()
+    harness.submit()
     database.close()
     return folder
 

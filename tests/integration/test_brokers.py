@@ -12,11 +12,12 @@ import pika
 import pytest
 
 from contract.broker import CPU_QUEUE, GPU_QUEUE, Broker, BrokerUnavailable, Delivery, queue_for
-from contract.memory_broker import InMemoryBroker
-from contract.rabbitmq_broker import RabbitMQBroker
-from contract.rabbitmq_broker.topology import DEAD_QUEUE
+from contract.broker.memory import InMemoryBroker
+from contract.broker.rabbitmq import RabbitMQBroker
+from contract.broker.rabbitmq.topology import DEAD_QUEUE
 from tests.services import require_rabbitmq
 from tests.tcp_proxy import Mode, TcpProxy
+from tests.waiting import wait_until
 
 Connect = Callable[[], Broker]
 BOTH = (GPU_QUEUE, CPU_QUEUE)
@@ -34,13 +35,6 @@ def receive_one(broker: Broker, *queues: str) -> Delivery:
     delivery = broker.receive(queues or BOTH, LATEST_S)
     assert delivery is not None
     return delivery
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LATEST_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
 
 
 def is_usable(broker: Broker) -> bool:
@@ -368,6 +362,25 @@ def test_a_broker_may_appear_after_its_clients(rabbitmq: RabbitMQ, proxy: TcpPro
         uid = new_uid()
         broker.publish(CPU_QUEUE, uid)
         assert receive_one(broker).uid == uid
+
+
+def test_a_loop_that_failed_for_a_reason_nobody_foresaw_connects_again(
+    rabbitmq: RabbitMQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise ValueError("a frame of no kind")
+
+    uid = new_uid()
+    with rabbitmq.connect() as broker:
+        wait_until(lambda: is_usable(broker))
+        broker._post(fail)
+        wait_until(lambda: not is_usable(broker))
+        wait_until(lambda: is_usable(broker))
+        broker.publish(CPU_QUEUE, uid)
+        assert receive_one(broker).uid == uid
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == [
+        "the thread rabbitmq failed; it is repeated in 1 s"
+    ]
 
 
 def test_a_queue_deleted_under_a_publisher_is_declared_again(rabbitmq: RabbitMQ) -> None:

@@ -25,14 +25,15 @@ from contract.deployments import (
 from contract.errors import DeploymentNotFound, StaleFence, Unauthenticated
 from contract.gateway_client import GatewayClient
 from contract.private_client import PrivateClient
-from contract.serving import Serving
-from inference_client import cli
+from inference_client import cli, errors
+from inference_client.cli.exit_codes import ExitCode
 from inference_client.client import InferenceClient
-from inference_client.exit_codes import ExitCode
+from inference_client.schemas import ServingSpec
 from private_api.database import Database
 from private_api.keys import create_key
-from tests.integration.public_door import DEADLINE_S, PLAIN, make_zip, serve_door, wait_for
-from tests.running_api import RunningApi
+from tests.integration.public_door import DEADLINE_S, PLAIN, serve_door
+from tests.running_api import RunningApi, claim_waiting_replica
+from tests.zips import make_zip
 
 ADDRESS = "10.0.0.7:8001"
 ROUTE = "/api/models/echo/deployment"
@@ -43,7 +44,7 @@ def door(private_api: RunningApi) -> Iterator[httpx.Client]:
     """A client of a door where everybody may register models; `echo` is one, with a zip."""
     with (
         serve_door(private_api.url) as url,
-        httpx.Client(base_url=url, timeout=DEADLINE_S, **PLAIN) as client,
+        httpx.Client(base_url=url, **PLAIN) as client,
     ):
         registration = {"human_readable_id": "echo", "container_tag": "echo:1", "model_available": "true"}
         answer = client.post("/api/models/", params=registration, files={"zip_file": make_zip()})
@@ -58,9 +59,7 @@ def consumer(api: RunningApi) -> Iterator[PrivateClient]:
 
 
 def claim(client: PrivateClient) -> ReplicaAssignment:
-    held = client.claim_replica(ReplicaClaim(consumer="ada"))
-    assert held is not None
-    return held
+    return claim_waiting_replica(client, "ada")
 
 
 def status(door: httpx.Client) -> Any:
@@ -154,7 +153,7 @@ def test_a_gateway_is_told_of_a_change_at_once(private_api: RunningApi, door: ht
         assert not done
         await asyncio.to_thread(door.post, ROUTE, json={"port": 8001})
         # Far less than the time for which it may be held.
-        table = await asyncio.wait_for(waiting, 10)
+        table = await asyncio.wait_for(waiting, 60)
         assert [route.human_readable_id for route in table.routes] == ["echo"]
 
     with_gateway(private_api, act)
@@ -178,7 +177,7 @@ def test_a_call_that_waits_starts_a_replica_and_its_gateway_hears_when_it_is_rea
             await asyncio.to_thread(
                 client.beat_replica, held.uid, held.fence, ReplicaBeat(consumer="ada", ready=True, address=ADDRESS)
             )
-        while not (table := await asyncio.wait_for(waiting, 10)).routes[0].backends:
+        while not (table := await asyncio.wait_for(waiting, 60)).routes[0].backends:
             waiting = asyncio.create_task(gateway.table(table.etag))
         assert table.routes[0].backends[0].uid == held.uid
         await gateway.report(
@@ -250,15 +249,7 @@ def host(api: RunningApi, act: Callable[[PrivateClient, ReplicaAssignment], None
 
     def run() -> None:
         with consumer(api) as client:
-            found: list[ReplicaAssignment] = []
-
-            def ask() -> bool:
-                if held := client.claim_replica(ReplicaClaim(consumer="ada")):
-                    found.append(held)
-                return bool(found)
-
-            wait_for(ask, "a replica to host")
-            act(client, found[0])
+            act(client, claim(client))
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -279,7 +270,7 @@ def make_fail(client: PrivateClient, held: ReplicaAssignment) -> None:
 def test_deploy_waits_until_the_deployment_is_ready(private_api: RunningApi, infer: Infer) -> None:
     options = ("--port", "8001", "--protocol", "kserve", "--min", "1", "--prefix", "p", "--idle-timeout", "2m")
     with host(private_api, make_ready):
-        code, out, _ = infer("deploy", "echo", *options, "--wait", "--timeout", "25")
+        code, out, _ = infer("deploy", "echo", *options, "--wait", "--timeout", "10m")
     assert (code, out) == (0, "echo is ready, 1/1 ready\n")
     code, out, _ = infer("deployments")
     assert out.split() == ["MODEL", "VERSION", "STATUS", "READY", "CALLS", "DETAIL", "echo", "1", "ready", "1/1", "0"]
@@ -334,10 +325,10 @@ def test_deploy_takes_the_whole_description_from_a_file(infer: Infer, tmp_path: 
 
 def test_the_python_client_deploys_lists_and_removes(door: httpx.Client) -> None:
     with InferenceClient(str(door.base_url)) as client:
-        view = client.deploy("echo", Serving(port=8001))
+        view = client.deploy("echo", ServingSpec(port=8001))
         assert client.get_deployment("echo") == view
         assert list(client.list_deployments()) == [view]
         assert client.wait_deployment("echo") == view
         client.undeploy("echo")
-        with pytest.raises(DeploymentNotFound):
+        with pytest.raises(errors.DeploymentNotFound):
             client.get_deployment("echo")

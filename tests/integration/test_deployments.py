@@ -8,28 +8,27 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import select
 
-from contract.access import Scope
+from contract.access import Caller, Scope
 from contract.deployments import DeploymentStatus, ReplicaReason
 from contract.errors import DeploymentNotFound, InvalidRequest, ModelNotFound, NameTaken
-from contract.serving import Category, RestrictedKey, Serving
-from private_api.callers import Caller
+from contract.serving import Category, RestrictedKey, ServingSpec
 from private_api.deployment_tables import DeploymentNameRow, ReplicaRow
 from private_api.deployments.deploy import undeploy_model
 from private_api.deployments.read import list_deployments
 from private_api.deployments.routing import read_table, render_express_routes
-from tests.integration.deployment_bench import DeploymentBench
+from tests.integration.deployment_harness import DeploymentHarness
 
 NOBODY = Caller(None, frozenset())
 REGISTRAR = Caller("eve", frozenset({Scope.MODELS}))
 
 
-def test_a_model_that_is_deployed_is_idle_until_somebody_calls_it(plane: DeploymentBench) -> None:
+def test_a_model_that_is_deployed_is_idle_until_somebody_calls_it(plane: DeploymentHarness) -> None:
     plane.register()
     plane.deploy(owner="ada")
     plane.scale()
     view = plane.show()
     assert (view.status, view.replicas, view.owner, view.model_version) == (DeploymentStatus.IDLE, [], "ada", 1)
-    assert view.serving == Serving(port=8001)
+    assert view.serving == ServingSpec(port=8001)
 
 
 @pytest.mark.parametrize(
@@ -58,15 +57,15 @@ def test_a_model_that_is_deployed_is_idle_until_somebody_calls_it(plane: Deploym
 )
 def test_a_description_that_makes_no_sense_is_none(fault: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        Serving.model_validate({"port": 8001, **fault})
+        ServingSpec.model_validate({"port": 8001, **fault})
 
 
-def test_only_a_registered_model_can_be_deployed(plane: DeploymentBench) -> None:
+def test_only_a_registered_model_can_be_deployed(plane: DeploymentHarness) -> None:
     with pytest.raises(ModelNotFound, match="'nobody'"):
         plane.deploy("nobody")
 
 
-def test_a_model_that_runs_as_a_process_cannot_be_deployed(plane: DeploymentBench) -> None:
+def test_a_model_that_runs_as_a_process_cannot_be_deployed(plane: DeploymentHarness) -> None:
     plane.register()
     with plane.tasks.database.write() as session:
         session.connection().exec_driver_sql("UPDATE model_versions SET container_tag = 'process:run'")
@@ -74,7 +73,7 @@ def test_a_model_that_runs_as_a_process_cannot_be_deployed(plane: DeploymentBenc
         plane.deploy()
 
 
-def test_the_express_lane_wants_an_id_that_can_be_part_of_a_host_name(plane: DeploymentBench) -> None:
+def test_the_express_lane_wants_an_id_that_can_be_part_of_a_host_name(plane: DeploymentHarness) -> None:
     plane.register("v1.2")
     with pytest.raises(InvalidRequest, match="host name"):
         plane.deploy("v1.2", express=True)
@@ -91,7 +90,7 @@ def test_the_express_lane_wants_an_id_that_can_be_part_of_a_host_name(plane: Dep
     ],
 )
 def test_a_name_leads_to_one_deployment_and_the_error_names_which(
-    plane: DeploymentBench, first: dict[str, Any], second: dict[str, Any], what: str
+    plane: DeploymentHarness, first: dict[str, Any], second: dict[str, Any], what: str
 ) -> None:
     plane.register("echo")
     plane.register("other")
@@ -105,7 +104,7 @@ def test_a_name_leads_to_one_deployment_and_the_error_names_which(
     plane.deploy("other", **second)
 
 
-def test_of_many_that_want_a_name_at_once_one_gets_it(plane: DeploymentBench) -> None:
+def test_of_many_that_want_a_name_at_once_one_gets_it(plane: DeploymentHarness) -> None:
     names = [f"m{number}" for number in range(8)]
     for name in names:
         plane.register(name)
@@ -121,7 +120,7 @@ def test_of_many_that_want_a_name_at_once_one_gets_it(plane: DeploymentBench) ->
         assert sum(pool.map(deploy, names)) == 1
 
 
-def test_deploying_again_keeps_a_deployment_its_own_names(plane: DeploymentBench) -> None:
+def test_deploying_again_keeps_a_deployment_its_own_names(plane: DeploymentHarness) -> None:
     plane.register()
     plane.deploy(prefix="p", model_names=["a", "b"])
     plane.deploy(prefix="p", model_names=["b", "c", "c"])
@@ -129,7 +128,7 @@ def test_deploying_again_keeps_a_deployment_its_own_names(plane: DeploymentBench
         assert sorted(session.scalars(select(DeploymentNameRow.name))) == ["b", "c"]
 
 
-def test_removed_names_are_free_again_and_removing_twice_is_fine(plane: DeploymentBench) -> None:
+def test_removed_names_are_free_again_and_removing_twice_is_fine(plane: DeploymentHarness) -> None:
     plane.register("echo")
     plane.register("other")
     plane.deploy("echo", prefix="p")
@@ -142,7 +141,7 @@ def test_removed_names_are_free_again_and_removing_twice_is_fine(plane: Deployme
     plane.deploy("other", prefix="p", application="echo", model_names=["echo"])
 
 
-def test_removing_a_deployment_drains_what_runs_and_ends_what_waits(plane: DeploymentBench) -> None:
+def test_removing_a_deployment_drains_what_runs_and_ends_what_waits(plane: DeploymentHarness) -> None:
     uid = plane.start(replicas_max=2, target_in_flight=1)
     plane.report(in_flight=2, replicas={uid: 2})
     plane.scale()
@@ -157,7 +156,7 @@ def test_removing_a_deployment_drains_what_runs_and_ends_what_waits(plane: Deplo
     assert (plane.row(uid).status, plane.row(uid).reason) == ("ended", ReplicaReason.SURPLUS)
 
 
-def test_a_deployment_that_comes_back_owes_nothing_to_the_one_that_was_removed(plane: DeploymentBench) -> None:
+def test_a_deployment_that_comes_back_owes_nothing_to_the_one_that_was_removed(plane: DeploymentHarness) -> None:
     uid = plane.start()
     undeploy_model(plane.tasks.database, "echo")
     plane.deploy(replicas_min=1)
@@ -166,7 +165,7 @@ def test_a_deployment_that_comes_back_owes_nothing_to_the_one_that_was_removed(p
     assert plane.row(uid).status == "draining"
 
 
-def test_the_values_of_restricted_keys_are_shown_to_registrars_alone(plane: DeploymentBench) -> None:
+def test_the_values_of_restricted_keys_are_shown_to_registrars_alone(plane: DeploymentHarness) -> None:
     plane.register()
     key = RestrictedKey(categories=[Category.MODEL_REPOSITORY], key="admin", value="a secret")
     plane.deploy(restricted_keys=[key])
@@ -178,7 +177,7 @@ def test_the_values_of_restricted_keys_are_shown_to_registrars_alone(plane: Depl
     assert read_table(plane.tasks.database).routes[0].serving.restricted_keys == [key]
 
 
-def test_deployments_are_listed_in_pages(plane: DeploymentBench) -> None:
+def test_deployments_are_listed_in_pages(plane: DeploymentHarness) -> None:
     for name in ("b", "a", "c"):
         plane.register(name)
         plane.deploy(name)
@@ -187,7 +186,7 @@ def test_deployments_are_listed_in_pages(plane: DeploymentBench) -> None:
     assert [view.human_readable_id for view in [*first, *rest]] == ["a", "b", "c"]
 
 
-def test_a_view_has_the_replicas_that_live_and_the_last_few_that_ended(plane: DeploymentBench) -> None:
+def test_a_view_has_the_replicas_that_live_and_the_last_few_that_ended(plane: DeploymentHarness) -> None:
     plane.register()
     plane.deploy(replicas_min=1)
     for number in range(7):
@@ -202,7 +201,7 @@ def test_a_view_has_the_replicas_that_live_and_the_last_few_that_ended(plane: De
 # What gateways route by.
 
 
-def test_the_table_has_every_deployment_and_the_replicas_that_are_ready(plane: DeploymentBench) -> None:
+def test_the_table_has_every_deployment_and_the_replicas_that_are_ready(plane: DeploymentHarness) -> None:
     plane.register("cold")
     plane.deploy("cold")
     uid = plane.start("warm", replicas_max=3, target_in_flight=1)
@@ -215,7 +214,7 @@ def test_the_table_has_every_deployment_and_the_replicas_that_are_ready(plane: D
     assert table.routes[1].backends[0].address == "10.0.0.7:8001"
 
 
-def test_the_etag_changes_with_the_content_and_only_then(plane: DeploymentBench) -> None:
+def test_the_etag_changes_with_the_content_and_only_then(plane: DeploymentHarness) -> None:
     plane.register()
     etags = [read_table(plane.tasks.database).etag]
     plane.deploy(replicas_min=1)
@@ -233,7 +232,7 @@ def test_the_etag_changes_with_the_content_and_only_then(plane: DeploymentBench)
     assert len(set(etags)) == len(etags)
 
 
-def test_traefik_is_told_the_express_routes_that_have_a_replica(plane: DeploymentBench) -> None:
+def test_traefik_is_told_the_express_routes_that_have_a_replica(plane: DeploymentHarness) -> None:
     assert render_express_routes(read_table(plane.tasks.database), "example.org") == {}
     plane.start("plain")
     plane.register("cold")
@@ -257,16 +256,16 @@ def test_traefik_is_told_the_express_routes_that_have_a_replica(plane: Deploymen
 # Another description.
 
 
-def test_what_no_container_notices_changes_without_a_new_replica(plane: DeploymentBench) -> None:
+def test_what_no_container_notices_changes_without_a_new_replica(plane: DeploymentHarness) -> None:
     uid = plane.start()
     plane.deploy(replicas_min=1, priority=7, drain_timeout_s=99, max_in_flight=3, prefix="p")
     plane.scale()
     assert [replica.uid for replica in plane.live()] == [uid]
     row = plane.row(uid)
-    assert (row.priority, Serving.model_validate_json(row.serving).drain_timeout_s) == (7, 99)
+    assert (row.priority, ServingSpec.model_validate_json(row.serving).drain_timeout_s) == (7, 99)
 
 
-def test_a_new_version_takes_over_once_it_is_ready(plane: DeploymentBench) -> None:
+def test_a_new_version_takes_over_once_it_is_ready(plane: DeploymentHarness) -> None:
     old = plane.start()
     plane.register(replace=True)
     plane.scale()
@@ -285,14 +284,14 @@ def test_a_new_version_takes_over_once_it_is_ready(plane: DeploymentBench) -> No
 
 
 @pytest.mark.parametrize("change", [{"protocol": "kserve"}, {"readiness": "tcp"}, {"serves_tasks": True}])
-def test_what_a_container_notices_replaces_it(plane: DeploymentBench, change: dict[str, Any]) -> None:
+def test_what_a_container_notices_replaces_it(plane: DeploymentHarness, change: dict[str, Any]) -> None:
     plane.start()
     plane.deploy(replicas_min=1, **change)
     plane.scale()
     assert plane.statuses() == ["ready", "wanted"]
 
 
-def test_replicas_are_replaced_one_by_one(plane: DeploymentBench) -> None:
+def test_replicas_are_replaced_one_by_one(plane: DeploymentHarness) -> None:
     plane.register()
     plane.deploy(replicas_min=2, replicas_max=2)
     plane.scale()
@@ -310,7 +309,7 @@ def test_replicas_are_replaced_one_by_one(plane: DeploymentBench) -> None:
     assert sorted(plane.statuses()) == ["draining", "draining", "ready", "ready"]
 
 
-def test_the_old_version_stays_while_the_new_one_fails(plane: DeploymentBench) -> None:
+def test_the_old_version_stays_while_the_new_one_fails(plane: DeploymentHarness) -> None:
     old = plane.start()
     plane.deploy(replicas_min=1, readiness="tcp")
     plane.scale()
@@ -321,7 +320,7 @@ def test_the_old_version_stays_while_the_new_one_fails(plane: DeploymentBench) -
     assert "not_ready" in (plane.show().detail or "")
 
 
-def test_what_has_not_started_is_replaced_at_once(plane: DeploymentBench) -> None:
+def test_what_has_not_started_is_replaced_at_once(plane: DeploymentHarness) -> None:
     plane.register()
     plane.deploy(replicas_min=1)
     plane.scale()
@@ -332,7 +331,7 @@ def test_what_has_not_started_is_replaced_at_once(plane: DeploymentBench) -> Non
     assert plane.beat(old, ready=False).stop
 
 
-def test_where_an_old_replica_has_the_only_place_it_goes_first(plane: DeploymentBench) -> None:
+def test_where_an_old_replica_has_the_only_place_it_goes_first(plane: DeploymentHarness) -> None:
     old = plane.start(use_gpu=True)
     plane.deploy(replicas_min=1, readiness="tcp")
     plane.scale()

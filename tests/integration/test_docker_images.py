@@ -5,17 +5,19 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import docker
 import pytest
 
-from job_consumer import docker_images
-from job_consumer.docker_images import PullFault, pull_fault
-from job_consumer.engine import EngineUnavailable, ImageNotFound
-from tests.integration.engine_bench import Bench, docker_bench
+from job_consumer.engines import EngineUnavailable, ImageNotFound
+from job_consumer.engines.docker import images as docker_images
+from job_consumer.engines.docker.images import PullFault, pull_fault
+from tests.integration.engine_harness import Harness, docker_harness
+from tests.integration.image_registry import Registry, serve_slow_image
 from tests.services import require_docker
+from tests.waiting import PATIENCE_S, wait_until
 
 
 @pytest.fixture
@@ -26,68 +28,107 @@ def client() -> Iterator[docker.APIClient]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, client: docker.APIClient) -> Iterator[Bench]:
-    with docker_bench(tmp_path / "work", client) as made:
+def harness(tmp_path: Path, client: docker.APIClient) -> Iterator[Harness]:
+    with docker_harness(tmp_path / "work", client) as made:
         yield made
 
 
-def test_an_image_that_is_there_is_not_pulled(bench: Bench) -> None:
-    bench.engine.ensure_image("busybox:1.37", "missing")
-    bench.engine.ensure_image("busybox:1.37", "never")
+def test_an_image_that_is_there_is_not_pulled(harness: Harness) -> None:
+    harness.engine.ensure_image("busybox:1.37", "missing")
+    harness.engine.ensure_image("busybox:1.37", "never")
 
 
-def test_an_absent_image_that_must_not_be_pulled_is_not_found(bench: Bench) -> None:
+def test_an_absent_image_that_must_not_be_pulled_is_not_found(harness: Harness) -> None:
     with pytest.raises(ImageNotFound, match="not on this host and its pull policy is never"):
-        bench.engine.ensure_image("127.0.0.1:1/absent:1", "never")
+        harness.engine.ensure_image("127.0.0.1:1/absent:1", "never")
 
 
 @pytest.mark.parametrize("image", ["Not A Name", "UPPER/case", "process:run.sh"])
-def test_what_is_no_image_name_is_not_found(bench: Bench, image: str) -> None:
+def test_what_is_no_image_name_is_not_found(harness: Harness, image: str) -> None:
     with pytest.raises(ImageNotFound, match="name"):
-        bench.engine.ensure_image(image, "missing")
+        harness.engine.ensure_image(image, "missing")
 
 
-def test_an_image_that_its_registry_does_not_have_is_not_found_at_once(bench: Bench) -> None:
+def test_an_image_that_its_registry_does_not_have_is_not_found_at_once(harness: Harness) -> None:
     with registry(404, {"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}) as (port, requests):
         with pytest.raises(ImageNotFound, match="does not give"):
-            bench.engine.ensure_image(f"127.0.0.1:{port}/absent:1", "missing")
+            harness.engine.ensure_image(f"127.0.0.1:{port}/absent:1", "missing")
         assert sum("manifests" in path for path in requests) <= 2
 
 
-def test_a_registry_that_refuses_access_means_not_found(bench: Bench) -> None:
+def test_a_registry_that_refuses_access_means_not_found(harness: Harness) -> None:
     body = {"errors": [{"code": "DENIED", "message": "requested access to the resource is denied"}]}
     with registry(403, body) as (port, _), pytest.raises(ImageNotFound, match="denied"):
-        bench.engine.ensure_image(f"127.0.0.1:{port}/secret:1", "missing")
+        harness.engine.ensure_image(f"127.0.0.1:{port}/secret:1", "missing")
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_registry_in_trouble_is_no_fault_of_the_image(bench: Bench, status: int) -> None:
+def test_a_registry_in_trouble_is_no_fault_of_the_image(harness: Harness, status: int) -> None:
     body = {"errors": [{"code": "TOOMANYREQUESTS", "message": "pull rate limit"}]} if status == 429 else {}
     with registry(status, body) as (port, _), pytest.raises(EngineUnavailable, match="pulling the image"):
-        bench.engine.ensure_image(f"127.0.0.1:{port}/some:1", "missing")
+        harness.engine.ensure_image(f"127.0.0.1:{port}/some:1", "missing")
 
 
 @pytest.mark.parametrize(("policy", "image"), [("missing", "127.0.0.1:1/absent:1"), ("always", "localhost:1/absent:1")])
 def test_a_registry_that_cannot_be_reached_is_tried_three_times(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, policy: str, image: str
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, policy: str, image: str
 ) -> None:
     monkeypatch.setattr(docker_images, "PAUSES_S", (0.01, 0.01))
     tries = count_calls(monkeypatch, docker.APIClient, "pull")
     with pytest.raises(ImageNotFound, match="is not on this host and no registry could be reached"):
-        bench.engine.ensure_image(image, policy)
+        harness.engine.ensure_image(image, policy)
     assert len(tries) == 3
 
 
-def test_a_present_image_that_must_be_pulled_and_cannot_is_not_run(
-    bench: Bench, client: docker.APIClient, monkeypatch: pytest.MonkeyPatch
+def test_an_image_that_exists_outlasts_an_absent_registry(
+    harness: Harness, client: docker.APIClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(docker_images, "PAUSES_S", (0.01, 0.01))
-    client.tag("busybox:1.37", "127.0.0.1:1/stale", "1")
-    try:
-        with pytest.raises(ImageNotFound, match="must be pulled for each run and no registry could be reached"):
-            bench.engine.ensure_image("127.0.0.1:1/stale:1", "always")
-    finally:
-        client.remove_image("127.0.0.1:1/stale:1")
+    with Registry(tmp_path / "registry") as registry:
+        image = f"{registry.address}/lab/kept:1"
+        client.tag("busybox:1.37", f"{registry.address}/lab/kept", "1")
+        try:
+            assert "error" not in client.push(image)
+            harness.engine.ensure_image(image, "always")
+            registry.stop()
+            # It is here, but perhaps not the newest: it is not run in place of that one.
+            with pytest.raises(EngineUnavailable, match="must be pulled for each run and no registry could be reached"):
+                harness.engine.ensure_image(image, "always")
+            harness.engine.ensure_image(image, "missing")
+            client.remove_image(image)
+            for policy in ("missing", "always"):
+                with pytest.raises(EngineUnavailable, match="which ran before, is not on this host and no registry"):
+                    harness.engine.ensure_image(image, policy, has_run=True)
+            with pytest.raises(ImageNotFound, match="is not on this host and no registry could be reached"):
+                harness.engine.ensure_image(image, "missing")
+            registry.start()
+            harness.engine.ensure_image(image, "missing", has_run=True)
+            # What a registry answers is believed, whatever ran before.
+            with pytest.raises(ImageNotFound, match="does not give"):
+                harness.engine.ensure_image(f"{registry.address}/lab/gone:1", "missing", has_run=True)
+        finally:
+            client.remove_image(image, force=True)
+
+
+def test_a_pull_says_how_far_it_is(harness: Harness, client: docker.APIClient) -> None:
+    go_on, seen = Event(), list[int]()
+    with serve_slow_image(go_on) as image:
+        pulling = Thread(target=harness.engine.ensure_image, args=(image, "missing", seen.append))
+        pulling.start()
+        try:
+            wait_until(lambda: any(seen), lambda: f"a percent: {seen}")
+            # Half of its only layer is here, and nothing is unpacked.
+            assert max(seen) <= 25
+        finally:
+            go_on.set()
+            pulling.join(PATIENCE_S)
+        assert seen == sorted(seen)
+        assert seen[-1] == 100
+        # Of an image that is there nothing is pulled.
+        del seen[:]
+        harness.engine.ensure_image(image, "missing", seen.append)
+        assert seen == []
+        client.remove_image(image)
 
 
 @pytest.mark.parametrize(

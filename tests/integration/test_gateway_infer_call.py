@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from inference_client import cli
-from inference_client.exit_codes import ExitCode
-from tests.integration.contract_bench import KEY, run_contract_gateway
-from tests.integration.grpc_bench import RunningGateway, route
+from inference_client.cli.exit_codes import ExitCode
+from tests.integration.contract_harness import KEY, run_contract_gateway
+from tests.integration.grpc_harness import RunningGateway, route
 from tests.kserve_replica import add_kserve, kserve_servicer
 from tests.labeler import add_labeler, labeler_servicer, running_replica
 

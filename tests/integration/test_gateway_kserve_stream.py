@@ -10,12 +10,12 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.integration.contract_bench import run_contract_gateway
-from tests.integration.grpc_bench import RunningGateway, route
+from tests.integration.contract_harness import run_contract_gateway
+from tests.integration.grpc_harness import RunningGateway, route
 from tests.kserve_replica import add_kserve, kserve_servicer, kserve_stubs
 from tests.labeler import Replica, running_replica
 
-SOON_S = 10
+SOON_S = 60
 """Far longer than an answer takes, far shorter than for ever."""
 STUBS: Any = kserve_stubs()
 

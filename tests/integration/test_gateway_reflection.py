@@ -13,8 +13,9 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from tests.integration.grpc_bench import RunningGateway, route, run_bench_gateway, wait_for
+from tests.integration.grpc_harness import RunningGateway, route, run_harness_gateway
 from tests.labeler import LABELER, Replica, add_labeler, descriptor_of, labeler_servicer, running_replica
+from tests.waiting import wait_until
 
 OWN = [
     "grpc.health.v1.Health",
@@ -24,7 +25,7 @@ OWN = [
     "ray.serve.RayServeAPIService",
     "redhare.Inference",
 ]
-SOON_S = 10
+SOON_S = 60
 Request = reflection_pb2.ServerReflectionRequest
 PATHS = [f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1alpha", "v1")]
 
@@ -188,7 +189,7 @@ def test_a_question_about_a_deployment_without_replicas_starts_one(gateway, labe
     asking = threading.Thread(target=lambda: answers.put(names(gateway, application="m")))
     asking.start()
     deployment = gateway.run(lambda: gateway.server.table.deployments["m"])
-    wait_for(lambda: gateway.run(lambda: deployment.load(0.0).queued) == 1, "the question waits")
+    wait_until(lambda: gateway.run(lambda: deployment.load(0.0).queued) == 1, "the question waits")
     gateway.give(route("m", labeler.address), route("n"))
     asking.join(SOON_S)
     assert LABELER in answers.get_nowait()
@@ -222,7 +223,7 @@ def test_what_is_no_question_ends_the_stream(gateway):
 
 
 def test_where_keys_are_required_reflection_requires_one():
-    with run_bench_gateway(requires_key=True) as gateway:
+    with run_harness_gateway(requires_key=True) as gateway:
         gateway.give()
         with pytest.raises(grpc.RpcError) as error:
             names(gateway)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.systems import Process, free_port, wait_for
+from tests.e2e.systems import Process, free_port
 from tests.gpu_host import gpu_host
 from tests.services import missing
+from tests.waiting import wait_until
 
 ONE, OTHER = "GPU-8a2f1c3d-5b6e-4f70-9182-000000000001", "GPU-8a2f1c3d-5b6e-4f70-9182-000000000003"
 UNSHARE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
@@ -52,7 +53,7 @@ def consumer(host: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iter
 
 
 def test_a_consumer_whose_gpu_is_not_on_the_host_ends_with_exit_code_4(consumer: Process) -> None:
-    assert consumer.wait(30) == 4, consumer.output()
+    assert consumer.wait(60) == 4, consumer.output()
     (line,) = consumer.output().splitlines()
     assert f"consumer=gpu-0 does not start: GPU {OTHER} is not on this host, whose driver shows {ONE}" in line
     assert "inference-server gpus --write" in line
@@ -60,6 +61,6 @@ def test_a_consumer_whose_gpu_is_not_on_the_host_ends_with_exit_code_4(consumer:
 
 @pytest.mark.parametrize("consumer", [GIVEN_GPUS], indirect=True, ids=["given GPUs"])
 def test_a_consumer_that_was_given_gpus_of_its_own_is_warned_and_goes_on(consumer: Process) -> None:
-    wait_for(lambda: "consumer=gpu-0 cannot work right now" in consumer.output(), 30, consumer.output)
+    wait_until(lambda: "consumer=gpu-0 cannot register right now" in consumer.output(), consumer.output)
     (line,) = [line for line in consumer.output().splitlines() if "could not be verified" in line]
     assert f"WARNING job_consumer.gpu_check: GPU {OTHER} " in line

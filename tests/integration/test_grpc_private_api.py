@@ -1,7 +1,6 @@
 """A gateway with a private API that really runs: the table, demands, reports, keys, and what happens without it."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,23 +8,34 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
+from grpc_reflection.v1alpha import reflection_pb2
 
 from contract.access import Scope
 from contract.deployments import ReplicaAssignment, ReplicaBeat, ReplicaClaim
 from contract.gateway_client import GatewayClient
 from contract.tokens import Claims, replica_key, sign_token
-from grpc_gateway.feed import Demands
+from grpc_gateway.table_sync import Demands
+from kit.protobuf import text_field, varint_field
 from private_api.database import Database
 from private_api.keys import create_key, revoke_key
 from tests.integration.grpc_backend import Backend, run_backend
-from tests.integration.grpc_bench import RunningGateway, route, run_bench_gateway, status_of, trailers_of, wait_for
+from tests.integration.grpc_harness import RunningGateway, route, run_harness_gateway, status_of, trailers_of
+from tests.integration.public_door import PLAIN, serve_door
 from tests.running_api import TOKEN, RunningApi, run_private_api
 from tests.tcp_proxy import Mode, TcpProxy
+from tests.waiting import PATIENCE_S, check_for, wait_until
+from tests.zips import make_zip
 
 CODE = grpc.StatusCode
 ECHO = "/user.Own/Echo"
 HELD = "/user.Own/Held"
+STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
+MODEL_READY = "/inference.GRPCInferenceService/ModelReady"
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+INFER_M = text_field(1, "m")
+"""A request of KServe that names the model `m`."""
 
 
 @dataclass
@@ -59,7 +69,7 @@ class Consumer:
                 claims.extend([got] if got else [])
                 return got is not None
 
-            wait_for(claim, "a replica is wanted")
+            wait_until(claim, "a replica is wanted")
             self.beat(claims[0], backend)
             return claims[0]
 
@@ -89,8 +99,8 @@ def backend() -> Iterator[Backend]:
 
 @pytest.fixture
 def gateway(api: RunningApi) -> Iterator[RunningGateway]:
-    with run_bench_gateway(api.url) as gateway:
-        wait_for(lambda: gateway.server.table.is_populated, "the first table")
+    with run_harness_gateway(api.url) as gateway:
+        wait_until(lambda: gateway.server.table.is_populated, "the first table")
         yield gateway
 
 
@@ -98,24 +108,26 @@ def test_a_call_starts_the_first_replica_and_is_answered_by_it(
     gateway: RunningGateway, consumer: Consumer, backend: Backend
 ) -> None:
     consumer.deploy("m")
-    wait_for(lambda: "m" in gateway.server.table.deployments, "the deployment is in the table")
+    wait_until(lambda: "m" in gateway.server.table.deployments, "the deployment is in the table")
     assert consumer.show("m")["replicas"] == []
     call = gateway.unary(ECHO).future(b"cold", metadata=(("application", "m"),), timeout=60)
     # The gateway asked for it: nobody else did.
     consumer.host(backend)
-    assert call.result(30) == b"cold"
+    assert call.result(60) == b"cold"
     assert consumer.show("m")["status"] == "ready"
 
 
 def test_a_call_to_an_application_that_was_deployed_just_now_never_goes_to_the_only_older_one(
     consumer: Consumer, backend: Backend, gateway: RunningGateway
 ) -> None:
-    consumer.deploy("younger")
-    wait_for(lambda: "younger" in gateway.server.table.deployments, "the gateway has it, and waits for the next change")
+    consumer.deploy("younger", start_timeout_s=1)
+    wait_until(
+        lambda: "younger" in gateway.server.table.deployments, "the gateway has it, and waits for the next change"
+    )
     # As if that answer were still under way.
     gateway.give(route("older", backend))
     with pytest.raises(grpc.RpcError) as caught:
-        gateway.unary(ECHO)(b"x", metadata=(("application", "younger"),), timeout=2)
+        gateway.unary(ECHO)(b"x", metadata=(("application", "younger"),), timeout=PATIENCE_S)
     assert caught.value.code() is CODE.UNAVAILABLE
     assert "younger" in caught.value.details()
     assert backend.seen == []
@@ -139,52 +151,49 @@ def test_reports_say_what_is_open_and_a_drained_replica_ends_after_its_calls(
 ) -> None:
     consumer.deploy("m", replicas_min=1)
     held = consumer.host(backend)
-    wait_for(lambda: gateway.server.table.deployments["m"].replicas, "the replica is in the table")
+    wait_until(lambda: gateway.server.table.deployments["m"].replicas, "the replica is in the table")
     call = gateway.unary(HELD).future(b"kept", timeout=60)
-    wait_for(lambda: consumer.show("m")["replicas"][0]["in_flight"] == 1, "the call is reported")
+    wait_until(lambda: consumer.show("m")["replicas"][0]["in_flight"] == 1, "the call is reported")
     consumer.undeploy("m")
-    wait_for(lambda: not gateway.server.table.deployments, "the deployment left the table")
-    for _ in range(3):
-        assert not consumer.beat(held, backend)
-        ends_at = time.monotonic() + 0.5
-        wait_for(lambda at=ends_at: time.monotonic() > at, "a while")
+    wait_until(lambda: not gateway.server.table.deployments, "the deployment left the table")
+    check_for(1.5, lambda: not consumer.beat(held, backend), "the replica has a call to end")
     backend.may_go_on.set()
-    assert call.result(10) == b"kept"
-    wait_for(lambda: consumer.beat(held, backend), "the replica may end")
+    assert call.result(60) == b"kept"
+    wait_until(lambda: consumer.beat(held, backend), "the replica may end")
 
 
 def test_a_gateway_that_stops_holds_nothing_back(api: RunningApi, consumer: Consumer, backend: Backend) -> None:
-    with run_bench_gateway(api.url) as gateway:
+    with run_harness_gateway(api.url) as gateway:
         consumer.deploy("m", replicas_min=1)
         consumer.host(backend)
-        wait_for(lambda: "m" in gateway.server.table.deployments, "the deployment is in the table")
-        wait_for(lambda: gateway.server.table.deployments["m"].replicas, "the replica is in the table")
-        wait_for(lambda: _reports(api) == ["bench"], "the gateway reports")
+        wait_until(lambda: "m" in gateway.server.table.deployments, "the deployment is in the table")
+        wait_until(lambda: gateway.server.table.deployments["m"].replicas, "the replica is in the table")
+        wait_until(lambda: _reports(api) == ["harness"], "the gateway reports")
     assert _reports(api) == []
 
 
 def test_without_the_private_api_the_last_table_stays_in_use(api: RunningApi, backend: Backend) -> None:
     consumer = Consumer(api)
     consumer.deploy("m", replicas_min=1)
-    with TcpProxy(api.url, 80) as proxy, run_bench_gateway(proxy.url) as gateway:
+    with TcpProxy(api.url, 80) as proxy, run_harness_gateway(proxy.url) as gateway:
         consumer.host(backend)
-        wait_for(lambda: "m" in gateway.server.table.deployments, "the deployment is in the table")
-        wait_for(lambda: gateway.server.table.deployments["m"].replicas, "the replica is in the table")
+        wait_until(lambda: "m" in gateway.server.table.deployments, "the deployment is in the table")
+        wait_until(lambda: gateway.server.table.deployments["m"].replicas, "the replica is in the table")
         proxy.set_mode(Mode.REFUSE)
         health = gateway.unary("/grpc.health.v1.Health/Check")
         for _ in range(20):
-            assert gateway.unary(ECHO)(b"x", timeout=10) == b"x"
-            assert health(b"", timeout=10) == b"\x08\x01"
+            assert gateway.unary(ECHO)(b"x", timeout=60) == b"x"
+            assert health(b"", timeout=60) == b"\x08\x01"
         proxy.set_mode(Mode.PASS)
         consumer.undeploy("m")
-        wait_for(lambda: not gateway.server.table.deployments, "the new table came")
+        wait_until(lambda: not gateway.server.table.deployments, "the new table came")
 
 
 @contextmanager
 def keyed_gateway(api: RunningApi, *, requires_key: bool = True) -> Iterator[RunningGateway]:
-    with run_bench_gateway(api.url, requires_key=requires_key) as gateway:
-        wait_for(lambda: "m" in gateway.server.table.deployments, "the deployment is in the table")
-        wait_for(lambda: gateway.server.table.deployments["m"].replicas, "the replica is in the table")
+    with run_harness_gateway(api.url, requires_key=requires_key) as gateway:
+        wait_until(lambda: "m" in gateway.server.table.deployments, "the deployment is in the table")
+        wait_until(lambda: gateway.server.table.deployments["m"].replicas, "the replica is in the table")
         yield gateway
 
 
@@ -203,19 +212,75 @@ def ready(consumer: Consumer, backend: Backend) -> ReplicaAssignment:
 
 
 def say(gateway: RunningGateway, **metadata: str) -> bytes:
-    answer: bytes = gateway.unary(ECHO)(b"x", metadata=tuple(metadata.items()), timeout=20)
+    answer: bytes = gateway.unary(ECHO)(b"x", metadata=tuple(metadata.items()), timeout=60)
     return answer
 
 
 @pytest.mark.usefixtures("ready")
 def test_a_key_opens_the_gateway_in_both_forms_and_stays_there(api: RunningApi, backend: Backend) -> None:
-    for scope in (Scope.SUBMIT, Scope.OPERATE, Scope.ADMIN):
-        key = make_key(api, scope)
-        with keyed_gateway(api) as gateway:
-            assert say(gateway, **{"x-api-key": key}) == b"x"
-            assert say(gateway, authorization=f"Bearer {key}") == b"x"
+    key = make_key(api, Scope.SUBMIT)
+    with keyed_gateway(api) as gateway:
+        assert say(gateway, **{"x-api-key": key}) == b"x"
+        assert say(gateway, authorization=f"Bearer {key}") == b"x"
     for _, metadata, _ in backend.seen:
         assert not {"x-api-key", "authorization"} & metadata.keys()
+
+
+@pytest.mark.usefixtures("ready")
+@pytest.mark.parametrize("scope", Scope)
+def test_both_doors_let_the_same_keys_have_a_model_compute(api: RunningApi, backend: Backend, scope: Scope) -> None:
+    key = {"x-api-key": make_key(api, scope)}
+    with (
+        keyed_gateway(api) as gateway,
+        serve_door(api.url, require_key=True, allow_post_model=False) as url,
+        httpx.Client(base_url=url, headers=key, **PLAIN) as http,
+    ):
+        submitted = http.post("/api/tasks/", params={"human_readable_id": "m"}, files={"zip_file": make_zip()})
+        calls = [
+            lambda: say(gateway, **key),
+            lambda: next(gateway.stream(ECHO)(iter([b"x"]), metadata=tuple(key.items()), timeout=60)),
+            lambda: next(gateway.stream(STREAM_INFER)(iter([INFER_M]), metadata=tuple(key.items()), timeout=60)),
+        ]
+        if scope in (Scope.SUBMIT, Scope.ADMIN):
+            assert submitted.status_code == 200
+            assert [call() for call in calls] == [b"x", b"x", INFER_M]
+            return
+        assert submitted.status_code == 403
+        for call in calls:
+            refused = status_of(call)
+            assert (refused.code(), refused.details()) == (
+                CODE.PERMISSION_DENIED,
+                "This key may not submit tasks: it lacks the scope submit.",
+            )
+        assert backend.seen == []
+
+
+@pytest.mark.parametrize("scope", [Scope.OPERATE, Scope.MODELS])
+def test_a_key_that_may_not_submit_sees_what_there_is_and_starts_nothing(
+    api: RunningApi, consumer: Consumer, scope: Scope
+) -> None:
+    consumer.deploy("m")
+    key = (("x-api-key", make_key(api, scope)),)
+    with run_harness_gateway(api.url, requires_key=True) as gateway:
+        wait_until(lambda: "m" in gateway.server.table.deployments, "the deployment is in the table")
+        names = gateway.unary("/ray.serve.RayServeAPIService/ListApplications")
+        assert names(b"", metadata=key, timeout=60) == text_field(1, "m")
+        assert gateway.unary(MODEL_READY)(INFER_M, metadata=key, timeout=60) == varint_field(1, True)
+        question = reflection_pb2.ServerReflectionRequest(list_services="*").SerializeToString()
+        asked = gateway.stream(REFLECTION)(iter([question]), metadata=(*key, ("application", "m")), timeout=60)
+        assert reflection_pb2.ServerReflectionResponse.FromString(next(asked)).HasField("list_services_response")
+        refused = status_of(lambda: gateway.unary(ECHO)(b"", metadata=(*key, ("application", "m")), timeout=60))
+        assert refused.code() is CODE.PERMISSION_DENIED
+    assert consumer.show("m")["status"] == "idle"
+
+
+def test_a_consumers_key_sees_nothing(api: RunningApi) -> None:
+    key = (("x-api-key", make_key(api, Scope.CONSUME)),)
+    with run_harness_gateway(api.url, requires_key=True) as gateway:
+        wait_until(lambda: gateway.server.table.is_populated, "the first table")
+        names = gateway.unary("/ray.serve.RayServeAPIService/ListApplications")
+        refused = status_of(lambda: names(b"", metadata=key, timeout=60))
+        assert refused.code() is CODE.PERMISSION_DENIED
 
 
 @pytest.mark.usefixtures("ready")
@@ -236,16 +301,16 @@ def test_without_a_good_key_calls_are_refused_in_the_words_of_the_http_door(api:
             assert refused.code() is code
             assert refused.details().startswith(text)
             assert "request_id" in trailers_of(refused)
-            stream = gateway.stream(ECHO)(iter([b"x"]), metadata=tuple(metadata.items()), timeout=20)
+            stream = gateway.stream(ECHO)(iter([b"x"]), metadata=tuple(metadata.items()), timeout=60)
             assert status_of(lambda stream=stream: next(stream)).code() is code
         # Load balancers ask without a key; what tells names wants one.
-        assert gateway.unary("/grpc.health.v1.Health/Check")(b"", timeout=10)
-        assert gateway.unary("/ray.serve.RayServeAPIService/Healthz")(b"", timeout=10)
-        assert gateway.unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=10)
+        assert gateway.unary("/grpc.health.v1.Health/Check")(b"", timeout=60)
+        assert gateway.unary("/ray.serve.RayServeAPIService/Healthz")(b"", timeout=60)
+        assert gateway.unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=60)
         names = gateway.unary("/ray.serve.RayServeAPIService/ListApplications")
-        assert status_of(lambda: names(b"", timeout=10)).code() is CODE.UNAUTHENTICATED
+        assert status_of(lambda: names(b"", timeout=60)).code() is CODE.UNAUTHENTICATED
         for path in ("/nobody/user.Own/Echo", "/inference.GRPCInferenceService/ModelReady"):
-            hidden = status_of(lambda path=path: gateway.unary(path)(b"", timeout=10))
+            hidden = status_of(lambda path=path: gateway.unary(path)(b"", timeout=60))
             assert hidden.code() is CODE.UNAUTHENTICATED
     assert backend.seen == []
 
@@ -263,9 +328,9 @@ def test_a_key_that_was_good_is_good_for_a_moment_and_while_nobody_can_be_asked(
     api: RunningApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = make_key(api, Scope.SUBMIT)
-    with TcpProxy(api.url, 80) as proxy, run_bench_gateway(proxy.url, requires_key=True) as gateway:
-        wait_for(lambda: "m" in gateway.server.table.deployments, "the deployment is in the table")
-        wait_for(lambda: gateway.server.table.deployments["m"].replicas, "the replica is in the table")
+    with TcpProxy(api.url, 80) as proxy, run_harness_gateway(proxy.url, requires_key=True) as gateway:
+        wait_until(lambda: "m" in gateway.server.table.deployments, "the deployment is in the table")
+        wait_until(lambda: gateway.server.table.deployments["m"].replicas, "the replica is in the table")
         assert say(gateway, **{"x-api-key": key}) == b"x"
         database = Database(api.database_url)
         assert revoke_key(database, key.split("_")[1])
@@ -282,7 +347,7 @@ def test_a_key_that_was_good_is_good_for_a_moment_and_while_nobody_can_be_asked(
 
 
 def test_what_cannot_be_a_key_is_refused_without_a_question(api: RunningApi) -> None:
-    with run_bench_gateway() as gateway:
+    with run_harness_gateway() as gateway:
         gateway.give()
         refused = status_of(lambda: say(gateway, **{"x-api-key": "k" * 1000}))
         assert refused.code() is CODE.UNAUTHENTICATED
@@ -291,8 +356,8 @@ def test_what_cannot_be_a_key_is_refused_without_a_question(api: RunningApi) -> 
 
 def test_a_private_api_that_does_not_answer_is_told(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("grpc_gateway.keys._PATIENCE_S", 0.5)
-    with TcpProxy(api.url, 80) as proxy, run_bench_gateway(proxy.url) as gateway:
-        wait_for(lambda: gateway.server.table.is_populated, "the first table")
+    with TcpProxy(api.url, 80) as proxy, run_harness_gateway(proxy.url) as gateway:
+        wait_until(lambda: gateway.server.table.is_populated, "the first table")
         proxy.set_mode(Mode.BLACKHOLE)
         refused = status_of(lambda: say(gateway, **{"x-api-key": f"is_{'1' * 16}_{'1' * 64}"}))
         assert refused.code() is CODE.UNAVAILABLE

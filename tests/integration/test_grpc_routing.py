@@ -3,9 +3,9 @@
 import grpc
 import pytest
 
-from contract.wire import bytes_field, text_field, varint_field
+from kit.protobuf import bytes_field, text_field, varint_field
 from tests.integration.grpc_backend import Backend
-from tests.integration.grpc_bench import RunningGateway, route, status_of, trailers_of
+from tests.integration.grpc_harness import RunningGateway, route, status_of, trailers_of
 
 CODE = grpc.StatusCode
 PREDICTION = "/tensorflow.serving.PredictionService"
@@ -20,13 +20,13 @@ def spec(name: str, version: int | None = None) -> bytes:
 
 def served_by(gateway: RunningGateway, path: str, message: bytes = b"x", **metadata: str) -> str:
     """Which backend answers."""
-    answer, rpc = gateway.unary(path).with_call(message, metadata=tuple(metadata.items()), timeout=10)
+    answer, rpc = gateway.unary(path).with_call(message, metadata=tuple(metadata.items()), timeout=60)
     assert answer == message
     return trailers_of(rpc)["served-by"]
 
 
 def refused(gateway: RunningGateway, path: str, message: bytes = b"", **metadata: str) -> tuple[grpc.StatusCode, str]:
-    error = status_of(lambda: gateway.unary(path)(message, metadata=tuple(metadata.items()), timeout=10))
+    error = status_of(lambda: gateway.unary(path)(message, metadata=tuple(metadata.items()), timeout=60))
     assert "request_id" in trailers_of(error)
     return error.code(), error.details()
 

@@ -9,18 +9,19 @@ from pathlib import Path
 import pytest
 
 from contract.access import Scope
-from contract.deployments import ReplicaAssignment, ReplicaBeat, ReplicaClaim, ReplicaEnd, ReplicaReason
+from contract.claims import ClaimRequest
+from contract.deployments import ReplicaBeat, ReplicaClaim, ReplicaEnd, ReplicaReason
 from contract.errors import InferenceError, PermissionDenied, StaleFence, Unauthenticated
 from contract.gateway_client import GatewayClient
 from contract.private_client import PrivateClient
-from contract.schemas import Assignment, ClaimRequest, Commit, ConsumerRegistration, Failure, Heartbeat, Release
+from contract.schemas import Assignment, Commit, ConsumerRegistration, Failure, Heartbeat, Release
 from contract.statuses import Phase, Reason
 from private_api.database import Database
 from private_api.keys import create_key, revoke_key
+from private_api.leases import LEASE
 from private_api.tables import ConsumerRow
-from private_api.tasks.limits import LEASE
-from tests.integration.public_door import make_zip
-from tests.running_api import RunningApi
+from tests.running_api import RunningApi, claim_waiting_replica
+from tests.zips import make_zip
 
 
 class Hosts:
@@ -198,19 +199,13 @@ def deploy(hosts: Hosts) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def host_replica(client: PrivateClient, consumer: str) -> ReplicaAssignment:
-    held = client.claim_replica(ReplicaClaim(consumer=consumer))
-    assert held is not None
-    return held
-
-
 @pytest.mark.parametrize("stranger", ["another host's key", "the service token"])
 def test_nobody_else_speaks_for_a_replica_of_a_key(hosts: Hosts, tmp_path: Path, stranger: str) -> None:
     mine = hosts.of("host-a")
     other = hosts.of("host-b") if "key" in stranger else hosts.client(hosts.api.token)
     register(mine, "a-1")
     deploy(hosts)
-    held = host_replica(mine, "a-1")
+    held = claim_waiting_replica(mine, "a-1")
     ready = ReplicaBeat(consumer="a-1", ready=True, address="10.0.0.7:8001")
     end = ReplicaEnd(consumer="a-1", reason=ReplicaReason.SURPLUS)
     calls: list[Callable[[], object]] = [
@@ -235,7 +230,7 @@ def test_a_name_that_goes_to_a_key_takes_no_replica_with_it(hosts: Hosts) -> Non
     token = hosts.client(hosts.api.token)
     register(token, "a-1")
     deploy(hosts)
-    held = host_replica(token, "a-1")
+    held = claim_waiting_replica(token, "a-1")
     hosts.let_be_silent("a-1")
     mine = hosts.of("host-a")
     register(mine, "a-1")

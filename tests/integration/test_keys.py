@@ -10,18 +10,20 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import event, inspect, text
 
-from contract.access import Scope
+from contract.access import ANONYMOUS, Caller, Scope
 from contract.errors import IdempotencyConflict, InvalidRequest, TaskNotFound, Unauthenticated
+from contract.overview import TaskListQuery
 from private_api.archives import ArchiveStore
-from private_api.callers import ANONYMOUS, Caller
 from private_api.database import Database
 from private_api.keys import USE_NOTED_EVERY, check_key, create_key, list_keys, revoke_key
 from private_api.migrate import upgrade
+from private_api.placement.outlook import find_output, show_task
 from private_api.tables import ApiKeyRow
 from private_api.task_logs import TaskLogs
 from private_api.tasks.cancel import cancel_task, delete_task
-from private_api.tasks.read import find_log, find_output, is_ended, list_tasks, show_task
-from tests.integration.task_bench import Bench
+from private_api.tasks.listing import list_tasks
+from private_api.tasks.read import find_log, is_ended
+from tests.integration.task_harness import Harness
 
 ADA = Caller("ada", frozenset({Scope.SUBMIT}))
 BOB = Caller("bob", frozenset({Scope.SUBMIT}))
@@ -177,89 +179,88 @@ def test_the_last_use_is_noted_once_a_minute(database: Database) -> None:
 # Owners
 
 
-def test_a_stranger_finds_no_task_of_an_owner_and_changes_none(bench: Bench) -> None:
-    uid = bench.submit(caller=ADA)
-    database = bench.database
+def test_a_stranger_finds_no_task_of_an_owner_and_changes_none(harness: Harness) -> None:
+    uid = harness.submit(caller=ADA)
+    database = harness.database
     looks: list[Callable[[Caller], object]] = [
-        lambda caller: show_task(database, bench.logs, uid, caller),
+        lambda caller: show_task(database, harness.logs, uid, caller),
         lambda caller: is_ended(database, uid, caller),
         lambda caller: find_log(database, uid, caller),
         lambda caller: cancel_task(database, uid, caller),
-        lambda caller: find_output(database, bench.store, bench.logs, uid, caller),
+        lambda caller: find_output(database, harness.store, harness.logs, uid, caller),
         lambda caller: delete_task(database, uid, caller),
     ]
     for stranger in (BOB, ANONYMOUS, Caller("bob", frozenset({Scope.SUBMIT, Scope.MODELS}))):
         for look in looks:
             with pytest.raises(TaskNotFound):
                 look(stranger)
-    row = bench.row(uid)
+    row = harness.row(uid)
     assert (row.status, row.cancel_at, row.deleted_at, row.owner) == ("queued", None, None, "ada")
-    assert show_task(database, bench.logs, uid, OPERATOR).owner == "ada"
+    assert show_task(database, harness.logs, uid, OPERATOR).owner == "ada"
     cancel_task(database, uid, OPERATOR)
     delete_task(database, uid, ADA)
     with pytest.raises(TaskNotFound):
-        show_task(database, bench.logs, uid, ADA)
+        show_task(database, harness.logs, uid, ADA)
 
 
-def test_a_task_that_was_submitted_without_a_key_is_open_to_all_who_know_its_uid(bench: Bench) -> None:
-    uid = bench.submit()
+def test_a_task_that_was_submitted_without_a_key_is_open_to_all_who_know_its_uid(harness: Harness) -> None:
+    uid = harness.submit()
     for caller in (ANONYMOUS, ADA, OPERATOR):
-        assert show_task(bench.database, bench.logs, uid, caller).owner is None
+        assert show_task(harness.database, harness.logs, uid, caller).owner is None
 
 
-def test_an_idempotency_key_belongs_to_its_owner(bench: Bench) -> None:
-    first = {caller.owner: bench.submit(key="study", caller=caller) for caller in (ANONYMOUS, ADA, BOB)}
-    again = {caller.owner: bench.submit(key="study", caller=caller) for caller in (ANONYMOUS, ADA, BOB)}
+def test_an_idempotency_key_belongs_to_its_owner(harness: Harness) -> None:
+    first = {caller.owner: harness.submit(key="study", caller=caller) for caller in (ANONYMOUS, ADA, BOB)}
+    again = {caller.owner: harness.submit(key="study", caller=caller) for caller in (ANONYMOUS, ADA, BOB)}
     assert first == again
     assert len(set(first.values())) == 3
     for caller in (ANONYMOUS, ADA):
         with pytest.raises(IdempotencyConflict):
-            bench.submit(key="study", files={"b.txt": b"other"}, caller=caller)
-    assert bench.submit(key="other", files={"b.txt": b"other"}, caller=ADA) not in first.values()
+            harness.submit(key="study", files={"b.txt": b"other"}, caller=caller)
+    assert harness.submit(key="other", files={"b.txt": b"other"}, caller=ADA) not in first.values()
 
 
-def test_submissions_of_one_owner_at_the_same_time_under_one_key_are_one_task(bench: Bench) -> None:
+def test_submissions_of_one_owner_at_the_same_time_under_one_key_are_one_task(harness: Harness) -> None:
     with ThreadPoolExecutor(4) as pool:
-        uids = set(pool.map(lambda _: bench.submit(key="study", caller=ADA), range(8)))
+        uids = set(pool.map(lambda _: harness.submit(key="study", caller=ADA), range(8)))
     assert len(uids) == 1
-    _, rows = bench.rows()
+    _, rows = harness.rows()
     assert set(rows) == uids
 
 
-def test_the_list_has_the_own_tasks_newest_first_page_by_page(bench: Bench) -> None:
+def test_the_list_has_the_own_tasks_newest_first_page_by_page(harness: Harness) -> None:
     uids = []
     for _ in range(5):
-        uids.append(bench.submit(caller=ADA))
-        bench.submit(caller=BOB)
-        bench.submit()
+        uids.append(harness.submit(caller=ADA))
+        harness.submit(caller=BOB)
+        harness.submit()
     newest_first = uids[::-1]
 
     def page(limit: int, after: str | None = None, caller: Caller = ADA) -> list[str]:
-        return [task.uid for task in list_tasks(bench.database, caller, limit=limit, after=after)]
+        return [task.uid for task in list_tasks(harness.database, caller, TaskListQuery(limit=limit, after=after))]
 
     assert page(500) == newest_first
     assert page(2) == newest_first[:2]
     assert page(2, newest_first[1]) == newest_first[2:4]
     # The task that a page ended with may be gone when the next is asked for.
-    delete_task(bench.database, newest_first[1], ADA)
+    delete_task(harness.database, newest_first[1], ADA)
     assert page(2, newest_first[1]) == newest_first[2:4]
     assert page(2, newest_first[3]) == newest_first[4:]
     assert page(2, newest_first[4]) == []
     assert newest_first[1] not in page(500)
-    assert page(500, caller=OPERATOR) == []
-    for foreign in (bench.submit(caller=BOB), bench.submit(), "0" * 64):
+    for foreign in (harness.submit(caller=BOB), harness.submit(), "0" * 64):
         with pytest.raises(InvalidRequest, match="after"):
             page(2, foreign)
     with pytest.raises(Unauthenticated):
         page(2, caller=ANONYMOUS)
 
 
-def test_a_page_costs_one_query_however_many_tasks_it_has(bench: Bench) -> None:
+def test_a_page_costs_one_query_however_many_tasks_it_has(harness: Harness) -> None:
     costs = []
     for _ in range(2):
-        bench.commit(bench.claim(uid=bench.submit(caller=ADA)))
-        with statements(bench.database) as sent:
-            tasks = list_tasks(bench.database, ADA, limit=10, after=None)
+        harness.commit(harness.claim(uid=harness.submit(caller=ADA)))
+        with statements(harness.database) as sent:
+            tasks = list_tasks(harness.database, ADA, TaskListQuery(limit=10))
         costs.append(len([statement for statement in sent if "SELECT" in statement]))
     assert [task.output is not None for task in tasks] == [True, True]
     assert costs == [1, 1]
@@ -304,7 +305,7 @@ def test_the_version_before_keys_works_on_beside_this_one(
         for uid in ("a" * 64, "b" * 64):
             assert not is_ended(database, uid, ANONYMOUS)
             assert not is_ended(database, uid, ADA)
-        new = Bench(database, store, logs)
+        new = Harness(database, store, logs)
         with pytest.raises(IdempotencyConflict):
             new.submit(key="study")
         assert new.submit(key="study", caller=ADA) == new.submit(key="study", caller=ADA)

@@ -11,13 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from contract.access import Scope
+from contract.access import Caller, Scope
 from contract.errors import Unauthenticated
-from private_api.callers import Caller
 from private_api.database import Database
 from private_api.keys import check_key, list_keys
-from tests.integration.public_door import PLAIN, make_zip, serve_door
+from tests.integration.public_door import PLAIN, serve_door
 from tests.running_api import RunningApi
+from tests.zips import make_zip
 
 
 def run(*command: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -122,3 +122,32 @@ def test_infer_lists_the_tasks_of_its_key(private_api: RunningApi) -> None:
     assert [task["uid"] for task in json.loads(listed.stdout)] == uids[::-1]
     assert without.returncode != 0
     assert "wants a key" in without.stderr
+
+
+def say_welcome(url: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return run("operations", "welcome", environment={"DATABASE_URL": url, **variables})
+
+
+def test_the_first_admin_key_is_shown_once_where_keys_are_required(database_url: str) -> None:
+    opened_door = say_welcome(database_url, HTTPS_PORT="8443", PROXY_DOMAIN="inference.example.org")
+    assert opened_door.stdout.splitlines() == [
+        "InferenceServer is ready at https://inference.example.org:8443; docs at https://inference.example.org:8443/docs",
+        "Live calls over gRPC are taken at grpc.inference.example.org:8443",
+        "Anybody who reaches it may use it; REQUIRE_API_KEY=1 in .env requires keys.",
+    ], opened_door.stderr
+    # A key of a consumer's host opens no door.
+    keys(database_url, "create", "--owner", "host-a", "--scope", "consume")
+    first = say_welcome(database_url, REQUIRE_API_KEY="1").stdout.splitlines()
+    assert first[0] == "InferenceServer is ready at https://localhost; docs at https://localhost/docs"
+    with opened(database_url) as database:
+        assert check_key(database, first[-1]) == Caller("admin", frozenset({Scope.ADMIN}))
+    again = say_welcome(database_url, REQUIRE_API_KEY="1").stdout
+    assert again.endswith("Keys are required; `inference-server keys create` makes more of them.\n")
+    assert say_welcome(database_url, REQUIRE_API_KEY="no").stdout.endswith("requires keys.\n")
+
+
+def test_a_port_may_follow_an_address_of_the_host(database_url: str) -> None:
+    assert "at https://localhost:8443;" in say_welcome(database_url, HTTPS_PORT="127.0.0.1:8443").stdout
+    faulty = say_welcome(database_url, HTTPS_PORT="https")
+    assert (faulty.returncode, faulty.stdout) == (2, "")
+    assert faulty.stderr.startswith("inference-server: HTTPS_PORT: ")

@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from contract.schemas import ClaimRequest
+from contract.claims import ClaimRequest
 from contract.zip_rules import MAX_ENTRIES
 from tests.running_api import RunningApi, run_private_api
 from tests.unit.zip_corpus import MALFORMED, Part, build, many_entries
+from tests.waiting import PATIENCE_S
 from tests.zips import make_zip
 
 MIB = 1024**2
@@ -56,7 +57,7 @@ def error_of(response: httpx.Response) -> tuple[int, str]:
 def answer_before_body(api: RunningApi, path: str, headers: str, body: bytes = b"") -> str:
     """The status line that comes although the request is not finished."""
     parts = urlsplit(api.url)
-    with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
+    with socket.create_connection((parts.hostname, parts.port), timeout=60) as connection:
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.token}\r\n{headers}\r\n\r\n"
         connection.sendall(head.encode() + body)
         return connection.recv(4096).decode().partition("\r\n")[0]
@@ -248,7 +249,7 @@ def test_the_same_idempotency_key_and_zip_answer_the_same_task(private_api: Runn
 
 
 def test_a_call_without_the_service_token_is_refused(private_api: RunningApi) -> None:
-    with httpx.Client(base_url=private_api.url, trust_env=False) as http:
+    with httpx.Client(base_url=private_api.url, trust_env=False, timeout=PATIENCE_S) as http:
         for method, path in [
             ("GET", "/api/models/"),
             ("POST", "/api/tasks/?human_readable_id=echo"),

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from contract.schemas import ClaimRequest
+from contract.claims import ClaimRequest
 from tests.running_api import RunningApi
 from tests.unit.zip_corpus import LYING, Part, build
 from tests.zips import make_zip
@@ -31,7 +31,8 @@ def test_a_model_is_registered_with_its_zip_and_listed(private_api: RunningApi, 
     assert answer.status_code == 200
     model = answer.json()
     assert (model["version"], model["model_available"], model["use_gpu"]) == (1, True, True)
-    assert private_api.files() == [f"models/{model['archive']['sha256']}.zip"]
+    (stored,) = private_api.files()
+    assert stored.startswith(f"models/{model['archive']['sha256']}-")
     assert http.get("/api/models/scan").json() == model
     assert register(http, human_readable_id="b").is_success
     assert [model["human_readable_id"] for model in http.get("/api/models/").json()] == ["b", "scan"]
@@ -46,6 +47,14 @@ def test_model_available_and_the_zip_must_agree(private_api: RunningApi, http: h
     assert "model_available is not true" in unannounced.json()["detail"]
     assert private_api.files() == []
     assert http.get("/api/models/").json() == []
+
+
+def test_a_form_without_a_file_registers_a_model_without_a_zip(private_api: RunningApi, http: httpx.Client) -> None:
+    query = {"human_readable_id": "scan", "container_tag": "scan:1"}
+    # As a browser sends a form whose file nobody chose.
+    answer = http.post("/api/models/", params=query, files={"zip_file": ("", b"", "application/octet-stream")})
+    assert (answer.status_code, answer.json()["model_available"]) == (200, False)
+    assert private_api.files() == []
 
 
 def test_a_model_zip_is_checked_to_its_last_byte(private_api: RunningApi, http: httpx.Client) -> None:

@@ -1,38 +1,35 @@
 """What the private API does when a client, the database or the broker goes away in the middle of something."""
 
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, make_url, select, text
 
 from contract.broker import CPU_QUEUE
-from contract.memory_broker import InMemoryBroker
-from contract.schemas import ClaimRequest
+from contract.broker.memory import InMemoryBroker
+from contract.claims import ClaimRequest
+from contract.schemas import Heartbeat, Release
+from contract.statuses import Phase
 from private_api.database import Database
 from private_api.tables import TaskRow
+from tests.databases import PostgresServer
 from tests.running_api import RunningApi, run_private_api
 from tests.tcp_proxy import Mode, TcpProxy
+from tests.waiting import wait_until
 from tests.zips import make_zip
 
 SUBMIT = "/api/tasks/?human_readable_id=echo"
 ZIP = {"Content-Type": "application/zip"}
-DEADLINE_S = 15
+DEADLINE_S = 60
 
 
 def register(http: httpx.Client) -> None:
     http.post("/api/models/?human_readable_id=echo&container_tag=echo:1").raise_for_status()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    ends_at = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < ends_at, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def count_tasks(url: str) -> int:
@@ -111,7 +108,7 @@ def test_a_wait_that_the_database_interrupts_answers_503_and_not_that_the_task_i
         uid = http.post(SUBMIT, content=make_zip(), headers=ZIP).json()
         with api.client() as waiting, waiting.stream("GET", f"/api/tasks/{uid}/logs?follow=true") as followed:
             proxy.set_mode(Mode.REFUSE)
-            assert http.get(f"/api/tasks/{uid}?wait=20").status_code == 503
+            assert http.get(f"/api/tasks/{uid}?wait=60").status_code == 503
             followed.close()
 
 
@@ -144,3 +141,34 @@ def test_a_bell_rings_as_soon_as_a_task_is_submitted(private_api: RunningApi) ->
     delivery = private_api.broker.receive([CPU_QUEUE], DEADLINE_S)
     assert delivery is not None
     assert delivery.uid == uid
+
+
+def test_consumers_are_answered_while_polls_have_every_connection_of_theirs(
+    postgres: PostgresServer, postgres_url: str, tmp_path: Path
+) -> None:
+    locking, holding = Database(postgres_url), text("LOCK TABLE deployments IN ACCESS EXCLUSIVE MODE")
+    waiting = text(
+        "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+        " WHERE NOT granted AND datname = :name"
+    )
+    with (
+        run_private_api(postgres_url, tmp_path) as api,
+        api.client(limits=httpx.Limits(max_connections=None)) as http,
+        api.consumer() as consumer,
+        ThreadPoolExecutor(30) as clients,
+    ):
+        register(http)
+        http.post(SUBMIT, content=make_zip(), headers=ZIP).raise_for_status()
+        held = consumer.claim(ClaimRequest(consumer="ada"))
+        assert held is not None
+        with locking.write() as session:
+            session.execute(holding)
+            # Each of them waits for the lock on a connection, or for a connection.
+            asked = [clients.submit(http.get, "/api/deployments/") for _ in range(30)]
+            name = {"name": make_url(postgres_url).database}
+            wait_until(lambda: (postgres.admin.scalar(waiting, name) or 0) >= 20, "every connection to be taken")
+            assert http.get("/api/models/echo").status_code == 503
+            consumer.beat(held.uid, held.fence, Heartbeat(consumer="ada", phase=Phase.RUNNING))
+            consumer.release(held.uid, held.fence, Release(consumer="ada", detail="as planned", blameless=True))
+        assert {each.result().status_code for each in asked} <= {200, 503}
+    locking.close()

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from job_consumer.engine import ContainerSpec, ExitState, ImageNotFound, RunState
-from job_consumer.process_run import RunFolder
-from tests.integration.engine_bench import MIB, Bench, process_bench, until
+from job_consumer.engines import ContainerSpec, ExitState, ImageNotFound, Interruption, RunState
+from job_consumer.engines.process.run import RunFolder
+from tests.integration.engine_harness import MIB, Harness, process_harness
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc")
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with process_bench(tmp_path / "work") as made:
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    with process_harness(tmp_path / "work") as made:
         yield made
 
 
@@ -25,8 +26,8 @@ def model_of(spec: ContainerSpec) -> Path:
     return next(mount.folder for mount in spec.mounts if mount.kept)
 
 
-def supervisor_of(bench: Bench, spec: ContainerSpec) -> int:
-    pid = RunFolder(bench.work.root / "runs" / spec.key.name).pid()
+def supervisor_of(harness: Harness, spec: ContainerSpec) -> int:
+    pid = RunFolder(harness.work.root / "runs" / spec.key.name).pid()
     assert pid is not None
     return pid
 
@@ -39,19 +40,19 @@ def has_ended(pid: int) -> bool:
         return True
 
 
-def test_a_python_program_runs_in_this_python(bench: Bench) -> None:
-    spec = bench.spec("python")
+def test_a_python_program_runs_in_this_python(harness: Harness) -> None:
+    spec = harness.spec("python")
     (model_of(spec) / "bin").mkdir()
     (model_of(spec) / "bin" / "run.py").write_text("import sys; print(sys.version_info[:2] >= (3, 11), __file__)")
-    bench.engine.start(replace(spec, image="process:bin/run.py"))
-    assert bench.log_of(spec.key).startswith("True /")
+    harness.engine.start(replace(spec, image="process:bin/run.py"))
+    assert harness.log_of(spec.key).startswith("True /")
 
 
-def test_a_script_without_its_executable_bit_runs_by_its_first_line(bench: Bench) -> None:
-    spec = bench.spec("echo ran")
+def test_a_script_without_its_executable_bit_runs_by_its_first_line(harness: Harness) -> None:
+    spec = harness.spec("echo ran")
     (model_of(spec) / "run.sh").chmod(0o644)
-    bench.engine.start(spec)
-    assert bench.log_of(spec.key) == "ran\n"
+    harness.engine.start(spec)
+    assert harness.log_of(spec.key) == "ran\n"
 
 
 @pytest.mark.parametrize(
@@ -66,64 +67,74 @@ def test_a_script_without_its_executable_bit_runs_by_its_first_line(bench: Bench
         ("busybox:1.37", "install Docker"),
     ],
 )
-def test_what_is_no_program_of_the_model_is_not_found(bench: Bench, image: str, text: str) -> None:
-    spec = bench.spec("true")
+def test_what_is_no_program_of_the_model_is_not_found(harness: Harness, image: str, text: str) -> None:
+    spec = harness.spec("true")
     (model_of(spec) / "link").symlink_to("/bin/sh")
     with pytest.raises(ImageNotFound, match=text):
-        bench.engine.start(replace(spec, image=image))
+        harness.engine.start(replace(spec, image=image))
 
 
-def test_a_model_without_a_zip_has_no_program(bench: Bench) -> None:
-    spec = bench.spec("true")
+def test_a_model_without_a_zip_has_no_program(harness: Harness) -> None:
+    spec = harness.spec("true")
     with pytest.raises(ImageNotFound, match="the model has none"):
-        bench.engine.start(replace(spec, mounts=tuple(mount for mount in spec.mounts if not mount.kept)))
+        harness.engine.start(replace(spec, mounts=tuple(mount for mount in spec.mounts if not mount.kept)))
 
 
-def test_a_program_that_cannot_be_executed_ends_with_127_and_says_why(bench: Bench) -> None:
-    spec = bench.spec("true")
+def test_a_program_that_cannot_be_executed_ends_with_127_and_says_why(harness: Harness) -> None:
+    spec = harness.spec("true")
     program = model_of(spec) / "broken"
     program.write_bytes(b"\x00\x01 no program")
     program.chmod(0o755)
-    bench.engine.start(replace(spec, image="process:broken"))
-    assert bench.end_of(spec.key) == ExitState(127, out_of_memory=False)
-    assert "cannot be executed" in bench.log_of(spec.key)
+    harness.engine.start(replace(spec, image="process:broken"))
+    assert harness.end_of(spec.key) == ExitState(127, out_of_memory=False)
+    assert "cannot be executed" in harness.log_of(spec.key)
 
 
-def test_a_log_beyond_its_limit_says_once_that_it_is_cut(bench: Bench) -> None:
-    key, _ = bench.run("yes 0123456789 | head -c 5000000", log_limit_bytes=MIB)
-    log = bench.log_of(key)
+def test_a_log_beyond_its_limit_says_once_that_it_is_cut(harness: Harness) -> None:
+    key, _ = harness.run("yes 0123456789 | head -c 5000000", log_limit_bytes=MIB)
+    log = harness.log_of(key)
     assert log[MIB:] == f"\n[the log is cut: it reached its limit of {MIB} bytes]\n"
 
 
-def test_processes_that_fled_the_run_end_with_it(bench: Bench) -> None:
-    key, ended = bench.run("setsid sh -c 'echo $$ > \"$OUTPUT_DIR/pid\"; exec sleep 300' & sleep 0.3; exit 6")
+def test_processes_that_fled_the_run_end_with_it(harness: Harness) -> None:
+    key, ended = harness.run("setsid sh -c 'echo $$ > \"$OUTPUT_DIR/pid\"; exec sleep 300' & sleep 0.3; exit 6")
     assert ended.exit_code == 6
-    assert has_ended(int(bench.output(key, "pid").read_text()))
+    assert has_ended(int(harness.output(key, "pid").read_text()))
 
 
-def test_a_run_whose_supervisor_was_killed_counts_as_killed_and_leaves_nothing(bench: Bench) -> None:
-    spec = bench.spec('setsid sleep 300 & echo $! $$ > "$OUTPUT_DIR/pids"; wait')
-    bench.engine.start(spec)
-    pids = [int(pid) for pid in bench.wait_for_output(spec.key, "pids").split()]
-    os.kill(supervisor_of(bench, spec), signal.SIGKILL)
-    assert bench.end_of(spec.key) == ExitState(137, out_of_memory=False)
-    assert bench.engine.find(bench.consumer) == [(spec.key, RunState.EXITED)]
-    until(lambda: all(map(has_ended, pids)))
+def test_a_run_whose_supervisor_was_killed_counts_as_killed_and_leaves_nothing(harness: Harness) -> None:
+    spec = harness.spec('setsid sleep 300 & echo $! $$ > "$OUTPUT_DIR/pids"; wait')
+    harness.engine.start(spec)
+    pids = [int(pid) for pid in harness.wait_for_output(spec.key, "pids").split()]
+    os.kill(supervisor_of(harness, spec), signal.SIGKILL)
+    assert harness.end_of(spec.key) == ExitState(137, out_of_memory=False, interruption=Interruption.OUTSIDE)
+    assert harness.end_of(spec.key).interruption is Interruption.OUTSIDE
+    assert harness.engine.find(harness.consumer) == [(spec.key, RunState.EXITED)]
+    wait_until(lambda: all(map(has_ended, pids)))
 
 
-def test_removing_a_run_with_a_dead_supervisor_leaves_nothing(bench: Bench) -> None:
-    spec = bench.spec('setsid sleep 300 & echo $! > "$OUTPUT_DIR/pid"; wait')
-    bench.engine.start(spec)
-    pid = int(bench.wait_for_output(spec.key, "pid"))
-    os.kill(supervisor_of(bench, spec), signal.SIGKILL)
-    bench.engine.remove(spec.key)
-    until(lambda: has_ended(pid))
+def test_what_ended_with_an_earlier_boot_of_the_machine_was_ended_by_it(harness: Harness) -> None:
+    spec = harness.spec('echo up > "$OUTPUT_DIR/up"; sleep 300')
+    harness.engine.start(spec)
+    harness.wait_for_output(spec.key, "up")
+    os.kill(supervisor_of(harness, spec), signal.SIGKILL)
+    (harness.work.root / "runs" / spec.key.name / "boot").write_text("another boot")
+    assert harness.end_of(spec.key).interruption is Interruption.ENGINE
+
+
+def test_removing_a_run_with_a_dead_supervisor_leaves_nothing(harness: Harness) -> None:
+    spec = harness.spec('setsid sleep 300 & echo $! > "$OUTPUT_DIR/pid"; wait')
+    harness.engine.start(spec)
+    pid = int(harness.wait_for_output(spec.key, "pid"))
+    os.kill(supervisor_of(harness, spec), signal.SIGKILL)
+    harness.engine.remove(spec.key)
+    wait_until(lambda: has_ended(pid))
 
 
 def test_a_run_whose_consumer_died_before_the_start_is_found_and_started(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = bench.spec("exit 4")
+    spec = harness.spec("exit 4")
 
     class Died(Exception):
         pass
@@ -132,40 +143,40 @@ def test_a_run_whose_consumer_died_before_the_start_is_found_and_started(
         raise Died
 
     with monkeypatch.context() as patch:
-        patch.setattr("job_consumer.process_engine._spawn_supervisor", die)
+        patch.setattr("job_consumer.engines.process.engine._spawn_supervisor", die)
         with pytest.raises(Died):
-            bench.engine.start(spec)
-    assert bench.engine.find(bench.consumer) == [(spec.key, RunState.CREATED)]
-    assert bench.engine.wait(spec.key, 0.1) is None
-    bench.engine.start(spec)
-    assert bench.end_of(spec.key).exit_code == 4
+            harness.engine.start(spec)
+    assert harness.engine.find(harness.consumer) == [(spec.key, RunState.CREATED)]
+    assert harness.engine.wait(spec.key, 0.1) is None
+    harness.engine.start(spec)
+    assert harness.end_of(spec.key).exit_code == 4
 
 
-def test_too_many_processes_end_the_run(bench: Bench) -> None:
-    key, ended = bench.run("for i in $(seq 40); do sleep 30 & done; wait", pids_limit=16)
+def test_too_many_processes_end_the_run(harness: Harness) -> None:
+    key, ended = harness.run("for i in $(seq 40); do sleep 30 & done; wait", pids_limit=16)
     assert ended == ExitState(137, out_of_memory=False)
-    assert "more than 16 processes" in bench.log_of(key)
+    assert "more than 16 processes" in harness.log_of(key)
 
 
-def test_a_parent_and_its_forks_count_the_memory_they_share_once(bench: Bench) -> None:
-    spec = bench.spec("shared", memory_limit_bytes=150 * MIB)
+def test_a_parent_and_its_forks_count_the_memory_they_share_once(harness: Harness) -> None:
+    spec = harness.spec("shared", memory_limit_bytes=150 * MIB)
     (model_of(spec) / "run.py").write_text(
         "import os, time\nheld = os.urandom(2**20) * 80\n"
         "children = [os.fork() for _ in range(1)]\ntime.sleep(0.5)\n"
         "children[0] and os.wait()\n"
     )
-    bench.engine.start(replace(spec, image="process:run.py"))
-    assert bench.end_of(spec.key) == ExitState(0, out_of_memory=False)
+    harness.engine.start(replace(spec, image="process:run.py"))
+    assert harness.end_of(spec.key) == ExitState(0, out_of_memory=False)
 
 
-def test_where_namespaces_are_refused_the_variables_name_the_real_folders(bench: Bench) -> None:
+def test_where_namespaces_are_refused_the_variables_name_the_real_folders(harness: Harness) -> None:
     script = 'cat "$INPUT_DIR/scan.txt" > "$OUTPUT_DIR/copy.txt"; echo "$INPUT_DIR $PWD"'
-    spec = bench.spec(script)
+    spec = harness.spec(script)
     # A mount cannot be made on what is no folder, so the namespace fails as where the system forbids it.
-    runs = bench.work.root / "runs" / spec.key.name
+    runs = harness.work.root / "runs" / spec.key.name
     runs.mkdir(parents=True)
     (runs / "root").write_text("")
-    bench.engine.start(spec)
-    assert bench.end_of(spec.key).exit_code == 0
-    assert bench.output(spec.key, "copy.txt").read_text() == "42\n"
-    assert bench.log_of(spec.key) == f"{bench.work.workspace(spec.key).input_dir} {model_of(spec)}\n"
+    harness.engine.start(spec)
+    assert harness.end_of(spec.key).exit_code == 0
+    assert harness.output(spec.key, "copy.txt").read_text() == "42\n"
+    assert harness.log_of(spec.key) == f"{harness.work.workspace(spec.key).input_dir} {model_of(spec)}\n"

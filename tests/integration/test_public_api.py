@@ -9,17 +9,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 import requests
 
+from contract.broker.memory import InMemoryBroker
 from contract.errors import TaskNotFound
-from contract.http_server import serve_in_thread
-from contract.memory_broker import InMemoryBroker
-from private_api.service import private_api_service
-from private_api.tasks.claim import SizeLimits
+from kit.http_server import serve_in_thread
+from private_api.service import PrivateApiOptions, private_api_service
+from private_api.tasks.limits import SizeLimits
 from public_api.settings import PublicApiSettings
 from tests.integration.public_door import (
     DEADLINE_S,
@@ -27,39 +28,37 @@ from tests.integration.public_door import (
     PLAIN,
     TOKEN,
     UNKNOWN_UID,
-    Door,
+    RunningDoor,
     finish,
-    make_zip,
     open_socket,
     serve_door,
-    wait_for,
 )
+from tests.waiting import wait_until
+from tests.zips import make_zip
 
 MAX_UPLOAD_BYTES = 4 * MIB
 
 
 @pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDoor]:
     data_dir = tmp_path_factory.mktemp("door")
+    options = PrivateApiOptions(
+        database_url=f"sqlite:///{data_dir / 'db'}",
+        data_dir=data_dir,
+        service_token=TOKEN,
+        max_upload_bytes=MAX_UPLOAD_BYTES,
+        sizes=SizeLimits(max_unpacked_bytes=64 * MIB, max_output_bytes=64 * MIB),
+        keep_finished_for=timedelta(days=1),
+        unschedulable_after=timedelta(days=1),
+    )
     with ExitStack() as stack:
-        app = stack.enter_context(
-            private_api_service(
-                stack.enter_context(InMemoryBroker()),
-                database_url=f"sqlite:///{data_dir / 'db'}",
-                data_dir=data_dir,
-                service_token=TOKEN,
-                max_upload_bytes=MAX_UPLOAD_BYTES,
-                sizes=SizeLimits(max_unpacked_bytes=64 * MIB, max_output_bytes=64 * MIB),
-                keep_finished_for=timedelta(days=1),
-                unschedulable_after=timedelta(days=1),
-            )
-        )
+        app = stack.enter_context(private_api_service(stack.enter_context(InMemoryBroker()), options))
         private_url = f"http://127.0.0.1:{stack.enter_context(serve_in_thread(app, '127.0.0.1', 0))}"
-        yield Door(stack.enter_context(serve_door(private_url)), data_dir, private_url)
+        yield RunningDoor(stack.enter_context(serve_door(private_url)), data_dir, private_url)
 
 
 @pytest.fixture
-def http(door: Door) -> Iterator[httpx.Client]:
+def http(door: RunningDoor) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=door.url, timeout=DEADLINE_S, trust_env=False) as client:
         yield client
 
@@ -146,7 +145,7 @@ def test_an_idempotency_key_reaches_the_private_api(http: httpx.Client, model: s
         return http.post(
             "/api/tasks/",
             params={"human_readable_id": model},
-            files={"zip_file": make_zip(text)},
+            files={"zip_file": make_zip({"file.txt": text.encode()})},
             headers=key,
         )
 
@@ -174,11 +173,11 @@ def test_what_cannot_be_a_model_is_550(http: httpx.Client, model: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/models/", "/api/tasks/", "/api/models", "/api/tasks"])
-def test_models_are_posted_only_where_the_operator_allows_it(door: Door, http: httpx.Client, path: str) -> None:
+def test_models_are_posted_only_where_the_operator_allows_it(door: RunningDoor, http: httpx.Client, path: str) -> None:
     parameters = {"human_readable_id": f"posted{path.replace('/', '-').lower()}", "container_tag": "busybox:1.37"}
     registration = {**parameters, "model_available": "true", "use_gpu": "true", "description": "größer"}
     with serve_door(door.private_url, allow_post_model=False) as closed:
-        refused = httpx.post(closed + path, params=registration, files={"zip_file": make_zip()}, trust_env=False)
+        refused = httpx.post(closed + path, params=registration, files={"zip_file": make_zip()}, **PLAIN)
 
     accepted = http.post(path, params=registration, files={"zip_file": make_zip()})
     again = http.post(path, params=registration, files={"zip_file": make_zip()})
@@ -204,7 +203,7 @@ def test_any_value_but_a_no_allows_posting_models(value: str, allowed: bool) -> 
 # Outputs
 
 
-def test_an_output_is_fetched_whole_in_part_and_not_again(door: Door, http: httpx.Client, model: str) -> None:
+def test_an_output_is_fetched_whole_in_part_and_not_again(door: RunningDoor, http: httpx.Client, model: str) -> None:
     uid = submit(http, model)
     output = finish(door, uid)
     etag = f'"{hashlib.sha256(output).hexdigest()}"'
@@ -230,7 +229,58 @@ def test_an_output_is_fetched_whole_in_part_and_not_again(door: Door, http: http
     assert http.get(f"/api/tasks/{uid}/logs", params={"follow": True}).text == "a line\n"
 
 
-def test_a_long_poll_answers_when_the_task_ends(door: Door, http: httpx.Client, model: str) -> None:
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("*/*", "application/zip"),
+        ("application/octet-stream", "application/octet-stream"),
+        ("application/octet-stream, application/zip", "application/zip"),
+    ],
+)
+def test_an_output_has_the_content_type_that_is_asked_for(
+    door: RunningDoor, http: httpx.Client, model: str, accept: str, kind: str
+) -> None:
+    uid = submit(http, model)
+    finish(door, uid)
+    for path in (f"/api/tasks/{uid}", f"/api/tasks/{uid}/output"):
+        assert http.get(path, headers={"Accept": accept}).headers["content-type"] == kind
+
+
+def test_no_documented_default_is_refused(http: httpx.Client, model: str) -> None:
+    """What Swagger UI and generated clients do: they send every parameter that has a default."""
+    values = {
+        "human_readable_id": model,
+        "container_tag": "busybox:1.37",
+        "uid": submit(http, model),
+        "version": "1",
+        "path": "a.txt",
+        "name": "host",
+        "key_id": "0" * 16,
+    }
+    seen = {}
+    for path, calls in http.get("/openapi.json").json()["paths"].items():
+        for method, call in calls.items():
+            query = {
+                each["name"]: values[each["name"]]
+                if each["required"]
+                else json.dumps(each["schema"]["default"]).strip('"')
+                for each in call.get("parameters", ())
+                if each["in"] == "query" and (each["required"] or each["schema"].get("default") is not None)
+            }
+            body: dict[str, Any] = {}
+            if call["operationId"] == "submit_task":
+                body = {"files": {"zip_file": make_zip()}}
+            elif "application/json" in (kinds := call.get("requestBody", {}).get("content", {})):
+                body = {"json": kinds["application/json"]["example"]}
+            # Not read to its end: that of /api/events has none.
+            with http.stream(method, path.format(**values), params=query, **body) as answer:
+                assert answer.status_code != 422, f"{method} {answer.url}: {answer.read()!r}"
+            seen[call["operationId"]] = query
+    assert {"description", "model_available", "time_limit_s", "pull_policy"} < set(seen["register_model"])
+    assert seen["submit_task"] == {"human_readable_id": model, "priority": "0"}
+
+
+def test_a_long_poll_answers_when_the_task_ends(door: RunningDoor, http: httpx.Client, model: str) -> None:
     uid = submit(http, model)
     with open_socket(door.url) as client:
         client.sendall(f"GET /api/tasks/{uid}?wait=60 HTTP/1.1\r\nHost: door\r\n\r\n".encode())
@@ -248,7 +298,7 @@ def zeros(size: int) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("declared", [True, False])
 def test_a_too_large_body_is_answered_413_to_real_clients(
-    door: Door, http: httpx.Client, model: str, declared: bool, tmp_path: Path
+    door: RunningDoor, http: httpx.Client, model: str, declared: bool, tmp_path: Path
 ) -> None:
     url = f"{door.url}/api/tasks/?human_readable_id={model}"
     size = 64 * MIB
@@ -276,14 +326,14 @@ def test_a_too_large_body_is_answered_413_to_real_clients(
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_upload_leaves_nothing(
-    door: Door, model: str, caplog: pytest.LogCaptureFixture
+    door: RunningDoor, model: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     tasks = door.task_count
     with open_socket(door.url) as client:
         head = f"POST /api/tasks/?human_readable_id={model} HTTP/1.1\r\nHost: door\r\nContent-Length: {3 * MIB}\r\n"
         client.sendall(f"{head}Content-Type: application/zip\r\n\r\n".encode() + bytes(2 * MIB))
-        wait_for(lambda: len(door.unfinished_uploads) == 1, "the upload arrives while it is sent")
-    wait_for(lambda: door.unfinished_uploads == [], "the upload is dropped")
+        wait_until(lambda: len(door.unfinished_uploads) == 1, "the upload arrives while it is sent")
+    wait_until(lambda: door.unfinished_uploads == [], "the upload is dropped")
     assert door.task_count == tasks
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
@@ -297,7 +347,7 @@ def test_an_error_of_the_private_api_keeps_its_body(http: httpx.Client) -> None:
     assert (answer.status_code, answer.json()) == (554, TaskNotFound().to_body())
 
 
-def test_many_long_polls_leave_room_for_other_calls(door: Door, http: httpx.Client, model: str) -> None:
+def test_many_long_polls_leave_room_for_other_calls(door: RunningDoor, http: httpx.Client, model: str) -> None:
     uid = submit(http, model)
     with ExitStack() as stack:
         waiting = [stack.enter_context(open_socket(door.url)) for _ in range(150)]
@@ -309,9 +359,9 @@ def test_many_long_polls_leave_room_for_other_calls(door: Door, http: httpx.Clie
             assert client.recv(65536).split()[1] == b"200"
 
 
-def test_a_door_whose_service_token_is_refused_is_not_ready_and_says_so(door: Door) -> None:
+def test_a_door_whose_service_token_is_refused_is_not_ready_and_says_so(door: RunningDoor) -> None:
     with serve_door(door.private_url, token="another-token-of-the-tests") as url:
-        answer = httpx.get(f"{url}/readyz", timeout=DEADLINE_S, **PLAIN)
+        answer = httpx.get(f"{url}/readyz", **PLAIN)
         assert (answer.status_code, answer.json()["error"]) == (503, "ServiceUnavailable")
         assert "the private API refuses the SERVICE_TOKEN" in answer.json()["detail"]
-        assert httpx.get(f"{url}/healthz", timeout=DEADLINE_S, **PLAIN).status_code == 200
+        assert httpx.get(f"{url}/healthz", **PLAIN).status_code == 200

@@ -1,24 +1,16 @@
 """The HTTP door between clients and a private API that go away, answer early or are not there."""
 
 import socket
-import time
 from contextlib import ExitStack
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from tests.integration.public_door import (
-    DEADLINE_S,
-    MIB,
-    TOKEN,
-    UNKNOWN_UID,
-    exchange,
-    open_socket,
-    serve_door,
-    wait_for,
-)
+from tests.integration.public_door import DEADLINE_S, MIB, TOKEN, UNKNOWN_UID, exchange, open_socket, serve_door
 from tests.integration.relay_upstream import upstream
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize("uid", ["short", "A" * 64, "0" * 63 + "%0a", "..%5c", "%2e%2e", f"{UNKNOWN_UID}%00"])
@@ -70,7 +62,7 @@ def test_an_upload_that_breaks_off_is_not_ended_as_if_it_were_whole() -> None:
         with open_socket(url) as client:
             head = "POST /api/tasks/?human_readable_id=m HTTP/1.1\r\nHost: door\r\nTransfer-Encoding: chunked\r\n\r\n"
             client.sendall(head.encode() + b"4\r\npart\r\n")
-            wait_for(lambda: private.received == b"4\r\npart\r\n", "the piece arrives before the body ends")
+            wait_until(lambda: private.received == b"4\r\npart\r\n", "the piece arrives before the body ends")
         assert private.gone.wait(DEADLINE_S)
         assert private.received == b"4\r\npart\r\n"
 
@@ -102,13 +94,22 @@ def test_an_answer_that_breaks_off_is_not_a_whole_answer_to_the_client() -> None
 def test_without_a_private_api_the_answer_is_503(path: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
-    with serve_door(f"http://127.0.0.1:{port}") as url, httpx.Client(base_url=url, trust_env=False) as http:
+    with (
+        serve_door(f"http://127.0.0.1:{port}") as url,
+        httpx.Client(base_url=url, timeout=DEADLINE_S, trust_env=False) as http,
+    ):
         answer = http.get(path)
         posted = http.post("/api/tasks/?human_readable_id=m", files={"zip_file": bytes(8 * MIB)})
         assert http.get("/healthz").json() == {"status": "alive"}
     for each in (answer, posted):
         assert (each.status_code, each.json()["error"], each.headers["retry-after"]) == (503, "ServiceUnavailable", "2")
         assert "private API" in each.json()["detail"]
+
+
+def is_connecting(port: int) -> bool:
+    """Whether a socket of this machine has asked for a connection to this port and has no answer yet."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(remote.endswith(f":{port:04X}") and state == "02" for _, _, remote, state, *_ in rows)
 
 
 def test_a_connection_that_needs_a_second_packet_is_not_an_outage() -> None:
@@ -121,7 +122,7 @@ def test_a_connection_that_needs_a_second_packet_is_not_an_outage() -> None:
         door = stack.enter_context(serve_door(f"http://127.0.0.1:{address[1]}"))
         client = stack.enter_context(open_socket(door))
         client.sendall(f"GET /api/tasks/{UNKNOWN_UID} HTTP/1.1\r\nHost: door\r\n\r\n".encode())
-        time.sleep(0.5)
+        wait_until(lambda: is_connecting(address[1]), "the door asks for a connection")
         listener.settimeout(DEADLINE_S)
         stack.enter_context(listener.accept()[0])
         private = stack.enter_context(listener.accept()[0])
@@ -231,3 +232,12 @@ def test_a_kept_connection_that_the_private_api_closed_is_not_used_again() -> No
             # Its thread closes the connection before it takes the next.
             private.head()
             private.closed.acquire(timeout=DEADLINE_S)
+
+
+@pytest.mark.parametrize("path", [f"/api/tasks/{UNKNOWN_UID}/status", f"/api/tasks/{UNKNOWN_UID}?wait=60"])
+def test_a_private_api_that_froze_is_503_long_before_a_long_poll_ends(path: str) -> None:
+    with upstream() as private, serve_door(private.url) as url:
+        answer = httpx.get(url + path, timeout=DEADLINE_S, trust_env=False)
+        assert (answer.status_code, answer.json()["error"]) == (503, "ServiceUnavailable")
+        # Its end is told to the private API, should it thaw.
+        assert private.gone.wait(DEADLINE_S)

@@ -12,7 +12,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from contract.tokens import Claims, sign_token
-from tests.integration.redhare_bench import KEY, TOKEN, Runtime, await_true, compile_stubs, run_runtime
+from tests.integration.redhare_harness import KEY, TOKEN, Runtime, compile_stubs, run_runtime
+from tests.waiting import wait_until
 
 ECHO = """
 class Echo(Kernel):
@@ -44,7 +45,7 @@ def stream(runtime: Runtime, messages: Iterable[Any], **options: Any) -> Any:
     import stream_pb2_grpc
 
     stub = stream_pb2_grpc.InferenceStub(runtime.channel)
-    return stub.stream_infer(iter(messages), timeout=30, wait_for_ready=True, **options)
+    return stub.stream_infer(iter(messages), timeout=60, wait_for_ready=True, **options)
 
 
 def answers(runtime: Runtime, *data: str) -> list[str]:
@@ -60,7 +61,7 @@ def refusal(call: Any) -> tuple[grpc.StatusCode, str]:
 def let_pass(runtime: Runtime) -> None:
     """What was sent before is read by now: the server answers these one after the other, on the same connection."""
     for _ in range(20):
-        health_pb2_grpc.HealthStub(runtime.channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        health_pb2_grpc.HealthStub(runtime.channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
 
 
 def run_task(runtime: Runtime, files: dict[str, str], run: str = "run") -> tuple[Any, dict[str, str]]:
@@ -74,7 +75,7 @@ def run_task(runtime: Runtime, files: dict[str, str], run: str = "run") -> tuple
         (folder / "input" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "input" / name).write_text(text)
     request = tasks_pb2.RunRequest(task_uid="t", input_dir=f"{folder}/input", output_dir=f"{folder}/output")
-    reply = tasks_pb2_grpc.TasksStub(runtime.channel).Run(request, timeout=30, wait_for_ready=True)
+    reply = tasks_pb2_grpc.TasksStub(runtime.channel).Run(request, timeout=60, wait_for_ready=True)
     output = folder / "output"
     return reply, {str(p.relative_to(output)): p.read_text() for p in output.rglob("*") if p.is_file()}
 
@@ -103,7 +104,7 @@ Slow().run()
 """
     with run_runtime(tmp_path, stubs, kernel) as runtime:
         first = stream(runtime, requests("first"))
-        await_true(tmp_path / "started")
+        wait_until((tmp_path / "started").exists)
         others = [stream(runtime, requests("x", "y")) for _ in range(4)]
         let_pass(runtime)
         (tmp_path / "go").touch()
@@ -174,7 +175,25 @@ Ending().run()
     with run_runtime(tmp_path, stubs, kernel) as runtime:
         code, _ = refusal(stream(runtime, requests("x")))
         assert code == grpc.StatusCode.UNAVAILABLE
-        assert runtime.process.wait(timeout=30) != 0
+        assert runtime.process.wait(timeout=60) != 0
+
+
+def test_a_server_that_fails_ends_the_process(stubs: Path, tmp_path: Path) -> None:
+    # The kernel is foreign code in the same process: here it stops the server's event loop.
+    kernel = """
+class Breaking(Kernel):
+    def on_task_invoke(self, task):
+        loop = task._request._loop
+        loop.call_soon_threadsafe(loop.stop)
+Breaking().run()
+"""
+    with run_runtime(tmp_path, stubs, kernel) as runtime:
+        call = stream(runtime, requests("x"))
+        assert runtime.process.wait(timeout=60) != 0
+        call.cancel()
+        log = runtime.logs()
+    assert "Event loop stopped before Future completed" in log
+    assert "error: the server failed" in log
 
 
 @pytest.mark.parametrize(
@@ -187,14 +206,14 @@ Ending().run()
 )
 def test_a_kernel_that_cannot_start_ends_with_a_reason(stubs: Path, tmp_path: Path, kernel: str, says: str) -> None:
     with run_runtime(tmp_path, stubs, kernel) as runtime:
-        output, _ = runtime.process.communicate(timeout=30)
+        output, _ = runtime.process.communicate(timeout=60)
         assert runtime.process.returncode == 1
         assert says in output
 
 
 def test_without_a_key_nothing_is_served(stubs: Path, tmp_path: Path) -> None:
     with run_runtime(tmp_path, stubs, ECHO, STREAM_TOKEN_KEY="") as runtime:
-        output, _ = runtime.process.communicate(timeout=30)
+        output, _ = runtime.process.communicate(timeout=60)
         assert runtime.process.returncode == 1
         assert "STREAM_TOKEN_KEY (hex) and DEPLOYMENT must be set" in output
 
@@ -242,7 +261,7 @@ Counting().run()
 """
     with run_runtime(tmp_path, stubs, kernel) as runtime:
         first = stream(runtime, requests("first"))
-        await_true(tmp_path / "started")
+        wait_until((tmp_path / "started").exists)
         left = stream(runtime, requests(*["left"] * 10))
         let_pass(runtime)
         left.cancel()
@@ -313,7 +332,7 @@ def test_a_task_touches_no_folder_but_a_runs(stubs: Path, tmp_path: Path) -> Non
         for folder in (str(tmp_path), str(runtime.tasks_dir / "r"), str(runtime.tasks_dir / "r" / "link"), "/etc", ""):
             request = tasks_pb2.RunRequest(input_dir=folder, output_dir=folder)
             with pytest.raises(grpc.RpcError) as caught:
-                tasks_pb2_grpc.TasksStub(runtime.channel).Run(request, timeout=30, wait_for_ready=True)
+                tasks_pb2_grpc.TasksStub(runtime.channel).Run(request, timeout=60, wait_for_ready=True)
             assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -331,10 +350,10 @@ Slow().run()
 """
     with run_runtime(tmp_path, stubs, kernel) as runtime:
         call = stream(runtime, requests("x"))
-        await_true(tmp_path / "started")
+        wait_until((tmp_path / "started").exists)
         runtime.process.terminate()
         (tmp_path / "go").touch()
         assert [response.data for response in call] == [b"done"]
-        output, _ = runtime.process.communicate(timeout=30)
+        output, _ = runtime.process.communicate(timeout=60)
         assert runtime.process.returncode == 0
         assert "cleaned up" in output

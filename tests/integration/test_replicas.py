@@ -8,27 +8,27 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from contract.broker import CPU_REPLICA_QUEUE, GPU_REPLICA_QUEUE
+from contract.broker.memory import InMemoryBroker
 from contract.deployments import DeploymentStatus, ReplicaReason
-from contract.errors import InvalidRequest, StaleFence
-from contract.memory_broker import InMemoryBroker
+from contract.errors import DeploymentNotFound, InvalidRequest, StaleFence
 from contract.tokens import Claims, replica_key, verify_token
 from private_api.deployments.gateways import forget_gateway
-from private_api.deployments.hosting import replica_archive, show_replica
-from private_api.dispatcher import Dispatcher
-from private_api.janitor import Janitor
-from tests.integration.deployment_bench import HOSTING, DeploymentBench
-from tests.integration.task_bench import GPU
+from private_api.deployments.replicas import replica_archive, show_replica
+from private_api.loops.dispatcher import Dispatcher
+from private_api.loops.janitor import Janitor
+from tests.integration.deployment_harness import HOSTING, DeploymentHarness
+from tests.integration.task_harness import GPU
 
 SECOND = timedelta(seconds=1)
 
 
-def want(plane: DeploymentBench, count: int = 1, *, use_gpu: bool = False, owner: str | None = None) -> None:
+def want(plane: DeploymentHarness, count: int = 1, *, use_gpu: bool = False, owner: str | None = None) -> None:
     plane.register(use_gpu=use_gpu)
     plane.deploy(replicas_min=count, replicas_max=count, owner=owner)
     plane.scale()
 
 
-def test_a_claim_tells_all_that_a_container_needs(plane: DeploymentBench) -> None:
+def test_a_claim_tells_all_that_a_container_needs(plane: DeploymentHarness) -> None:
     want(plane, owner="ada")
     held = plane.claim()
     assert (held.human_readable_id, held.model_version, held.container_tag, held.fence) == ("echo", 1, "echo:1", 1)
@@ -48,19 +48,21 @@ def test_a_claim_tells_all_that_a_container_needs(plane: DeploymentBench) -> Non
     assert HOSTING.service_token not in str(held)
 
 
-def test_the_holder_is_shown_its_assignment_again_and_nobody_else(plane: DeploymentBench) -> None:
+def test_the_holder_is_shown_its_assignment_again_and_nobody_else(plane: DeploymentHarness) -> None:
     want(plane)
     held = plane.claim()
     assert show_replica(plane.tasks.database, held.uid, held.fence, HOSTING) == held
-    for uid, fence in ((held.uid, held.fence + 1), ("0" * 64, 1)):
-        with pytest.raises(StaleFence):
-            show_replica(plane.tasks.database, uid, fence, HOSTING)
+    with pytest.raises(StaleFence):
+        show_replica(plane.tasks.database, held.uid, held.fence + 1, HOSTING)
+    # By this a consumer tells another server's replica from one of ours that has ended.
+    with pytest.raises(DeploymentNotFound):
+        show_replica(plane.tasks.database, "0" * 64, 1, HOSTING)
     with pytest.raises(StaleFence):
         replica_archive(plane.tasks.database, held.uid, held.fence + 1)
 
 
 @pytest.mark.parametrize("use_gpu", [False, True])
-def test_a_bell_rings_for_a_replica_that_waits_and_for_no_other(plane: DeploymentBench, use_gpu: bool) -> None:
+def test_a_bell_rings_for_a_replica_that_waits_and_for_no_other(plane: DeploymentHarness, use_gpu: bool) -> None:
     want(plane, 2, use_gpu=use_gpu)
     claimed = plane.claim(gpu=GPU)
     broker = InMemoryBroker()
@@ -71,7 +73,7 @@ def test_a_bell_rings_for_a_replica_that_waits_and_for_no_other(plane: Deploymen
     assert Dispatcher(plane.tasks.database, broker).step() == 0
 
 
-def test_two_claims_at_once_give_one_replica_to_one_consumer(plane: DeploymentBench) -> None:
+def test_two_claims_at_once_give_one_replica_to_one_consumer(plane: DeploymentHarness) -> None:
     want(plane, 3)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda number: plane.try_claim(f"c{number}"), range(8)))
@@ -80,7 +82,7 @@ def test_two_claims_at_once_give_one_replica_to_one_consumer(plane: DeploymentBe
     assert plane.statuses() == ["starting"] * 3
 
 
-def test_two_claims_of_one_consumer_at_once_never_put_two_replicas_on_its_gpu(plane: DeploymentBench) -> None:
+def test_two_claims_of_one_consumer_at_once_never_put_two_replicas_on_its_gpu(plane: DeploymentHarness) -> None:
     want(plane, 3, use_gpu=True)
     plane.try_claim(gpu=None)
     with ThreadPoolExecutor(6) as pool:
@@ -88,7 +90,7 @@ def test_two_claims_of_one_consumer_at_once_never_put_two_replicas_on_its_gpu(pl
     assert sum(held is not None for held in found) == 1
 
 
-def test_a_consumer_hosts_no_more_than_it_has_slots_for(plane: DeploymentBench) -> None:
+def test_a_consumer_hosts_no_more_than_it_has_slots_for(plane: DeploymentHarness) -> None:
     want(plane, 3)
     assert plane.try_claim(slots=0) is None
     assert plane.try_claim(slots=2)
@@ -97,7 +99,7 @@ def test_a_consumer_hosts_no_more_than_it_has_slots_for(plane: DeploymentBench) 
     assert plane.try_claim("bea", slots=2)
 
 
-def test_a_consumer_gets_what_it_can_host(plane: DeploymentBench) -> None:
+def test_a_consumer_gets_what_it_can_host(plane: DeploymentHarness) -> None:
     want(plane, 1, use_gpu=True)
     plane.register("light")
     plane.deploy("light", replicas_min=1)
@@ -110,7 +112,7 @@ def test_a_consumer_gets_what_it_can_host(plane: DeploymentBench) -> None:
     assert (heavy.human_readable_id, plane.row(heavy.uid).gpu_uuid) == ("echo", GPU)
 
 
-def test_a_replica_of_a_higher_priority_goes_first_and_the_bell_decides_among_equals(plane: DeploymentBench) -> None:
+def test_a_replica_of_a_higher_priority_goes_first_and_the_bell_decides_among_equals(plane: DeploymentHarness) -> None:
     want(plane, 2)
     first, second = (replica.uid for replica in plane.live())
     plane.register("urgent")
@@ -121,7 +123,7 @@ def test_a_replica_of_a_higher_priority_goes_first_and_the_bell_decides_among_eq
     assert plane.claim().uid == first
 
 
-def test_a_replica_is_ready_once_its_holder_says_so_and_stays_so(plane: DeploymentBench) -> None:
+def test_a_replica_is_ready_once_its_holder_says_so_and_stays_so(plane: DeploymentHarness) -> None:
     want(plane)
     held = plane.claim()
     plane.beat(held, ready=False, address=None)
@@ -135,7 +137,9 @@ def test_a_replica_is_ready_once_its_holder_says_so_and_stays_so(plane: Deployme
     assert plane.statuses() == ["ready"]
 
 
-def test_a_host_that_is_silent_for_a_lease_loses_its_replica_and_another_one_is_wanted(plane: DeploymentBench) -> None:
+def test_a_host_that_is_silent_for_a_lease_loses_its_replica_and_another_one_is_wanted(
+    plane: DeploymentHarness,
+) -> None:
     want(plane)
     held = plane.claim()
     plane.beat(held)
@@ -156,7 +160,7 @@ def test_a_host_that_is_silent_for_a_lease_loses_its_replica_and_another_one_is_
     assert plane.row(held.uid).reason == ReplicaReason.LOST
 
 
-def test_after_an_outage_leases_are_extended_before_any_is_judged(plane: DeploymentBench) -> None:
+def test_after_an_outage_leases_are_extended_before_any_is_judged(plane: DeploymentHarness) -> None:
     want(plane)
     held = plane.claim()
     plane.tasks.reap()
@@ -170,7 +174,7 @@ def test_after_an_outage_leases_are_extended_before_any_is_judged(plane: Deploym
 # Leaving.
 
 
-def drained(plane: DeploymentBench) -> str:
+def drained(plane: DeploymentHarness) -> str:
     """A replica that leaves while a gateway has one call open on it."""
     uid = plane.start(drain_timeout_s=30)
     plane.report(in_flight=1, replicas={uid: 1})
@@ -182,7 +186,7 @@ def drained(plane: DeploymentBench) -> str:
     return uid
 
 
-def test_a_replica_that_leaves_ends_once_every_gateway_let_it_go(plane: DeploymentBench) -> None:
+def test_a_replica_that_leaves_ends_once_every_gateway_let_it_go(plane: DeploymentHarness) -> None:
     uid = drained(plane)
     plane.report(replicas={uid: 1}, gateway="g1")
     plane.report(replicas={uid: 0}, gateway="g2")
@@ -193,7 +197,7 @@ def test_a_replica_that_leaves_ends_once_every_gateway_let_it_go(plane: Deployme
     assert plane.beat_uid(uid).stop
 
 
-def test_a_report_from_before_it_left_lets_no_replica_go(plane: DeploymentBench) -> None:
+def test_a_report_from_before_it_left_lets_no_replica_go(plane: DeploymentHarness) -> None:
     uid = plane.start()
     plane.report()
     plane.deploy(replicas_min=0, idle_timeout_s=1)
@@ -205,7 +209,7 @@ def test_a_report_from_before_it_left_lets_no_replica_go(plane: DeploymentBench)
     assert plane.beat_uid(uid).stop
 
 
-def test_a_gateway_that_is_gone_or_silent_holds_no_replica_back(plane: DeploymentBench) -> None:
+def test_a_gateway_that_is_gone_or_silent_holds_no_replica_back(plane: DeploymentHarness) -> None:
     uid = drained(plane)
     assert not plane.beat_uid(uid).stop
     forget_gateway(plane.tasks.database, "g1")
@@ -217,7 +221,7 @@ def test_a_gateway_that_is_gone_or_silent_holds_no_replica_back(plane: Deploymen
     assert plane.beat_uid(uid).stop
 
 
-def test_while_nobody_could_report_silence_lets_nothing_go(plane: DeploymentBench) -> None:
+def test_while_nobody_could_report_silence_lets_nothing_go(plane: DeploymentHarness) -> None:
     uid = drained(plane)
     plane.tasks.reap()
     plane.age(6 * SECOND)
@@ -227,7 +231,7 @@ def test_while_nobody_could_report_silence_lets_nothing_go(plane: DeploymentBenc
     assert not plane.beat_uid(uid).stop
 
 
-def test_a_replica_that_takes_too_long_to_leave_is_stopped(plane: DeploymentBench) -> None:
+def test_a_replica_that_takes_too_long_to_leave_is_stopped(plane: DeploymentHarness) -> None:
     uid = drained(plane)
     plane.report(replicas={uid: 1})
     assert not plane.beat_uid(uid).stop
@@ -235,7 +239,7 @@ def test_a_replica_that_takes_too_long_to_leave_is_stopped(plane: DeploymentBenc
     assert plane.beat_uid(uid).stop
 
 
-def test_a_replica_that_leaves_keeps_the_reason_for_which_it_left(plane: DeploymentBench) -> None:
+def test_a_replica_that_leaves_keeps_the_reason_for_which_it_left(plane: DeploymentHarness) -> None:
     uid = drained(plane)
     plane.end_uid(uid, ReplicaReason.CONTAINER_ENDED)
     assert plane.row(uid).reason == ReplicaReason.SURPLUS
@@ -254,7 +258,9 @@ def test_a_replica_that_leaves_keeps_the_reason_for_which_it_left(plane: Deploym
         ReplicaReason.MODEL_REJECTED,
     ],
 )
-def test_a_replica_that_ends_by_itself_makes_the_next_start_wait(plane: DeploymentBench, reason: ReplicaReason) -> None:
+def test_a_replica_that_ends_by_itself_makes_the_next_start_wait(
+    plane: DeploymentHarness, reason: ReplicaReason
+) -> None:
     want(plane)
     plane.end(plane.claim(), reason, detail="no such file: model.bin", exit_code=3)
     plane.scale()
@@ -268,7 +274,7 @@ def test_a_replica_that_ends_by_itself_makes_the_next_start_wait(plane: Deployme
     assert plane.show().status == DeploymentStatus.FAILING
 
 
-def test_each_failure_doubles_the_wait_up_to_five_minutes(plane: DeploymentBench) -> None:
+def test_each_failure_doubles_the_wait_up_to_five_minutes(plane: DeploymentHarness) -> None:
     want(plane)
     waits = []
     for _ in range(11):
@@ -284,7 +290,7 @@ def test_each_failure_doubles_the_wait_up_to_five_minutes(plane: DeploymentBench
     assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
 
 
-def test_a_minute_of_being_ready_forgives_earlier_failures(plane: DeploymentBench) -> None:
+def test_a_minute_of_being_ready_forgives_earlier_failures(plane: DeploymentHarness) -> None:
     want(plane)
     plane.end(plane.claim())
     plane.shift_deployment(not_before=-2 * SECOND)
@@ -299,7 +305,7 @@ def test_a_minute_of_being_ready_forgives_earlier_failures(plane: DeploymentBenc
     assert (view.failures, view.detail, view.next_start_at) == (0, None, None)
 
 
-def test_deploying_again_forgives_them_too(plane: DeploymentBench) -> None:
+def test_deploying_again_forgives_them_too(plane: DeploymentHarness) -> None:
     want(plane)
     plane.end(plane.claim())
     plane.deploy(replicas_min=1)
@@ -308,7 +314,7 @@ def test_deploying_again_forgives_them_too(plane: DeploymentBench) -> None:
 
 
 @pytest.mark.parametrize("reason", [ReplicaReason.RELEASED, ReplicaReason.LOST, ReplicaReason.SURPLUS])
-def test_what_is_not_the_models_fault_is_not_counted(plane: DeploymentBench, reason: ReplicaReason) -> None:
+def test_what_is_not_the_models_fault_is_not_counted(plane: DeploymentHarness, reason: ReplicaReason) -> None:
     want(plane)
     plane.end(plane.claim(), reason)
     assert plane.show().failures == 0
@@ -320,7 +326,7 @@ def test_what_is_not_the_models_fault_is_not_counted(plane: DeploymentBench, rea
     assert plane.statuses() == ["wanted"]
 
 
-def test_an_end_that_is_told_twice_counts_once(plane: DeploymentBench) -> None:
+def test_an_end_that_is_told_twice_counts_once(plane: DeploymentHarness) -> None:
     want(plane)
     held = plane.claim()
     plane.end(held)
@@ -343,7 +349,7 @@ def test_an_end_that_is_told_twice_counts_once(plane: DeploymentBench) -> None:
         "ended_at = created_at",
     ],
 )
-def test_an_ended_replica_never_changes(plane: DeploymentBench, change: str) -> None:
+def test_an_ended_replica_never_changes(plane: DeploymentHarness, change: str) -> None:
     want(plane)
     held = plane.claim()
     plane.beat(held)
@@ -353,14 +359,14 @@ def test_an_ended_replica_never_changes(plane: DeploymentBench, change: str) -> 
 
 
 @pytest.mark.parametrize("change", ["lease_until = NULL", "consumer = NULL", "status = 'ended'", "status = 'draining'"])
-def test_a_replica_that_contradicts_itself_is_refused(plane: DeploymentBench, change: str) -> None:
+def test_a_replica_that_contradicts_itself_is_refused(plane: DeploymentHarness, change: str) -> None:
     want(plane)
     plane.beat(plane.claim())
     with pytest.raises(DBAPIError), plane.tasks.database.write() as session:
         session.execute(text(f"UPDATE replicas SET {change}"))  # noqa: S608 - one of the list above
 
 
-def test_replicas_that_ended_long_ago_are_forgotten(plane: DeploymentBench) -> None:
+def test_replicas_that_ended_long_ago_are_forgotten(plane: DeploymentHarness) -> None:
     want(plane)
     plane.end(plane.claim())
     tasks = plane.tasks

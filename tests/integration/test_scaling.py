@@ -10,13 +10,13 @@ from contract.errors import DeploymentNotFound
 from contract.statuses import Phase
 from private_api.deployment_tables import DeploymentRow
 from private_api.deployments.rows import lock_deployment
-from private_api.deployments.scale import Scaler
-from tests.integration.deployment_bench import DeploymentBench
+from private_api.loops.scaler import Scaler
+from tests.integration.deployment_harness import DeploymentHarness
 
 SECOND = timedelta(seconds=1)
 
 
-def deploy(plane: DeploymentBench, count: int = 0, **serving: int) -> list[str]:
+def deploy(plane: DeploymentHarness, count: int = 0, **serving: int) -> list[str]:
     """A deployment with so many ready replicas; their uids."""
     plane.register()
     plane.deploy(**{"replicas_max": 4, "target_in_flight": 2, "idle_timeout_s": 60, **serving})
@@ -31,7 +31,7 @@ def deploy(plane: DeploymentBench, count: int = 0, **serving: int) -> list[str]:
     return uids
 
 
-def test_the_first_call_starts_a_replica(plane: DeploymentBench) -> None:
+def test_the_first_call_starts_a_replica(plane: DeploymentHarness) -> None:
     deploy(plane)
     assert plane.statuses() == []
     with pytest.raises(DeploymentNotFound):
@@ -45,14 +45,14 @@ def test_the_first_call_starts_a_replica(plane: DeploymentBench) -> None:
     assert plane.statuses() == ["wanted"]
 
 
-def test_calls_that_wait_count_like_calls_that_are_open(plane: DeploymentBench) -> None:
+def test_calls_that_wait_count_like_calls_that_are_open(plane: DeploymentHarness) -> None:
     deploy(plane)
     plane.report(queued=3)
     plane.scale()
     assert plane.statuses() == ["wanted", "wanted"]
 
 
-def test_load_of_all_gateways_adds_up_and_a_silent_one_counts_for_nothing(plane: DeploymentBench) -> None:
+def test_load_of_all_gateways_adds_up_and_a_silent_one_counts_for_nothing(plane: DeploymentHarness) -> None:
     deploy(plane)
     plane.report(in_flight=2, gateway="g1")
     plane.report(in_flight=2, gateway="g2")
@@ -68,7 +68,7 @@ def test_load_of_all_gateways_adds_up_and_a_silent_one_counts_for_nothing(plane:
     assert len(plane.live()) == 1
 
 
-def test_never_more_than_the_maximum_nor_fewer_than_the_minimum(plane: DeploymentBench) -> None:
+def test_never_more_than_the_maximum_nor_fewer_than_the_minimum(plane: DeploymentHarness) -> None:
     deploy(plane, replicas_min=1, replicas_max=2)
     assert len(plane.live()) == 1
     plane.report(in_flight=100)
@@ -80,7 +80,7 @@ def test_never_more_than_the_maximum_nor_fewer_than_the_minimum(plane: Deploymen
     assert len(plane.live()) == 1
 
 
-def test_replicas_with_the_fewest_calls_leave_first(plane: DeploymentBench) -> None:
+def test_replicas_with_the_fewest_calls_leave_first(plane: DeploymentHarness) -> None:
     busy, idle, busier = deploy(plane, 3)
     plane.shift_deployment(wanted_at=timedelta(hours=-1))
     plane.report(in_flight=3, replicas={busy: 1, idle: 0, busier: 2})
@@ -93,7 +93,7 @@ def test_replicas_with_the_fewest_calls_leave_first(plane: DeploymentBench) -> N
     assert plane.row(idle).reason == ReplicaReason.SURPLUS
 
 
-def test_what_has_not_started_leaves_before_what_is_ready(plane: DeploymentBench) -> None:
+def test_what_has_not_started_leaves_before_what_is_ready(plane: DeploymentHarness) -> None:
     (ready,) = deploy(plane, 1)
     plane.report(in_flight=6, replicas={ready: 2})
     plane.scale()
@@ -106,7 +106,7 @@ def test_what_has_not_started_leaves_before_what_is_ready(plane: DeploymentBench
     assert plane.row(starting).status == "draining"
 
 
-def test_the_last_replica_leaves_an_idle_timeout_after_the_last_call(plane: DeploymentBench) -> None:
+def test_the_last_replica_leaves_an_idle_timeout_after_the_last_call(plane: DeploymentHarness) -> None:
     (uid,) = deploy(plane, 1)
     plane.age(30 * SECOND)
     plane.report(idle_s=1, replicas={uid: 0})
@@ -121,7 +121,7 @@ def test_the_last_replica_leaves_an_idle_timeout_after_the_last_call(plane: Depl
     assert plane.statuses() == ["draining"]
 
 
-def test_a_gateway_that_starts_anew_does_not_forget_the_last_call(plane: DeploymentBench) -> None:
+def test_a_gateway_that_starts_again_does_not_forget_the_last_call(plane: DeploymentHarness) -> None:
     (uid,) = deploy(plane, 1)
     plane.age(30 * SECOND)
     plane.report(idle_s=None, replicas={uid: 0}, gateway="new")
@@ -130,7 +130,7 @@ def test_a_gateway_that_starts_anew_does_not_forget_the_last_call(plane: Deploym
     assert plane.deployment().called_at is not None
 
 
-def test_a_task_that_runs_through_a_replica_keeps_it(plane: DeploymentBench) -> None:
+def test_a_task_that_runs_through_a_replica_keeps_it(plane: DeploymentHarness) -> None:
     plane.start(serves_tasks=True)
     plane.deploy(serves_tasks=True, idle_timeout_s=1)
     task = plane.tasks.claim(uid=plane.tasks.submit())
@@ -145,7 +145,7 @@ def test_a_task_that_runs_through_a_replica_keeps_it(plane: DeploymentBench) -> 
     assert plane.statuses() == ["draining"]
 
 
-def test_while_nobody_could_report_nothing_is_scaled_down(plane: DeploymentBench) -> None:
+def test_while_nobody_could_report_nothing_is_scaled_down(plane: DeploymentHarness) -> None:
     deploy(plane, 2)
     plane.tasks.reap()
     plane.age(timedelta(minutes=10))
@@ -157,7 +157,7 @@ def test_while_nobody_could_report_nothing_is_scaled_down(plane: DeploymentBench
     assert plane.statuses() == ["ready", "ready"]
 
 
-def test_two_scalers_at_once_start_one_replica(plane: DeploymentBench) -> None:
+def test_two_scalers_at_once_start_one_replica(plane: DeploymentHarness) -> None:
     for name in ("a", "b", "c"):
         plane.register(name)
         plane.deploy(name, replicas_min=1)
@@ -166,7 +166,7 @@ def test_two_scalers_at_once_start_one_replica(plane: DeploymentBench) -> None:
     assert [plane.statuses(name) for name in ("a", "b", "c")] == [["wanted"]] * 3
 
 
-def test_a_deployment_that_another_scaler_decides_about_is_skipped(plane: DeploymentBench) -> None:
+def test_a_deployment_that_another_scaler_decides_about_is_skipped(plane: DeploymentHarness) -> None:
     if plane.tasks.database.is_sqlite:
         pytest.skip("SQLite has one writer at a time")
     plane.register()
@@ -179,7 +179,7 @@ def test_a_deployment_that_another_scaler_decides_about_is_skipped(plane: Deploy
 
 
 def test_one_deployment_that_cannot_be_scaled_stops_no_other(
-    plane: DeploymentBench, caplog: pytest.LogCaptureFixture
+    plane: DeploymentHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("a", "b"):
         plane.register(name)
@@ -191,7 +191,7 @@ def test_one_deployment_that_cannot_be_scaled_stops_no_other(
     assert "could not be scaled" in caplog.text
 
 
-def test_who_waits_is_told_of_changes_alone(plane: DeploymentBench) -> None:
+def test_who_waits_is_told_of_changes_alone(plane: DeploymentHarness) -> None:
     plane.register()
     plane.deploy(replicas_min=1)
     told: list[bool] = []
@@ -209,7 +209,7 @@ def test_who_waits_is_told_of_changes_alone(plane: DeploymentBench) -> None:
     ],
 )
 def test_a_replica_that_nobody_takes_says_what_it_waits_for(
-    plane: DeploymentBench, gpu: bool, consumer_gpu: str | None, text: str | None
+    plane: DeploymentHarness, gpu: bool, consumer_gpu: str | None, text: str | None
 ) -> None:
     plane.register(use_gpu=gpu)
     plane.deploy(replicas_min=1)
@@ -222,7 +222,7 @@ def test_a_replica_that_nobody_takes_says_what_it_waits_for(
     assert (plane.show().detail, plane.live()[0].detail) == (text, text)
 
 
-def test_a_replica_says_that_every_consumer_is_full(plane: DeploymentBench) -> None:
+def test_a_replica_says_that_every_consumer_is_full(plane: DeploymentHarness) -> None:
     plane.start()
     plane.try_claim("ada", slots=1)
     plane.deploy(replicas_min=2, replicas_max=2)

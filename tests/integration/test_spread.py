@@ -4,20 +4,27 @@ from datetime import timedelta
 
 import pytest
 
-from private_api.deployments.limits import LEFT_TO_OTHERS_FOR
-from tests.integration.deployment_bench import DeploymentBench
-from tests.integration.task_bench import GPU
+from private_api.placement import occupancy
+from tests.integration.deployment_harness import DeploymentHarness
+from tests.integration.task_harness import GPU
 
 OTHER_GPU = GPU[:-1] + "f"
+LEFT_TO_OTHERS_FOR = timedelta(seconds=50)
+"""Longer than a machine that is busy with other things stands still between two steps; shorter than a lease."""
 
 
-def want(plane: DeploymentBench, count: int, name: str = "echo", *, use_gpu: bool = False, **serving: object) -> None:
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(occupancy, "LEFT_TO_OTHERS_FOR", LEFT_TO_OTHERS_FOR)
+
+
+def want(plane: DeploymentHarness, count: int, name: str = "echo", *, use_gpu: bool = False, **serving: object) -> None:
     plane.register(name, use_gpu=use_gpu)
     plane.deploy(name, replicas_min=count, replicas_max=count, **serving)
     plane.scale()
 
 
-def test_the_second_replica_goes_to_the_consumer_that_hosts_none(plane: DeploymentBench) -> None:
+def test_the_second_replica_goes_to_the_consumer_that_hosts_none(plane: DeploymentHarness) -> None:
     plane.try_claim("bea")
     want(plane, 2)
     plane.claim("ada")
@@ -27,7 +34,7 @@ def test_the_second_replica_goes_to_the_consumer_that_hosts_none(plane: Deployme
     assert {replica.consumer for replica in plane.live()} == {"ada", "bea"}
 
 
-def test_who_hosts_as_many_as_the_others_takes_the_next_one(plane: DeploymentBench) -> None:
+def test_who_hosts_as_many_as_the_others_takes_the_next_one(plane: DeploymentHarness) -> None:
     plane.try_claim("bea")
     want(plane, 4)
     for consumer in ("ada", "bea", "ada"):
@@ -36,7 +43,7 @@ def test_who_hosts_as_many_as_the_others_takes_the_next_one(plane: DeploymentBen
     plane.claim("bea")
 
 
-def test_a_replica_that_nobody_else_took_in_time_is_hosted_all_the_same(plane: DeploymentBench) -> None:
+def test_a_replica_that_nobody_else_took_in_time_is_hosted_all_the_same(plane: DeploymentHarness) -> None:
     plane.try_claim("bea")
     want(plane, 2)
     plane.claim("ada")
@@ -51,7 +58,7 @@ def test_a_replica_that_nobody_else_took_in_time_is_hosted_all_the_same(plane: D
 @pytest.mark.parametrize(
     "other", [{"slots": 0}, {"slots": 1}, {"gpu": GPU, "cpu": False}], ids=["hosts none", "is full", "is for GPUs"]
 )
-def test_a_consumer_without_room_is_not_waited_for(plane: DeploymentBench, other: dict[str, object]) -> None:
+def test_a_consumer_without_room_is_not_waited_for(plane: DeploymentHarness, other: dict[str, object]) -> None:
     if other == {"slots": 1}:
         plane.register("full")
         plane.deploy("full", replicas_min=1)
@@ -62,7 +69,7 @@ def test_a_consumer_without_room_is_not_waited_for(plane: DeploymentBench, other
     plane.claim("ada")
 
 
-def test_a_consumer_that_went_silent_is_not_waited_for(plane: DeploymentBench) -> None:
+def test_a_consumer_that_went_silent_is_not_waited_for(plane: DeploymentHarness) -> None:
     plane.try_claim("bea")
     plane.age(LEFT_TO_OTHERS_FOR + timedelta(seconds=1))
     want(plane, 2)
@@ -70,7 +77,7 @@ def test_a_consumer_that_went_silent_is_not_waited_for(plane: DeploymentBench) -
     plane.claim("ada")
 
 
-def test_a_replica_that_leaves_does_not_count(plane: DeploymentBench) -> None:
+def test_a_replica_that_leaves_does_not_count(plane: DeploymentHarness) -> None:
     plane.try_claim("bea")
     want(plane, 1)
     plane.beat(plane.claim("ada"))
@@ -87,7 +94,7 @@ def test_a_replica_that_leaves_does_not_count(plane: DeploymentBench) -> None:
     plane.claim("ada")
 
 
-def test_replicas_that_share_a_gpu_spread_over_gpus_that_admit_them(plane: DeploymentBench) -> None:
+def test_replicas_that_share_a_gpu_spread_over_gpus_that_admit_them(plane: DeploymentHarness) -> None:
     plane.try_claim("bea", gpu=OTHER_GPU)
     want(plane, 3, use_gpu=True, share_gpu=True)
     plane.claim("ada", gpu=GPU)
@@ -96,7 +103,7 @@ def test_replicas_that_share_a_gpu_spread_over_gpus_that_admit_them(plane: Deplo
     plane.claim("ada", gpu=GPU)
 
 
-def test_a_gpu_that_something_else_is_on_is_not_waited_for(plane: DeploymentBench) -> None:
+def test_a_gpu_that_something_else_is_on_is_not_waited_for(plane: DeploymentHarness) -> None:
     want(plane, 1, "alone", use_gpu=True)
     plane.claim("bea", gpu=OTHER_GPU)
     want(plane, 2, use_gpu=True, share_gpu=True)

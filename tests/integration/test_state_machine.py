@@ -3,15 +3,15 @@
 Holders are never retired, so every beat, commit, failure and release may come from a zombie with an old fence.
 """
 
+import itertools
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -19,82 +19,54 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import text
+from sqlalchemy import select, text
 
+from contract.access import ANONYMOUS, Caller
 from contract.broker import CPU_QUEUE, GPU_QUEUE
+from contract.broker.memory import InMemoryBroker
+from contract.claims import HeldAttempt
 from contract.errors import IdempotencyConflict, StaleFence, TaskNotFound
-from contract.memory_broker import InMemoryBroker
 from contract.schemas import Assignment, Settled
 from contract.statuses import Phase, Reason, Status
 from private_api.archives import ArchiveStore
-from private_api.callers import ANONYMOUS, Caller
 from private_api.database import Database
-from private_api.dispatcher import Dispatcher
-from private_api.janitor import Janitor
-from private_api.tables import Base, TaskRow
+from private_api.leases import AMNESTY_AFTER, LEASE
+from private_api.loops.clock import look_at_clock
+from private_api.loops.dispatcher import Dispatcher
+from private_api.loops.janitor import Janitor
+from private_api.tables import ConsumerRow, TaskRow
 from private_api.task_logs import TaskLogs
-from private_api.tasks.cancel import cancel_task, delete_task
-from private_api.tasks.limits import AMNESTY_AFTER, DEADLINE_GRACE, LEASE, MAX_CRASHES
-from tests.integration.task_bench import GPU, Bench
+from private_api.tasks.cancel import cancel_task
+from private_api.tasks.limits import DEADLINE_GRACE, MAX_CRASHES, MOST_FAILURES
+from tests.integration.task_harness import GPU, Harness, SetClock
 from tests.integration.task_model import TaskModel
-
-Consumer = tuple[str, str | None, bool]
-"""Name, GPU, and whether it takes CPU tasks too."""
-PATIENT = timedelta(days=3650)
-PATIENT = timedelta(days=3650)
-Consumer = tuple[str, str | None, bool]
-"""Name, GPU, and whether it takes CPU tasks too."""
-CONSUMERS = st.sampled_from([("both", GPU, True), ("cpu", None, True), ("gpu", GPU, False)])
-SECONDS = st.sampled_from([110, 110, 45, 700, 8000])
-"""Multiples of 5, like every limit: the milliseconds between two looks at the clock never decide what is due."""
-NTH = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 5, 8])
-"""Which task or claim, counted from the newest."""
-
-
-class Kind(NamedTuple):
-    """A kind of step: how often it happens beside the others, and the arguments of the machine's method."""
-
-    weight: int
-    arguments: tuple[st.SearchStrategy[Any], ...]
-
-
-# One rule over a table, because Hypothesis leaves rules out at random: with ten of them most runs would have no claim,
-# no passing of time, or nobody who reports.
-KINDS = {
-    "claim": Kind(6, (CONSUMERS, st.sampled_from(["heard", "doubled", "lost", "unheard"]))),
-    "beat": Kind(4, (NTH, st.sampled_from(Phase))),
-    "pass_time": Kind(6, (SECONDS, st.sampled_from([False, False, True]))),
-    "release": Kind(2, (NTH, st.booleans())),
-    "commit": Kind(4, (NTH, st.sampled_from([b"one", b"two"]))),
-    "fail": Kind(1, (NTH, st.sampled_from([Reason.EXIT_CODE, Reason.CANCELLED]))),
-    "submit": Kind(2, (st.booleans(), st.booleans())),
-    "submit_again": Kind(1, (NTH, st.booleans())),
-    "end": Kind(3, (NTH, st.sampled_from([cancel_task, delete_task]))),
-}
-STEPS = st.sampled_from([name for name, kind in KINDS.items() for _ in range(kind.weight)]).flatmap(
-    lambda name: st.tuples(st.just(name), *KINDS[name].arguments)
-)
+from tests.integration.task_steps import PATIENT, STEPS, Consumer, empty_database
 
 
 class TaskRules(RuleBasedStateMachine):
     """Every rule does to the database and to the model the same thing."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, harness: Harness) -> None:
         super().__init__()
-        self.bench = bench
+        self.harness = harness
         self.broker = InMemoryBroker()
-        self.dispatcher = Dispatcher(bench.database, self.broker)
+        self.dispatcher = Dispatcher(harness.database, self.broker)
         self.models: dict[str, TaskModel] = {}
         self.claims: list[Assignment] = []
         """All that ever were: a report may come from a zombie."""
         self.ended: dict[str, tuple[object, ...]] = {}
+        self.numbers = itertools.count(1)
+        self.processes = {"both": "a process", "cpu": "another process"}
+        """The third consumer is of a release that says nothing of its process."""
 
     @initialize()
     def begin(self) -> None:
-        empty_database(self.bench.database)
-        self.bench.register("small", time_limit_s=600)
-        self.bench.register("big", time_limit_s=600, use_gpu=True)
-        self.bench.reap(PATIENT)
+        empty_database(self.harness.database)
+        self.harness.register("small", time_limit_s=600)
+        self.harness.register("big", time_limit_s=600, use_gpu=True)
+        self.harness.reap(PATIENT)
+        for name, process in self.processes.items():
+            self.harness.start(name, process, gpu=GPU if name == "both" else None)
         self.submit(use_gpu=False, with_key=True)
         self.submit(use_gpu=True, with_key=False)
 
@@ -114,7 +86,7 @@ class TaskRules(RuleBasedStateMachine):
 
     def submit(self, use_gpu: bool, with_key: bool) -> None:
         key = secrets.token_hex(8) if with_key else None
-        uid = self.bench.submit("big" if use_gpu else "small", key=key)
+        uid = self.harness.submit("big" if use_gpu else "small", key=key)
         assert uid not in self.models
         self.models[uid] = TaskModel(use_gpu, key)
 
@@ -123,11 +95,11 @@ class TaskRules(RuleBasedStateMachine):
         model = "big" if task.use_gpu else "small"
         if task.key is not None and changed:
             with pytest.raises(IdempotencyConflict):
-                self.bench.submit(model, key=task.key, files={"a.txt": b"other"})
+                self.harness.submit(model, key=task.key, files={"a.txt": b"other"})
         elif task.key is not None:
-            assert self.bench.submit(model, key=task.key) == uid
+            assert self.harness.submit(model, key=task.key) == uid
 
-    def claim(self, who: Consumer, bell: str) -> None:
+    def claim(self, who: Consumer, bell: str, says: str) -> None:
         """A consumer claims by a bell, or by a poll where no bell reached it."""
         self.dispatcher.step()
         queues = ([GPU_QUEUE] if who[1] else []) + ([CPU_QUEUE] if who[2] else [])
@@ -136,55 +108,57 @@ class TaskRules(RuleBasedStateMachine):
             delivery.ack()
             if bell == "doubled":
                 self.broker.publish(GPU_QUEUE if self.models[delivery.uid].use_gpu else CPU_QUEUE, delivery.uid)
-        self.claim_next(who, None if delivery is None or bell == "lost" else delivery.uid)
+        self.claim_next(who, None if delivery is None or bell == "lost" else delivery.uid, says)
 
     def beat(self, claim: Assignment, phase: Phase) -> None:
         task = self.models[claim.uid]
-        if self._is_refused(claim, lambda: self.bench.beat(claim, phase)):
+        if self._is_refused(claim, lambda: self.harness.beat(claim, phase)):
             return
-        reply = self.bench.beat(claim, phase)
+        before = self.harness.now()
+        reply = self.harness.beat(claim, phase)
         task.beat(phase)
         assert reply.cancel == task.is_cancelled
-        now, rows = self.bench.rows()
+        now, rows = self.harness.rows()
         lease = rows[claim.uid].lease_until
         assert lease is not None
-        assert LEASE - timedelta(seconds=30) < lease - now <= LEASE
+        assert before + LEASE <= lease <= now + LEASE
 
     def commit(self, claim: Assignment, data: bytes) -> None:
         task = self.models[claim.uid]
-        commit = self.bench.upload(claim, data)
+        commit = self.harness.upload(claim, data)
         if task.committed == (claim.fence, commit.sha256):
-            assert self.bench.commit(claim, commit).status is Status.FINISHED
-        elif not self._is_settled_already(claim, lambda: self.bench.commit(claim, commit)):
-            assert self.bench.commit(claim, commit).status is task.commit(claim.fence, commit.sha256)
+            assert self.harness.commit(claim, commit).status is Status.FINISHED
+        elif not self._is_settled_already(claim, lambda: self.harness.commit(claim, commit)):
+            assert self.harness.commit(claim, commit).status is task.commit(claim.fence, commit.sha256)
 
     def fail(self, claim: Assignment, reason: Reason) -> None:
         task = self.models[claim.uid]
         if task.status is Status.FAILED and task.fence == claim.fence and task.reason is reason:
-            assert self.bench.fail(claim, reason).status is Status.FAILED
-        elif not self._is_settled_already(claim, lambda: self.bench.fail(claim, reason)):
-            assert self.bench.fail(claim, reason).status is task.fail(reason)
+            assert self.harness.fail(claim, reason).status is Status.FAILED
+        elif not self._is_settled_already(claim, lambda: self.harness.fail(claim, reason)):
+            assert self.harness.fail(claim, reason).status is task.fail(reason)
 
     def release(self, claim: Assignment, blameless: bool) -> None:
-        if not self._is_refused(claim, lambda: self.bench.release(claim, blameless=blameless)):
-            expected = self.models[claim.uid].release(blameless=blameless)
-            assert self.bench.release(claim, blameless=blameless).status is expected
+        if not self._is_refused(claim, lambda: self.harness.release(claim, blameless=blameless)):
+            task = self.models[claim.uid]
+            expected = task.release(self.there(use_gpu=task.use_gpu), blameless=blameless)
+            assert self.harness.release(claim, blameless=blameless).status is expected
 
     def end(self, uid: str, action: Callable[[Database, str, Caller], None]) -> None:
         """The owner cancels or deletes."""
         task = self.models[uid]
         if action is cancel_task and task.is_deleted:
             with pytest.raises(TaskNotFound):
-                action(self.bench.database, uid, ANONYMOUS)
+                action(self.harness.database, uid, ANONYMOUS)
             return
-        action(self.bench.database, uid, ANONYMOUS)
+        action(self.harness.database, uid, ANONYMOUS)
         task.cancel() if action is cancel_task else task.delete()
 
     def pass_time(self, seconds: int, away: bool) -> None:
         """Time passes, and the server's own loops run; where it was away, they first give holders a fresh lease."""
         self.shift_time(seconds)
-        self.bench.set_reaper(AMNESTY_AFTER + timedelta(seconds=1) if away else timedelta())
-        now, rows = self.bench.rows()
+        self.harness.set_reaper(AMNESTY_AFTER + timedelta(seconds=1) if away else timedelta())
+        now, rows = self.harness.rows()
         for uid, task in self.models.items():
             row = rows[uid]
             if not task.is_held or away:
@@ -192,19 +166,27 @@ class TaskRules(RuleBasedStateMachine):
             if row.deadline_at is not None and row.deadline_at < now - DEADLINE_GRACE:
                 task.overstay()
             elif row.lease_until is not None and row.lease_until < now:
-                task.lose_lease()
-        self.bench.reap(PATIENT)
+                task.lose_lease(self.there(use_gpu=task.use_gpu))
+        self.harness.reap(PATIENT)
         if away:
-            now, rows = self.bench.rows()
+            now, rows = self.harness.rows()
             assert all(row.lease_until is None or row.lease_until > now for row in rows.values())
-            Janitor(self.bench.database, self.bench.store, self.bench.logs, keep_finished_for=PATIENT).step()
+            Janitor(self.harness.database, self.harness.store, self.harness.logs, keep_finished_for=PATIENT).step()
+
+    def set_clock(self, seconds: int, back: bool) -> None:
+        """The database's clock is set; nothing happens to any task."""
+        database = self.harness.database
+        assert isinstance(database, SetClock)
+        look_at_clock(database)
+        database.offset += timedelta(seconds=-seconds if back else seconds)
+        assert self.harness.reap(PATIENT) == []
 
     @invariant()
     def the_database_agrees_with_the_model(self) -> None:
-        _, rows = self.bench.rows()
+        _, rows = self.harness.rows()
         self.check_rows(rows)
         assert set(rows) == set(self.models), "a task was lost, or came from nowhere"
-        events = self.bench.all_events()
+        events = self.harness.all_events()
         for uid, task in self.models.items():
             row = rows[uid]
             assert (row.status, row.reason) == (task.status, task.reason)
@@ -217,12 +199,12 @@ class TaskRules(RuleBasedStateMachine):
         for uid, row in rows.items():
             status = Status(row.status)
             assert status.is_held == (row.lease_owner is not None) == (row.lease_until is not None)
-            assert row.crashes <= MAX_CRASHES
+            assert 0 <= row.crashes <= MAX_CRASHES * MOST_FAILURES
             if row.output is not None:
                 assert row.output.key == f"outputs/{uid}/{row.fence}-{row.output.sha256}.zip"
             if status is Status.QUEUED:
                 assert row.cancel_at is None
-                assert self.bench.store.path(row.input.key).is_file()
+                assert self.harness.store.path(row.input.key).is_file()
             if status.is_terminal:
                 outcome = (row.status, row.fence, row.output_id, row.reason, row.detail, row.exit_code, row.ended_at)
                 assert self.ended.setdefault(uid, outcome) == outcome, "a task that had ended changed"
@@ -238,26 +220,48 @@ class TaskRules(RuleBasedStateMachine):
 
     def shift_time(self, seconds: int) -> None:
         moments = ", ".join(f"{name} = {name} - :by" for name in ("lease_until", "deadline_at", "not_before"))
-        with self.bench.database.engine.begin() as connection:
+        with self.harness.database.engine.begin() as connection:
             connection.execute(text(f"UPDATE tasks SET {moments}"), {"by": timedelta(seconds=seconds)})  # noqa: S608
-            connection.execute(text("UPDATE outbox SET due_at = due_at - :by"), {"by": timedelta(seconds=seconds)})
+            for moment in ("outbox SET due_at = due_at", "consumers SET seen_at = seen_at"):
+                connection.execute(text(f"UPDATE {moment} - :by"), {"by": timedelta(seconds=seconds)})
 
-    def claim_next(self, who: Consumer, uid: str | None) -> bool:
+    def there(self, *, use_gpu: bool) -> set[str]:
+        """The consumers that could run a task of this kind now."""
+        with self.harness.database.read() as session:
+            seen = ConsumerRow.seen_at > self.harness.database.now(session) - LEASE
+            kind = ConsumerRow.gpu_uuid.is_not(None) if use_gpu else ConsumerRow.accepts_cpu_tasks
+            return set(session.scalars(select(ConsumerRow.name).where(seen, kind)))
+
+    def claim_next(self, who: Consumer, uid: str | None, says: str = "nothing") -> bool:
         """Whether there was something to claim; it must be the task that the model expects."""
-        now, rows = self.bench.rows()
-        due = [row for row in rows.values() if row.status == Status.QUEUED and row.not_before <= now]
+        if says == "late" and who[0] in self.processes:
+            assert self.try_claim(who, uid, number=0, holds=[]) is None
+            return False
+        said: dict[str, Any] = {}
+        if says in ("all", "none") and who[0] in self.processes:
+            named = [claim for claim in self.claims if says == "all"]
+            said = {"number": next(self.numbers), "holds": [HeldAttempt(uid=c.uid, fence=c.fence) for c in named]}
+            for task in self.models.values():
+                if task.holder == who[0] and says == "none":
+                    task.give_back()
+        now, rows = self.harness.rows()
+        due = [row for uid, row in rows.items() if self.models[uid].status is Status.QUEUED and row.not_before <= now]
         fit = [row for row in due if (who[1] if row.use_gpu else who[2])]
         best = min(fit, key=lambda row: (not row.use_gpu, row.not_before, row.id), default=None)
         expected = uid if uid in {row.uid for row in fit} else best.uid if best else None
-        claim = self.bench.try_claim(who[0], gpu=who[1], cpu=who[2], uid=uid)
+        claim = self.try_claim(who, uid, **said)
         assert (claim.uid if claim else None) == expected
         if claim is None:
             return False
         task = self.models[claim.uid]
-        task.claim()
+        task.claim(who[0])
         assert (claim.fence, claim.attempt) == (task.fence, task.attempts)
         self.claims.append(claim)
         return True
+
+    def try_claim(self, who: Consumer, uid: str | None, **said: Any) -> Assignment | None:
+        process: dict[str, Any] = {"process": self.processes[who[0]]} if said else {}
+        return self.harness.try_claim(who[0], gpu=who[1], cpu=who[2], uid=uid, **process, **said)
 
     def _is_refused(self, claim: Assignment, action: Callable[[], object]) -> bool:
         """Whether the claim no longer holds its task; then the action must be refused."""
@@ -275,14 +279,6 @@ class TaskRules(RuleBasedStateMachine):
         return self._is_refused(claim, action)
 
 
-def empty_database(database: Database) -> None:
-    with database.engine.begin() as connection:
-        # Past the triggers that keep history: a fresh database for each of hundreds of runs would take minutes.
-        connection.execute(text("SET LOCAL session_replication_role = replica"))
-        for table in Base.metadata.tables.values():
-            connection.execute(table.delete())
-
-
 @pytest.fixture
 def fast_store() -> Iterator[ArchiveStore]:
     """In memory where there is such a place: this test is about the database, and waits for no disk."""
@@ -293,8 +289,8 @@ def fast_store() -> Iterator[ArchiveStore]:
 
 @pytest.mark.timeout(1800)
 def test_every_order_of_events_keeps_the_promises(postgres_url: str, fast_store: ArchiveStore, logs: TaskLogs) -> None:
-    database = Database(postgres_url)
+    database = SetClock(postgres_url)
     try:
-        run_state_machine_as_test(lambda: TaskRules(Bench(database, fast_store, logs)))
+        run_state_machine_as_test(lambda: TaskRules(Harness(database, fast_store, logs)))
     finally:
         database.close()

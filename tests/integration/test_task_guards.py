@@ -10,57 +10,57 @@ from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DatabaseError
 
+from contract.access import ANONYMOUS
 from contract.statuses import Phase
-from private_api.callers import ANONYMOUS
 from private_api.database import Database
 from private_api.migrate import upgrade
 from private_api.tables import Base
 from private_api.tasks.cancel import cancel_task
 from tests.databases import migrate_url
-from tests.integration.task_bench import Bench
+from tests.integration.task_harness import Harness
 
 
-def finished(bench: Bench) -> None:
-    bench.commit(bench.submit_and_claim())
+def finished(harness: Harness) -> None:
+    harness.commit(harness.submit_and_claim())
 
 
-def failed(bench: Bench) -> None:
-    bench.fail(bench.submit_and_claim())
+def failed(harness: Harness) -> None:
+    harness.fail(harness.submit_and_claim())
 
 
-def cancelled(bench: Bench) -> None:
-    cancel_task(bench.database, bench.submit(), ANONYMOUS)
+def cancelled(harness: Harness) -> None:
+    cancel_task(harness.database, harness.submit(), ANONYMOUS)
 
 
-def execute(bench: Bench, sql: str) -> None:
-    with bench.database.engine.connect() as connection:
+def execute(harness: Harness, sql: str) -> None:
+    with harness.database.engine.connect() as connection:
         connection.execution_options(writes=True).execute(text(sql))
         connection.commit()
 
 
-def refused(bench: Bench, sql: str) -> str:
+def refused(harness: Harness, sql: str) -> str:
     with pytest.raises(DatabaseError) as caught:
-        execute(bench, sql)
+        execute(harness, sql)
     return str(caught.value.orig)
 
 
-def refused_change(bench: Bench, change: str) -> str:
+def refused_change(harness: Harness, change: str) -> str:
     """Why the database refuses to change its one task so."""
-    return refused(bench, f"UPDATE tasks SET {change}")  # noqa: S608 - the changes stand below
+    return refused(harness, f"UPDATE tasks SET {change}")  # noqa: S608 - the changes stand below
 
 
-def test_every_change_of_status_leaves_exactly_one_event(bench: Bench) -> None:
-    held = bench.submit_and_claim()
+def test_every_change_of_status_leaves_exactly_one_event(harness: Harness) -> None:
+    held = harness.submit_and_claim()
     for phase in (Phase.PREPARING, Phase.RUNNING, Phase.RUNNING, Phase.DELIVERING):
-        bench.beat(held, phase)
-    bench.expire(held.uid)
-    bench.beat(held, Phase.RUNNING)
-    bench.release(held, blameless=True)
-    again = bench.claim(uid=held.uid)
-    commit = bench.upload(again)
+        harness.beat(held, phase)
+    harness.expire(held.uid)
+    harness.beat(held, Phase.RUNNING)
+    harness.release(held, blameless=True)
+    again = harness.claim(uid=held.uid)
+    commit = harness.upload(again)
     for _ in range(2):
-        bench.commit(again, commit)
-    assert bench.events(held.uid) == [
+        harness.commit(again, commit)
+    assert harness.events(held.uid) == [
         (None, "queued"),
         ("queued", "leased"),
         ("leased", "running"),
@@ -73,8 +73,10 @@ def test_every_change_of_status_leaves_exactly_one_event(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("end", [finished, failed, cancelled])
-def test_a_task_that_has_ended_refuses_every_change_of_its_outcome(bench: Bench, end: Callable[[Bench], None]) -> None:
-    end(bench)
+def test_a_task_that_has_ended_refuses_every_change_of_its_outcome(
+    harness: Harness, end: Callable[[Harness], None]
+) -> None:
+    end(harness)
     for change in (
         "status = 'queued'",
         "status = 'running', lease_owner = 'eve', lease_until = created_at, ended_at = NULL, reason = NULL",
@@ -82,33 +84,33 @@ def test_a_task_that_has_ended_refuses_every_change_of_its_outcome(bench: Bench,
         "ended_at = created_at",
         "reason = 'no_output'",
     ):
-        assert "must not change" in refused_change(bench, change)
+        assert "must not change" in refused_change(harness, change)
 
 
-def test_the_output_of_a_task_that_has_ended_cannot_be_exchanged(bench: Bench) -> None:
-    finished(bench)
-    assert "must not change" in refused_change(bench, "output_id = input_id")
+def test_the_output_of_a_task_that_has_ended_cannot_be_exchanged(harness: Harness) -> None:
+    finished(harness)
+    assert "must not change" in refused_change(harness, "output_id = input_id")
 
 
-def test_a_fence_never_falls(bench: Bench) -> None:
-    bench.submit_and_claim()
-    assert "must not fall" in refused_change(bench, "fence = 0")
+def test_a_fence_never_falls(harness: Harness) -> None:
+    harness.submit_and_claim()
+    assert "must not fall" in refused_change(harness, "fence = 0")
 
 
-def test_what_happened_cannot_be_rewritten(bench: Bench) -> None:
-    failed(bench)
+def test_what_happened_cannot_be_rewritten(harness: Harness) -> None:
+    failed(harness)
     for sql in (
         "UPDATE events SET new_status = 'finished'",
         "DELETE FROM events",
         "DELETE FROM attempts",
         "UPDATE attempts SET outcome = 'finished'",
     ):
-        assert "append-only" in (said := refused(bench, sql)) or "ends once" in said
-    assert "constraint" in refused(bench, "DELETE FROM tasks").lower()
+        assert "append-only" in (said := refused(harness, sql)) or "ends once" in said
+    assert "constraint" in refused(harness, "DELETE FROM tasks").lower()
 
 
-def test_a_row_that_contradicts_itself_is_refused(bench: Bench) -> None:
-    bench.submit()
+def test_a_row_that_contradicts_itself_is_refused(harness: Harness) -> None:
+    harness.submit()
     for change in (
         "status = 'running'",
         "lease_owner = 'eve'",
@@ -116,7 +118,7 @@ def test_a_row_that_contradicts_itself_is_refused(bench: Bench) -> None:
         "status = 'failed', ended_at = created_at",
         "ended_at = created_at",
     ):
-        assert "constraint" in refused_change(bench, change).lower()
+        assert "constraint" in refused_change(harness, change).lower()
 
 
 def test_the_migrations_make_the_tables_that_the_code_maps(database: Database) -> None:

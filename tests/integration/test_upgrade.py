@@ -14,33 +14,35 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from contract.access import ANONYMOUS
 from contract.broker import CPU_QUEUE
+from contract.broker.memory import InMemoryBroker
 from contract.errors import TaskFailed
-from contract.memory_broker import InMemoryBroker
+from contract.model_versions import VersionListQuery
 from contract.schemas import Assignment
 from contract.statuses import Phase, Status
 from private_api.archives import ArchiveStore
-from private_api.backup import back_up
-from private_api.callers import ANONYMOUS
+from private_api.backup.restore import restore
+from private_api.backup.write import back_up
 from private_api.database import Database
-from private_api.dispatcher import Dispatcher
+from private_api.loops.dispatcher import Dispatcher
 from private_api.migrate import current_revision, known_revisions, upgrade
+from private_api.model_versions import list_versions
 from private_api.models import list_models
-from private_api.restore import restore
+from private_api.placement.outlook import find_output, show_task
 from private_api.task_logs import TaskLogs
-from private_api.tasks.claim import show_assignment
-from private_api.tasks.read import find_output, show_task
-from tests.integration.task_bench import SIZES, Bench
+from private_api.tasks.attempts import show_assignment
+from tests.integration.task_harness import SIZES, Harness
 
 SCHEMAS = Path(__file__).parent / "schemas"
 REVISIONS = known_revisions()
 
 
 @pytest.fixture
-def old(empty_database_url: str, store: ArchiveStore, logs: TaskLogs) -> Iterator[Bench]:
+def old(empty_database_url: str, store: ArchiveStore, logs: TaskLogs) -> Iterator[Harness]:
     """The rules over a database that has no tables yet."""
     database = Database(empty_database_url)
-    yield Bench(database, store, logs)
+    yield Harness(database, store, logs)
     database.close()
 
 
@@ -52,52 +54,54 @@ def rows_of(revision: str) -> dict[str, list[dict[str, Any]]]:
     return rows
 
 
-def fill(bench: Bench, revision: str) -> None:
+def fill(harness: Harness, revision: str) -> None:
     """Insert them as they stand, without this release's code; an archive's bytes are its key."""
     for archive in rows_of(revision)["archives"]:
-        bench.store.path(archive["key"]).write_text(archive["key"])
-    with bench.database.write() as session:
+        harness.store.path(archive["key"]).write_text(archive["key"])
+    with harness.database.write() as session:
         for table, rows in rows_of(revision).items():
             for row in rows:
                 names = ", ".join(row)
                 values = ", ".join(f":{name}" for name in row)
                 session.execute(text(f"INSERT INTO {table} ({names}) VALUES ({values})"), row)  # noqa: S608
-        if not bench.database.is_sqlite:
+        if not harness.database.is_sqlite:
             # The rows bring their own numbers.
             for table in ("archives", "models", "model_versions", "tasks"):
                 session.execute(text(f"SELECT setval('{table}_id_seq', 100)"))
 
 
-def check_goes_on(bench: Bench) -> None:
+def check_goes_on(harness: Harness) -> None:
     """Everything that the services do, on the old rows and on new ones."""
-    assert [model.human_readable_id for model in list_models(bench.database, limit=9, after=None)] == ["old"]
-    assert find_output(bench.database, bench.store, bench.logs, "cccc", ANONYMOUS).key == "outputs/c.zip"
+    assert [model.human_readable_id for model in list_models(harness.database, limit=9, after=None)] == ["old"]
+    (version,) = list_versions(harness.database, "old", VersionListQuery())
+    assert (version.version, version.default, version.retired) == (1, True, False)
+    assert find_output(harness.database, harness.store, harness.logs, "cccc", ANONYMOUS).key == "outputs/c.zip"
     with pytest.raises(TaskFailed, match="exit code 3"):
-        find_output(bench.database, bench.store, bench.logs, "dddd", ANONYMOUS)
+        find_output(harness.database, harness.store, harness.logs, "dddd", ANONYMOUS)
     # The consumer that holds a task asks whether it still does, as it does after its own restart, and ends it.
-    held = show_assignment(bench.database, "bbbb", 3, SIZES)
-    bench.beat(held)
-    commit_and_check(bench, held)
+    held = show_assignment(harness.database, "bbbb", 3, SIZES)
+    harness.beat(held)
+    commit_and_check(harness, held)
     # The bell that was waiting rings, and the task runs from its claim to its end.
     broker = InMemoryBroker()
-    assert Dispatcher(bench.database, broker).step() == 1
+    assert Dispatcher(harness.database, broker).step() == 1
     assert broker.receive([CPU_QUEUE], 0) is not None
-    claimed = bench.claim(uid="aaaa")
+    claimed = harness.claim(uid="aaaa")
     assert (claimed.uid, claimed.fence) == ("aaaa", 1)
-    bench.beat(claimed, Phase.RUNNING)
-    commit_and_check(bench, claimed)
-    commit_and_check(bench, bench.claim(uid=bench.submit("old")))
-    bench.reap()
+    harness.beat(claimed, Phase.RUNNING)
+    commit_and_check(harness, claimed)
+    commit_and_check(harness, harness.claim(uid=harness.submit("old")))
+    harness.reap()
 
 
-def commit_and_check(bench: Bench, held: Assignment) -> None:
-    bench.commit(held)
-    assert show_task(bench.database, bench.logs, held.uid, ANONYMOUS).status == Status.FINISHED
-    assert find_output(bench.database, bench.store, bench.logs, held.uid, ANONYMOUS).size_bytes == len(b"output")
+def commit_and_check(harness: Harness, held: Assignment) -> None:
+    harness.commit(held)
+    assert show_task(harness.database, harness.logs, held.uid, ANONYMOUS).status == Status.FINISHED
+    assert find_output(harness.database, harness.store, harness.logs, held.uid, ANONYMOUS).size_bytes == len(b"output")
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_rows_of_every_earlier_revision_go_on_after_the_upgrade(old: Bench, revision: str) -> None:
+def test_rows_of_every_earlier_revision_go_on_after_the_upgrade(old: Harness, revision: str) -> None:
     upgrade(old.database, revision)
     fill(old, revision)
     upgrade(old.database)
@@ -105,7 +109,7 @@ def test_rows_of_every_earlier_revision_go_on_after_the_upgrade(old: Bench, revi
 
 
 @pytest.mark.parametrize("revision", REVISIONS[-2:])
-def test_this_release_and_the_one_before_can_write_under_the_newest_schema(old: Bench, revision: str) -> None:
+def test_this_release_and_the_one_before_can_write_under_the_newest_schema(old: Harness, revision: str) -> None:
     upgrade(old.database)
     fill(old, revision)
     # A service that starts meanwhile finds nothing to do.
@@ -114,14 +118,16 @@ def test_this_release_and_the_one_before_can_write_under_the_newest_schema(old: 
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_a_backup_of_every_earlier_revision_is_restored_and_upgraded(old: Bench, revision: str, tmp_path: Path) -> None:
+def test_a_backup_of_every_earlier_revision_is_restored_and_upgraded(
+    old: Harness, revision: str, tmp_path: Path
+) -> None:
     upgrade(old.database, revision)
     fill(old, revision)
     assert back_up(old.database, old.store, old.logs, tmp_path / "backup").revision == revision
     database = Database(f"sqlite:///{tmp_path}/new.sqlite")
     try:
         assert restore(database, tmp_path / "new", tmp_path / "backup").restarted == 2
-        new = Bench(database, ArchiveStore(tmp_path / "new" / "archives"), TaskLogs(tmp_path / "new" / "logs"))
+        new = Harness(database, ArchiveStore(tmp_path / "new" / "archives"), TaskLogs(tmp_path / "new" / "logs"))
         with database.snapshot() as connection:
             assert current_revision(connection) == REVISIONS[-1]
         for uid in ("aaaa", "bbbb"):

@@ -72,6 +72,18 @@ def model_view(**fields: Any) -> dict[str, Any]:
     }
 
 
+def version_view(**fields: Any) -> dict[str, Any]:
+    names = ("container_tag", "description", "use_gpu", "archive", "created_at")
+    uses = {"deployed": False, "queued": 0, "held": 0}
+    return {
+        "version": 2,
+        "default": True,
+        "retired": False,
+        **uses,
+        **{name: model_view()[name] for name in names},
+    } | fields
+
+
 class Peer:
     """The server's state. `script` holds answers per (method, path) that are sent first, in turn."""
 
@@ -81,23 +93,36 @@ class Peer:
         self.script: defaultdict[tuple[str, str], deque[Answer]] = defaultdict(deque)
         self.views: deque[dict[str, Any]] = deque([task_view()])
         self.models = [model_view()]
+        self.versions = [version_view(), version_view(version=1, default=False)]
         self.tasks: list[dict[str, Any]] = []
+        self.queue: dict[str, Any] = {"lanes": [], "tasks": []}
+        self.consumers: list[dict[str, Any]] = []
         self.output = b""
         self.etag: str | None = None
         self.log = b""
+        self.events: list[dict[str, Any]] = []
+        self.attempts: list[dict[str, Any]] = []
         self.asked = threading.Event()
         task = f"/api/tasks/{UID}"
         self._usual: dict[tuple[str, str], Callable[[Seen], Answer]] = {
             ("POST", "/api/tasks/"): lambda seen: _json(UID),
             ("GET", "/api/tasks/"): lambda seen: _json(_page(self.tasks, "uid", seen.query)),
+            ("GET", "/api/queue"): lambda seen: _json(self.queue),
+            ("GET", "/api/consumers/"): lambda seen: _json(_page(self.consumers, "name", seen.query)),
             ("GET", "/api/models/"): lambda seen: _json(_page(self.models, "human_readable_id", seen.query)),
             ("POST", "/api/models/"): lambda seen: _json(model_view()),
             ("GET", f"/api/models/{MODEL}"): lambda seen: _json(self.models[0]),
+            ("PATCH", f"/api/models/{MODEL}"): lambda seen: _json(self.models[0]),
+            ("DELETE", f"/api/models/{MODEL}"): lambda seen: Answer(204),
+            ("GET", f"/api/models/{MODEL}/versions"): lambda seen: _json(self.versions),
+            ("PATCH", f"/api/models/{MODEL}/versions/1"): lambda seen: _json(self.versions[1]),
             ("GET", f"{task}/status"): lambda seen: _json(
                 self.views.popleft() if len(self.views) > 1 else self.views[0]
             ),
             ("GET", f"{task}/output"): self._send_output,
             ("GET", f"{task}/logs"): lambda seen: Answer(body=self.log),
+            ("GET", f"{task}/events"): lambda seen: _json(self.events),
+            ("GET", f"{task}/attempts"): lambda seen: _json(self.attempts),
             ("POST", f"{task}/cancel"): lambda seen: _json(task_view(status="cancelled", reason="cancelled")),
             ("DELETE", task): lambda seen: Answer(204),
         }
@@ -115,6 +140,11 @@ class Peer:
         usual = self._usual.get((seen.method, seen.path))
         return usual(seen) if usual else Answer(404, b"<html>not found</html>")
 
+    def answer_output(self) -> Answer:
+        """The output as it is now, whole."""
+        etag = hashlib.sha256(self.output).hexdigest()
+        return Answer(body=self.output, headers={"ETag": f'"{etag}"'})
+
     def _send_output(self, seen: Seen) -> Answer:
         etag = self.etag if self.etag is not None else f'"{hashlib.sha256(self.output).hexdigest()}"'
         wanted = seen.headers.get("range", "")
@@ -126,7 +156,7 @@ class Peer:
 
 
 @contextmanager
-def running_peer() -> Iterator[Peer]:
+def running_peer(port: int = 0) -> Iterator[Peer]:
     peer = Peer()
 
     class Handler(BaseHTTPRequestHandler):
@@ -145,7 +175,7 @@ def running_peer() -> Iterator[Peer]:
             peer.asked.set()
             self._send(peer.answer(seen))
 
-        do_GET = do_POST = do_DELETE = do_HEAD = handle_any  # noqa: N815
+        do_GET = do_POST = do_PATCH = do_DELETE = do_HEAD = handle_any  # noqa: N815
 
         def _read_body(self) -> bytes:
             if self.headers.get("Transfer-Encoding") != "chunked":
@@ -171,7 +201,7 @@ def running_peer() -> Iterator[Peer]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()

@@ -2,9 +2,8 @@
 
 import pytest
 
-from contract.access import DoorPolicy, Scope
+from contract.access import ANONYMOUS, Caller, DoorPolicy, Scope, read_key
 from contract.errors import PermissionDenied
-from private_api.callers import ANONYMOUS, Caller
 from public_api.settings import PublicApiSettings
 
 
@@ -31,6 +30,44 @@ def test_admin_is_every_scope_but_consume_and_no_other_scope_is_another() -> Non
     assert [scope for scope in Scope if ANONYMOUS.may(scope)] == [Scope.SUBMIT]
     with pytest.raises(PermissionDenied, match="not you"):
         ANONYMOUS.require(Scope.MODELS, "not you")
+
+
+@pytest.mark.parametrize("scope", Scope)
+def test_submitting_needs_the_scope_submit_and_a_consumers_key_opens_no_door(scope: Scope) -> None:
+    caller = Caller("ada", frozenset({scope}))
+    if scope in (Scope.SUBMIT, Scope.ADMIN):
+        caller.require_submit()
+    else:
+        with pytest.raises(PermissionDenied, match="lacks the scope submit"):
+            caller.require_submit()
+    if scope is Scope.CONSUME:
+        with pytest.raises(PermissionDenied, match="opens no door"):
+            caller.require_user()
+    else:
+        caller.require_user()
+
+
+@pytest.mark.parametrize(
+    ("headers", "key"),
+    [
+        ({}, None),
+        ({"x-api-key": "k"}, "k"),
+        ({"x-api-key": ""}, ""),
+        ({"x-api-key": " k "}, " k "),
+        ({"authorization": "Bearer k"}, "k"),
+        ({"authorization": "bEARER  k\t"}, "k"),
+        ({"authorization": "Bearer k\xa0"}, "k\xa0"),
+        ({"authorization": "Bearer"}, ""),
+        ({"authorization": "Basic k"}, None),
+        ({"authorization": "k"}, None),
+        ({"x-api-key": "k", "authorization": "Bearer other"}, "k"),
+        ({"x-api-key": "", "authorization": "Bearer other"}, ""),
+        ({"x-caller-key": "k"}, None),
+        ({"x-api-key": b"k", "authorization": b"Bearer k"}, None),
+    ],
+)
+def test_a_key_is_read_as_it_came(headers: dict[str, str | bytes], key: str | None) -> None:
+    assert read_key(headers) == key
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,13 @@ def test_a_key_of_another_certificate_is_a_problem(tmp_path: Path) -> None:
     assert "does not belong to" in found.found
 
 
+def test_without_a_certificate_of_the_operator_compose_makes_one(tmp_path: Path) -> None:
+    found = certificate.check_given_certificate(tmp_path, "localhost")
+    assert (found.level, found.found) == (Level.OK, f"none in {tmp_path}: Compose makes a self-signed one")
+    make_certificate(tmp_path / "certs", "localhost")
+    assert certificate.check_given_certificate(tmp_path / "certs", "example.org").level is Level.PROBLEM
+
+
 def test_a_missing_certificate_is_a_problem(tmp_path: Path) -> None:
     found = certificate.check_certificate(tmp_path, "localhost")
     assert found.level is Level.PROBLEM

@@ -1,38 +1,44 @@
 """The `infer` command: results on stdout, everything else on stderr, one JSON document where asked, exit codes."""
 
 import hashlib
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
-from contract.errors import (
+from contract import errors as server
+from inference_client import cli
+from inference_client.cli import results
+from inference_client.cli.display import Display
+from inference_client.cli.exit_codes import MEANINGS, ExitCode, exit_code_of
+from inference_client.client import InferenceClient
+from inference_client.errors import (
+    DamagedDownload,
+    Interrupted,
     InvalidRequest,
     ModelNotFound,
     OutputMissing,
+    ReportedError,
     ServiceUnavailable,
     StorageFull,
     TaskFailed,
     TaskNotFound,
     TaskPending,
     Unauthenticated,
+    UnusableInput,
+    WaitTimeout,
 )
-from inference_client import cli, delivery
-from inference_client.client import InferenceClient
-from inference_client.display import Display
-from inference_client.errors import DamagedDownload, Interrupted, UnusableInput, WaitTimeout
-from inference_client.exit_codes import MEANINGS, ExitCode, exit_code_of
 from tests.unit.client_peer import MODEL, UID, Answer, Peer, running_peer, task_view
+from tests.zips import make_zip
 
 STATUS = f"/api/tasks/{UID}/status"
 FINISHED = task_view(status="finished", attempt=1, exit_code=0)
@@ -51,10 +57,7 @@ Infer = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def peer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Peer]:
     with running_peer() as peer:
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as archive:
-            archive.writestr("result/mask.txt", b"mask")
-        peer.output = buffer.getvalue()
+        peer.output = make_zip({"result/mask.txt": b"mask"})
         monkeypatch.setenv("INFERENCE_SERVER_URL", peer.url)
         monkeypatch.setenv("INFERENCE_SERVER_KEY", "the-key")
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -78,7 +81,7 @@ def scan(tmp_path: Path) -> Path:
     return tmp_path / "scan"
 
 
-def test_submit_prints_the_uid_and_nothing_else(infer, peer, scan):
+def test_submit_prints_the_uid_and_nothing_else(infer: Infer, peer: Peer, scan: Path) -> None:
     code, out, err = infer("submit", MODEL, scan)
     assert (code, out) == (0, f"{UID}\n")
     assert "sent: 6 B" in err
@@ -86,7 +89,9 @@ def test_submit_prints_the_uid_and_nothing_else(infer, peer, scan):
     assert len(peer.seen) == 1
 
 
-def test_submit_with_an_output_waits_fetches_and_prints_the_path(infer, peer, scan, tmp_path):
+def test_submit_with_an_output_waits_fetches_and_prints_the_path(
+    infer: Infer, peer: Peer, scan: Path, tmp_path: Path
+) -> None:
     peer.views = deque([task_view(position=2), FINISHED])
     code, out, err = infer("submit", MODEL, scan, "-o", tmp_path / "out.zip")
     assert (code, out) == (0, f"{tmp_path / 'out.zip'}\n")
@@ -94,26 +99,70 @@ def test_submit_with_an_output_waits_fetches_and_prints_the_path(infer, peer, sc
     assert f"task {UID}\nqueued, 2 before it\nfinished\nfetched: " in err
 
 
-def test_an_output_folder_gets_the_zip_under_the_uid(infer, peer, scan, tmp_path):
+def test_wait_and_status_say_what_a_task_waits_for(infer: Infer, peer: Peer) -> None:
+    stuck = task_view(position=0, waits_for="consumer", wait_detail="no consumer with a GPU is there")
+    busy = task_view(position=0, waits_for="novelty", wait_detail="all 2 consumers with a GPU are busy")
+    peer.views = deque([stuck, stuck, busy, FINISHED])
+    _, _, err = infer("wait", UID)
+    assert err.splitlines() == [
+        "queued, 0 before it: no consumer with a GPU is there",
+        "queued, 0 before it: all 2 consumers with a GPU are busy",
+        "finished",
+    ]
+    peer.views = deque([stuck])
+    assert "queued, 0 before it: no consumer with a GPU is there\n" in infer("status", UID)[1]
+    leased = task_view(
+        status="leased", phase="preparing", waits_for="preparation", wait_detail="its image is\x1b[2J pulled"
+    )
+    peer.views = deque([leased])
+    out = infer("status", UID)[1]
+    assert "leased, preparing\n" in out
+    assert "waits for" in out
+    assert "pulled" in out
+    assert "\x1b" not in out
+
+
+def test_a_pull_is_shown_with_its_percent_but_not_with_a_line_for_each(infer: Infer, peer: Peer) -> None:
+    pulls = [
+        task_view(
+            status="leased",
+            phase="preparing",
+            waits_for="image",
+            wait_detail=f"its consumer pulls the image: {percent} % done",
+            pull_percent=percent,
+        )
+        for percent in (7, 41, 99)
+    ]
+    peer.views = deque([*pulls, FINISHED])
+    assert infer("wait", UID)[2].splitlines() == ["leased, pulling the image", "finished"]
+    peer.views = deque(pulls[1:2])
+    assert "41 % done" in infer("status", UID)[1]
+
+
+def test_an_output_folder_gets_the_zip_under_the_uid(infer: Infer, peer: Peer, scan: Path, tmp_path: Path) -> None:
     peer.views = deque([FINISHED])
     code, out, _ = infer("submit", MODEL, scan, "-o", tmp_path)
     assert (code, out) == (0, f"{tmp_path / UID}.zip\n")
 
 
-def test_extract_unpacks_into_the_folder(infer, peer, tmp_path):
+def test_extract_unpacks_into_the_folder(infer: Infer, peer: Peer, tmp_path: Path) -> None:
     code, out, _ = infer("fetch", UID, "-o", tmp_path / "out", "--extract")
     assert (code, out) == (0, f"{tmp_path / 'out'}\n")
     assert (tmp_path / "out" / "result" / "mask.txt").read_bytes() == b"mask"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
-def test_fetch_goes_to_the_current_folder(infer, peer, tmp_path, monkeypatch):
+def test_fetch_goes_to_the_current_folder(
+    infer: Infer, peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert infer("fetch", UID)[:2] == (0, f"{UID}.zip\n")
     assert hashlib.sha256((tmp_path / f"{UID}.zip").read_bytes()).digest() == hashlib.sha256(peer.output).digest()
 
 
-def test_a_bad_output_place_is_refused_before_anything_is_sent(infer, peer, scan, tmp_path):
+def test_a_bad_output_place_is_refused_before_anything_is_sent(
+    infer: Infer, peer: Peer, scan: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_bytes(b"")
     assert infer("submit", MODEL, scan, "-o", tmp_path / "missing" / "out.zip")[0] == ExitCode.USAGE
     assert infer("submit", MODEL, scan, "-o", tmp_path / "file", "--extract")[0] == ExitCode.USAGE
@@ -122,7 +171,7 @@ def test_a_bad_output_place_is_refused_before_anything_is_sent(infer, peer, scan
     assert peer.seen == []
 
 
-def test_a_failed_task_shows_reason_exit_code_and_log_but_no_escape_sequences(infer, peer):
+def test_a_failed_task_shows_reason_exit_code_and_log_but_no_escape_sequences(infer: Infer, peer: Peer) -> None:
     peer.views = deque([FAILED])
     code, out, err = infer("wait", UID)
     assert (code, out) == (ExitCode.TASK_FAILED, "")
@@ -131,7 +180,13 @@ def test_a_failed_task_shows_reason_exit_code_and_log_but_no_escape_sequences(in
     assert "\x1b" not in err
 
 
-def test_a_failed_task_is_one_json_document(infer, peer):
+def test_what_a_task_says_of_itself_cannot_steer_the_terminal(infer: Infer, peer: Peer) -> None:
+    peer.views = deque([task_view(status="failed", reason="exit_code", detail="gone\x1b[2J")])
+    code, out, _ = infer("status", UID)
+    assert (code, "gone" in out, "\x1b" in out) == (0, True, False)
+
+
+def test_a_failed_task_is_one_json_document(infer: Infer, peer: Peer) -> None:
     peer.views = deque([FAILED])
     code, out, err = infer("wait", UID, "--json")
     assert code == ExitCode.TASK_FAILED
@@ -168,20 +223,23 @@ def test_a_failed_task_is_one_json_document(infer, peer):
         (Interrupted("x"), 130),
     ],
 )
-def test_each_error_has_its_exit_code(error, code: int):
+def test_each_error_has_its_exit_code(error: ReportedError | OSError, code: int) -> None:
     assert exit_code_of(error) == code
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(TaskPending(), 7), (OutputMissing(), 6), (TaskNotFound(), 3), (TaskFailed(), 1)]
+    ("error", "code"),
+    [(server.TaskPending(), 7), (server.OutputMissing(), 6), (server.TaskNotFound(), 3), (server.TaskFailed(), 1)],
 )
-def test_fetch_answers_the_polling_codes(infer, peer, tmp_path, error, code: int):
+def test_fetch_answers_the_polling_codes(
+    infer: Infer, peer: Peer, tmp_path: Path, error: server.InferenceError, code: int
+) -> None:
     peer.plan("GET", f"/api/tasks/{UID}/output", *[Answer.of(error)] * 2)
     assert infer("fetch", UID, "-o", tmp_path)[0] == code
     assert json.loads(infer("fetch", UID, "-o", tmp_path, "--json")[1]) == error.to_body()
 
 
-def test_waiting_too_long_is_told_with_the_uid(infer, peer):
+def test_waiting_too_long_is_told_with_the_uid(infer: Infer, peer: Peer) -> None:
     code, out, _ = infer("wait", UID, "--timeout", "0s", "--json")
     assert code == ExitCode.NOT_ENDED
     assert json.loads(out) == {
@@ -192,7 +250,7 @@ def test_waiting_too_long_is_told_with_the_uid(infer, peer):
     }
 
 
-def test_every_exit_code_stands_in_the_help(infer):
+def test_every_exit_code_stands_in_the_help(infer: Infer) -> None:
     code, out, _ = infer("--help")
     assert code == 0
     assert set(MEANINGS) == set(ExitCode)
@@ -208,6 +266,13 @@ def test_every_exit_code_stands_in_the_help(infer):
         ["models", "list"],
         ["models", "show", MODEL],
         ["models", "add", "example/echo:1", MODEL],
+        ["models", "versions", MODEL],
+        ["models", "rollback", MODEL],
+        ["models", "default", f"{MODEL}@1"],
+        ["models", "retire", f"{MODEL}@1"],
+        ["models", "describe", MODEL, "text"],
+        ["models", "delete", MODEL],
+        ["models", "default", MODEL],
         ["status", UID],
         ["wait", UID],
         ["fetch", UID, "-o", "."],
@@ -215,6 +280,9 @@ def test_every_exit_code_stands_in_the_help(infer):
         ["cancel", UID],
         ["delete", UID],
         ["list"],
+        ["history", UID],
+        ["queue"],
+        ["consumers"],
         ["submit", MODEL, "scan"],
         ["submit", MODEL, "scan", "-o", "out.zip"],
         ["submit", MODEL, "missing"],
@@ -224,8 +292,15 @@ def test_every_exit_code_stands_in_the_help(infer):
     ],
 )
 def test_json_is_exactly_one_document_whatever_the_terminal(
-    infer, peer, scan, monkeypatch, *, arguments: list[str], color: dict[str, str], columns: str
-):
+    infer: Infer,
+    peer: Peer,
+    scan: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    arguments: list[str],
+    color: dict[str, str],
+    columns: str,
+) -> None:
     monkeypatch.chdir(scan.parent)
     monkeypatch.setenv("COLUMNS", columns)
     for name, value in color.items():
@@ -239,13 +314,15 @@ def test_json_is_exactly_one_document_whatever_the_terminal(
     assert err == ""
 
 
-def test_a_file_called_json_asks_for_no_json(infer, peer, tmp_path, monkeypatch):
+def test_a_file_called_json_asks_for_no_json(
+    infer: Infer, peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("--json").write_bytes(b"{}")
     assert infer("submit", MODEL, "--", "--json")[:2] == (0, f"{UID}\n")
 
 
-def test_tables_are_never_cut(infer, peer, monkeypatch):
+def test_tables_are_never_cut(infer: Infer, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     peer.tasks = [FINISHED]
     assert UID in infer("list")[1]
@@ -253,13 +330,108 @@ def test_tables_are_never_cut(infer, peer, monkeypatch):
     assert UID in infer("status", UID)[1]
 
 
-def test_logs_are_printed_byte_by_byte(peer):
+def test_list_filters_and_shows_whose_tasks_they_are(infer: Infer, peer: Peer) -> None:
+    peer.tasks = [task_view(uid="1" * 64, owner="ada"), task_view(uid="2" * 64)]
+    code, out, _ = infer("list", "--all", "--status", "failed", "--model", MODEL, "--since", "2d", "--search", "x y")
+    assert code == 0
+    assert [line.split()[-1] for line in out.splitlines()] == ["OWNER", "ada", "-"]
+    query = peer.seen[-1].query
+    age = datetime.now(UTC) - datetime.fromisoformat(query.pop("since"))
+    assert age.days == 2
+    assert query == {"limit": "100", "status": "failed", "model": MODEL, "owner": "*", "q": "x y"}
+    infer("list", "--owner", "ada", "--since", "2026-11-21T07:00Z")
+    assert peer.seen[-1].query == {"limit": "100", "owner": "ada", "since": peer.seen[-1].query["since"]}
+    assert datetime.fromisoformat(peer.seen[-1].query["since"]) == datetime(2026, 11, 21, 7, tzinfo=UTC)
+    peer.tasks = [task_view(owner="ada")]
+    assert "OWNER" not in infer("list")[1]
+
+
+def test_queue_shows_the_lanes_and_the_tasks_that_the_key_may_see(infer: Infer, peer: Peer) -> None:
+    lane = {
+        "kind": "gpu",
+        "queued": 2,
+        "held": 0,
+        "consumers": 0,
+        "free": 0,
+        "oldest_queued_at": "2024-05-01T12:00:00Z",
+    }
+    peer.queue["lanes"] = [{**lane, "waits_for": "consumer", "wait_detail": "no consumer with a GPU is there"}]
+    code, out, _ = infer("queue")
+    assert code == 0
+    assert [line.split()[:5] for line in out.splitlines()] == [
+        ["KIND", "WAITING", "HELD", "CONSUMERS", "FREE"],
+        ["gpu", "2", "0", "0", "0"],
+    ]
+    assert out.endswith(" ago  no consumer with a GPU is there\n")
+    task = {**task_view(owner="ada"), "kind": "gpu", "priority": 0, "position": 1, "consumer": None}
+    peer.queue["tasks"] = [task]
+    assert infer("queue")[1].splitlines()[-1].split() == ["gpu", "1", UID, MODEL, "queued", "ada", "-"]
+    assert json.loads(infer("queue", "--json")[1])["tasks"][0]["position"] == 1
+
+
+def test_history_shows_changes_and_attempts(infer: Infer, peer: Peer) -> None:
+    event = {"at": "2024-05-01T12:00:00Z", "old_status": None, "new_status": "queued", "fence": 0, "reason": None}
+    peer.events = [event, {**event, "old_status": "queued", "new_status": "failed", "fence": 2, "reason": "exit_code"}]
+    code, out, _ = infer("history", UID)
+    assert code == 0
+    assert [line.split() for line in out.splitlines()] == [
+        ["AT", "STATUS", "FENCE", "REASON"],
+        ["2024-05-01T12:00:00Z", "queued", "0", "-"],
+        ["2024-05-01T12:00:00Z", "failed", "2", "exit_code"],
+    ]
+    attempt = dict.fromkeys(("gpu_uuid", "replica_uid", "detail"), None)
+    attempt |= {"fence": 2, "consumer": "host-a/0", "claimed_at": event["at"], "ended_at": "2024-05-01T12:01:05Z"}
+    peer.attempts = [{**attempt, "outcome": "exit_code"}, {**attempt, "outcome": None, "ended_at": None}]
+    ended, open_ = infer("history", UID)[1].splitlines()[-2:]
+    assert ended.split() == ["2", "host-a/0", "2024-05-01T12:00:00Z", "1m", "05s", "exit_code", "-"]
+    assert open_.split() == ["2", "host-a/0", "2024-05-01T12:00:00Z", "-", "-", "-"]
+    assert set(json.loads(infer("history", UID, "--json")[1])) == {"uid", "events", "attempts"}
+
+
+def test_consumers_are_listed_with_what_they_run_and_why_they_take_nothing(infer: Infer, peer: Peer) -> None:
+    moment = "2024-05-01T12:00:00Z"
+    warm = {"human_readable_id": "warm", "status": "ready", "use_gpu": True, "share_gpu": False}
+    peer.consumers = [
+        {
+            "name": f"host-a/{number}",
+            "owner": None,
+            "kinds": ["cpu", "gpu"],
+            "gpu_uuid": "GPU-1",
+            "host": "node-1",
+            "status": "busy",
+            "detail": "it runs\x1b[2J one task at a time",
+            "task": {"uid": UID, "owner": "ada", "human_readable_id": MODEL, "phase": "running", "claimed_at": moment},
+            "replicas": [warm],
+            "replica_slots": 8,
+            "first_seen_at": moment,
+            "seen_at": moment,
+        }
+        for number in range(2)
+    ]
+    code, out, _ = infer("consumers")
+    assert code == 0
+    for number, line in enumerate(out.splitlines()[1:]):
+        assert line.startswith(f"host-a/{number}  node-1  gpu+cpu  GPU-1  busy  ")
+        assert f"ago  {MODEL}, warm (warm)  it runs" in line
+    assert "\x1b" not in out
+    assert [each["name"] for each in json.loads(infer("consumers", "--json")[1])] == ["host-a/0", "host-a/1"]
+
+
+@pytest.mark.parametrize("arguments", [["--since", "yesterday"], ["--since", "9" * 20], ["--all", "--owner", "ada"]])
+def test_a_bad_filter_is_refused_before_anything_is_sent(infer: Infer, peer: Peer, arguments: list[str]) -> None:
+    code, out, err = infer("list", *arguments)
+    assert (code, out) == (ExitCode.USAGE, "")
+    assert arguments[1] in err or "--owner" in err
+    assert peer.seen == []
+
+
+def test_logs_are_printed_byte_by_byte(peer: Peer) -> None:
     peer.log = b"\x00\xff raw\n"
     ended = subprocess.run([sys.executable, "-m", "inference_client", "logs", UID], capture_output=True, check=True)
     assert ended.stdout == peer.log
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(peer):
+def test_a_reader_that_has_seen_enough_is_no_error(peer: Peer) -> None:
     peer.log = b"line\n" * 1_000_000
     with subprocess.Popen(
         [sys.executable, "-m", "inference_client", "logs", UID], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -272,7 +444,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(peer):
         assert process.wait() == 0
 
 
-def test_models_add_sends_what_the_options_say(infer, peer, scan):
+def test_models_add_sends_what_the_options_say(infer: Infer, peer: Peer, scan: Path) -> None:
     options = ["--gpu", "--time-limit", "2h", "--memory", "4GiB", "--pull-policy", "never", "--replace"]
     code, out, _ = infer("models", "add", "example/echo:1", MODEL, "--archive-folder", scan, *options)
     assert (code, out) == (0, f"{MODEL}\n")
@@ -299,7 +471,9 @@ def test_models_add_sends_what_the_options_say(infer, peer, scan):
         (["image", MODEL, "--archive", "x.txt", "--archive-folder", "."], "not both"),
     ],
 )
-def test_a_wrong_registration_is_refused_here(infer, peer, tmp_path, monkeypatch, *, options, message: str):
+def test_a_wrong_registration_is_refused_here(
+    infer: Infer, peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, options: list[str], message: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("x.txt").write_text("x")
     code, out, err = infer("models", "add", *options)
@@ -308,7 +482,7 @@ def test_a_wrong_registration_is_refused_here(infer, peer, tmp_path, monkeypatch
     assert peer.seen == []
 
 
-def test_an_unreachable_server_is_named(infer, peer, monkeypatch):
+def test_an_unreachable_server_is_named(infer: Infer, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inference_client.connection.FIRST_PAUSE_S", 0.0)
     monkeypatch.setenv("INFERENCE_SERVER_URL", "http://127.0.0.1:1")
     code, out, err = infer("list")
@@ -316,7 +490,7 @@ def test_an_unreachable_server_is_named(infer, peer, monkeypatch):
     assert "http://127.0.0.1:1 cannot be reached" in err
 
 
-def test_options_before_the_command_win(infer, peer):
+def test_options_before_the_command_win(infer: Infer, peer: Peer) -> None:
     infer("--key", "other", "list")
     assert peer.seen[0].headers["x-api-key"] == "other"
 
@@ -348,35 +522,37 @@ def interrupt_a_wait(peer: Peer, monkeypatch: pytest.MonkeyPatch, *, can_ask: bo
     monkeypatch.setattr(typer, "confirm", on_ask)
     with InferenceClient(peer.url) as client:
         monkeypatch.setattr(client, "wait", on_wait)
-        delivery.wait_for_end(client, Watcher(can_ask=can_ask), UID, None)
+        results.wait_for_end(client, Watcher(can_ask=can_ask), UID, None)
 
 
-def test_an_interrupted_wait_without_a_terminal_leaves_the_task_running(peer, monkeypatch):
+def test_an_interrupted_wait_without_a_terminal_leaves_the_task_running(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(Interrupted, match=f"infer wait {UID}"):
         interrupt_a_wait(peer, monkeypatch, can_ask=False, answer=True)
     assert peer.seen == []
 
 
-def test_an_interrupted_wait_asks_and_no_leaves_the_task_running(peer, monkeypatch):
+def test_an_interrupted_wait_asks_and_no_leaves_the_task_running(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Interrupted, match=f"infer wait {UID}"):
         interrupt_a_wait(peer, monkeypatch, can_ask=True, answer=False)
     assert peer.seen == []
 
 
-def test_an_interrupted_wait_asks_and_yes_cancels_the_task(peer, monkeypatch):
+def test_an_interrupted_wait_asks_and_yes_cancels_the_task(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TaskFailed) as caught:
         interrupt_a_wait(peer, monkeypatch, can_ask=True, answer=True)
     assert exit_code_of(caught.value) == ExitCode.CANCELLED
     assert [seen.path for seen in peer.seen] == [f"/api/tasks/{UID}/cancel"]
 
 
-def test_a_task_that_ended_before_the_yes_is_not_called_cancelled(peer, monkeypatch):
+def test_a_task_that_ended_before_the_yes_is_not_called_cancelled(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     peer.plan("POST", f"/api/tasks/{UID}/cancel", Answer(body=json.dumps(FINISHED).encode()))
     with pytest.raises(Interrupted, match=f"infer fetch {UID}"):
         interrupt_a_wait(peer, monkeypatch, can_ask=True, answer=True)
 
 
-def test_a_second_ctrl_c_at_the_question_leaves_at_once(peer, monkeypatch):
+def test_a_second_ctrl_c_at_the_question_leaves_at_once(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(typer.Abort):
         interrupt_a_wait(peer, monkeypatch, can_ask=True, answer=typer.Abort)
     assert peer.seen == []
@@ -390,7 +566,7 @@ CATCHING = (
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_sigint_ends_a_wait_with_130_and_says_how_to_go_on(peer, as_json: bool):
+def test_sigint_ends_a_wait_with_130_and_says_how_to_go_on(peer: Peer, as_json: bool) -> None:
     command = [sys.executable, "-c", CATCHING, "wait", UID, *(["--json"] if as_json else [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         assert peer.asked.wait(60)
@@ -406,7 +582,7 @@ def test_sigint_ends_a_wait_with_130_and_says_how_to_go_on(peer, as_json: bool):
     assert not [seen for seen in peer.seen if seen.method == "POST"]
 
 
-def test_on_a_terminal_ctrl_c_asks_and_y_cancels(peer):
+def test_on_a_terminal_ctrl_c_asks_and_y_cancels(peer: Peer) -> None:
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
     command = [sys.executable, "-c", CATCHING, "wait", UID]

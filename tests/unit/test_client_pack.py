@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from inference_client import pack
 from inference_client.errors import DamagedDownload, UnusableInput
 from inference_client.pack import select
 from inference_client.unpack import unpack_zip
+from tests.zips import make_zip
 
 FILES = st.dictionaries(
     st.tuples(st.sampled_from(["", "a/", "a/b/", "ünder/"]), st.integers(0, 9)), st.binary(max_size=2000), min_size=1
@@ -30,7 +32,9 @@ def contents(archive: zipfile.ZipFile) -> dict[str, bytes]:
 
 @given(FILES)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_folder_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, files: dict[tuple[str, int], bytes]):
+def test_a_folder_comes_back_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, files: dict[tuple[str, int], bytes]
+) -> None:
     folder = tmp_path_factory.mktemp("input")
     expected = {f"{where}{number}.bin": data for (where, number), data in files.items()}
     for name, data in expected.items():
@@ -47,18 +51,18 @@ def test_a_folder_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory,
     verify_contents(io.BytesIO(packed), check_archive(io.BytesIO(packed), max_unpacked_bytes=2**40))
 
 
-def test_megabytes_of_zeros_are_no_bomb_to_the_server(tmp_path: Path):
+def test_megabytes_of_zeros_are_no_bomb_to_the_server(tmp_path: Path) -> None:
     (tmp_path / "mask.nii").write_bytes(bytes(4 * 1024**2))
     packed = io.BytesIO(b"".join(select([tmp_path]).chunks()))
     assert check_archive(packed, max_unpacked_bytes=2**40).total_size == 4 * 1024**2
 
 
-def test_chunks_stay_small_however_large_the_file(tmp_path: Path):
+def test_chunks_stay_small_however_large_the_file(tmp_path: Path) -> None:
     (tmp_path / "big.bin").write_bytes(os.urandom(3 * pack.CHUNK_BYTES + 5))
     assert max(map(len, select([tmp_path]).chunks())) < 2 * pack.CHUNK_BYTES
 
 
-def test_empty_folders_and_permissions_are_kept_and_setuid_is_not(tmp_path: Path):
+def test_empty_folders_and_permissions_are_kept_and_setuid_is_not(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "run.sh").write_text("#!/bin/sh\n")
     (tmp_path / "run.sh").chmod(0o4755)
@@ -67,7 +71,7 @@ def test_empty_folders_and_permissions_are_kept_and_setuid_is_not(tmp_path: Path
         assert archive.getinfo("run.sh").external_attr >> 16 == 0o100755
 
 
-def test_a_file_goes_by_its_name_and_folders_among_several_paths_keep_theirs(tmp_path: Path):
+def test_a_file_goes_by_its_name_and_folders_among_several_paths_keep_theirs(tmp_path: Path) -> None:
     (tmp_path / "scan").mkdir()
     (tmp_path / "scan" / "1.dcm").write_bytes(b"1")
     (tmp_path / "note.txt").write_bytes(b"n")
@@ -76,7 +80,7 @@ def test_a_file_goes_by_its_name_and_folders_among_several_paths_keep_theirs(tmp
     assert contents(both) == {"note.txt": b"n", "scan/1.dcm": b"1"}
 
 
-def test_a_path_of_dots_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_path_of_dots_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = tmp_path / "data" / "inner"
     inner.mkdir(parents=True)
     (inner / "x").write_bytes(b"x")
@@ -86,21 +90,43 @@ def test_a_path_of_dots_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert contents(zipped(Path(".."), tmp_path / "y")) == {"data/inner/x": b"x", "y": b"y"}
 
 
-def test_a_single_zip_is_sent_as_it_is(tmp_path: Path):
-    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
-        archive.writestr("x", b"x")
+def test_a_single_zip_is_sent_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "in.zip").write_bytes(make_zip({"x": b"x"}))
     selection = select([tmp_path / "in.zip"])
     assert b"".join(selection.chunks()) == (tmp_path / "in.zip").read_bytes()
     assert selection.content_length == (tmp_path / "in.zip").stat().st_size
 
 
-def test_files_older_than_zip_knows_can_be_sent(tmp_path: Path):
-    (tmp_path / "old").write_bytes(b"o")
-    os.utime(tmp_path / "old", (0, 0))
-    assert zipped(tmp_path).getinfo("old").date_time[0] == 1980
+@pytest.mark.parametrize("umask", [0o000, 0o027, 0o077])
+def test_the_same_files_give_the_same_bytes_wherever_and_whenever_they_lie(tmp_path: Path, umask: int) -> None:
+    names = ["weights/b.bin", "weights/a.bin", "weights.txt", "run.sh", "Z", "ä"]
+
+    def make(folder: Path, order: list[str], moment: float) -> Path:
+        for name in order:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # The umask decides what is left of the mode.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o777 if name == "run.sh" else 0o666)
+            os.write(descriptor, name.encode())
+            os.close(descriptor)
+            os.utime(path, (moment, moment))
+        return folder
+
+    before = os.umask(0o022)
+    try:
+        first = make(tmp_path / "first", names, 1_700_000_000)
+        os.umask(umask)
+        second = make(tmp_path / "second", names[::-1], 0)
+    finally:
+        os.umask(before)
+
+    packed = b"".join(select([first]).chunks())
+    assert packed == b"".join(select([second]).chunks())
+    (second / "weights.txt").chmod(0o700)
+    assert packed != b"".join(select([second]).chunks()), "what may be executed counts"
 
 
-def test_links_inside_a_folder_are_refused_and_a_named_link_is_followed(tmp_path: Path):
+def test_links_inside_a_folder_are_refused_and_a_named_link_is_followed(tmp_path: Path) -> None:
     real = tmp_path / "real"
     real.mkdir()
     (real / "x").write_bytes(b"x")
@@ -124,7 +150,9 @@ def test_links_inside_a_folder_are_refused_and_a_named_link_is_followed(tmp_path
         (lambda here: [here / "back\\slash"], "backslash"),
     ],
 )
-def test_what_cannot_be_sent_is_refused_by_name(tmp_path: Path, make, message: str):
+def test_what_cannot_be_sent_is_refused_by_name(
+    tmp_path: Path, make: Callable[[Path], list[Path]], message: str
+) -> None:
     for name in ("a/x", "b/x", "b/X", "c/x/y", "text.zip", "back\\slash"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"1")
@@ -135,7 +163,7 @@ def test_what_cannot_be_sent_is_refused_by_name(tmp_path: Path, make, message: s
 
 
 @pytest.mark.parametrize("change", [b"", b"longer than it was"])
-def test_a_file_that_changes_after_it_was_selected_is_noticed(tmp_path: Path, change: bytes):
+def test_a_file_that_changes_after_it_was_selected_is_noticed(tmp_path: Path, change: bytes) -> None:
     (tmp_path / "x").write_bytes(b"before")
     selection = select([tmp_path])
     (tmp_path / "x").write_bytes(change)
@@ -143,7 +171,7 @@ def test_a_file_that_changes_after_it_was_selected_is_noticed(tmp_path: Path, ch
         b"".join(selection.chunks())
 
 
-def test_progress_counts_the_bytes_of_the_users_files(tmp_path: Path):
+def test_progress_counts_the_bytes_of_the_users_files(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(10))
     (tmp_path / "b").write_bytes(bytes(20))
     seen: list[tuple[int, int | None]] = []
@@ -152,15 +180,14 @@ def test_progress_counts_the_bytes_of_the_users_files(tmp_path: Path):
     assert seen == sorted(seen)
 
 
-def test_unpacking_keeps_folders(tmp_path: Path):
-    with zipfile.ZipFile(tmp_path / "out.zip", "w") as archive:
-        archive.writestr("a/b.txt", b"b")
+def test_unpacking_keeps_folders(tmp_path: Path) -> None:
+    (tmp_path / "out.zip").write_bytes(make_zip({"a/b.txt": b"b"}))
     unpack_zip(tmp_path / "out.zip", tmp_path / "out")
     assert (tmp_path / "out" / "a" / "b.txt").read_bytes() == b"b"
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "..\\evil", "C:/evil", "link"])
-def test_unpacking_refuses_names_that_leave_the_folder(tmp_path: Path, name: str):
+def test_unpacking_refuses_names_that_leave_the_folder(tmp_path: Path, name: str) -> None:
     with zipfile.ZipFile(tmp_path / "out.zip", "w") as archive:
         archive.writestr("good", b"g")
         info = zipfile.ZipInfo(name)
@@ -172,7 +199,7 @@ def test_unpacking_refuses_names_that_leave_the_folder(tmp_path: Path, name: str
     assert not (tmp_path / "out").exists()
 
 
-def test_unpacking_what_is_no_zip_is_a_damaged_download(tmp_path: Path):
+def test_unpacking_what_is_no_zip_is_a_damaged_download(tmp_path: Path) -> None:
     (tmp_path / "out.zip").write_bytes(b"<html>")
     with pytest.raises(DamagedDownload, match="not a readable zip"):
         unpack_zip(tmp_path / "out.zip", tmp_path / "out")

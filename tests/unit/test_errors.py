@@ -4,10 +4,12 @@ import json
 import re
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from contract import errors
-from contract.errors import InferenceError, TaskNotFound, error_classes, error_from_body
+from contract.errors import InferenceError, ServiceUnavailable, TaskNotFound, error_classes, error_from_body
+from contract.private_client import error_of
 
 GRPC_CODES = {
     *("CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
@@ -75,3 +77,11 @@ def test_the_customers_codes_are_what_they_were_promised_to_be() -> None:
     promised = {"ModelNotFound": 550, "TaskPending": 551, "TaskFailed": 552, "OutputMissing": 553, "TaskNotFound": 554}
     assert {cls.__name__: cls.http_status for cls in error_classes() if cls.http_status >= 550} == promised
     assert issubclass(errors.TaskRecordNotFound, TaskNotFound)
+
+
+@pytest.mark.parametrize(
+    ("status", "cls"), [(404, InferenceError), (409, InferenceError), (500, InferenceError), (502, ServiceUnavailable)]
+)
+def test_what_a_proxy_answers_is_no_word_about_the_task(status: int, cls: type[InferenceError]) -> None:
+    assert type(error_of(httpx.Response(status, text="<html>a proxy's page</html>"))) is cls
+    assert type(error_of(httpx.Response(status, json={"message": "a proxy's words"}))) is cls

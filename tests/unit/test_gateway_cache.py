@@ -1,6 +1,6 @@
 """The gateway's cache stays within its bounds."""
 
-from grpc_gateway.cache import Cache
+from grpc_gateway.protocols.cache import Cache
 
 
 def test_what_was_put_is_found_and_may_be_replaced():

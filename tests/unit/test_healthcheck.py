@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.healthcheck import MAX_AGE_S
+from kit.healthcheck import MAX_AGE_S
 from tests.e2e.systems import free_port
 
 
@@ -40,7 +40,7 @@ def server() -> Iterator[str]:
 
 def check(target: str, **environment: str) -> tuple[int, str]:
     """Exit code and output, as Docker sees them."""
-    command = [sys.executable, "-m", "contract.healthcheck", target]
+    command = [sys.executable, "-m", "kit.healthcheck", target]
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 

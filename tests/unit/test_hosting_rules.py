@@ -7,20 +7,21 @@ from typing import Any
 import pytest
 
 from contract.deployments import ReplicaAssignment
-from contract.settings import SettingsError
-from job_consumer.container_spec import Limits
-from job_consumer.docker_profile import reached_at
-from job_consumer.engine import ContainerSpec, Publication, RunKey, RunKind
+from job_consumer.container_spec import Limits, Sandbox
+from job_consumer.engines import ContainerSpec, Publication, RunKey, RunKind
+from job_consumer.engines.docker.profile import reached_at
 from job_consumer.gpu_gate import GpuGate
-from job_consumer.hosted import HostedReplicas, ReadyReplica, ReplicaGone
-from job_consumer.replica_spec import decide_replica, model_names
+from job_consumer.replicas.ready import ReadyReplica, ReadyReplicas, ReplicaGone
+from job_consumer.replicas.spec import decide_replica, model_names
 from job_consumer.settings import JobConsumerSettings
 from job_consumer.workspace import ModelFolder, ReplicaFolder, WorkDir
+from kit.settings import SettingsError
 
 UID = "ab" * 32
 SECRETS = {"SERVICE_TOKEN": "0123456789abcdef", "RABBIT_PASSWORD": "0123456789abcdef"}
 FOLDER = ReplicaFolder(Path("/w/replicas/ada/x-3"))
 LIMITS = Limits(1000, 2.0, 3, 400, 5, 6)
+MODEL = ModelFolder("cd" * 32, Path("/w/models/cd"))
 
 
 def assignment(*, serving: dict[str, Any] | None = None, **changes: Any) -> ReplicaAssignment:
@@ -43,18 +44,11 @@ def assignment(*, serving: dict[str, Any] | None = None, **changes: Any) -> Repl
     return ReplicaAssignment.model_validate(given | changes)
 
 
-def decide(given: ReplicaAssignment, **changes: Any) -> ContainerSpec:
-    options: dict[str, Any] = {
-        "network": "replicas",
-        "publish_address": None,
-        "consumer": "ada",
-        "folder": FOLDER,
-        "model": ModelFolder("cd" * 32, Path("/w/models/cd")),
-        "limits": LIMITS,
-        "gpu_uuid": "GPU-1",
-        "own_user": None,
-    }
-    return decide_replica(given, **options | changes)
+def decide(
+    given: ReplicaAssignment, *, publish_address: str | None = None, model: ModelFolder | None = MODEL
+) -> ContainerSpec:
+    sandbox = Sandbox("ada", LIMITS, gpu_uuid="GPU-1", network="replicas", publish_address=publish_address)
+    return decide_replica(RunKey(UID, 3, RunKind.REPLICA), given, sandbox, FOLDER, model)
 
 
 def test_the_serving_port_is_published_where_the_consumer_is_told_to() -> None:
@@ -118,7 +112,7 @@ def test_the_names_of_models_are_those_of_the_description_or_the_id() -> None:
 
 
 def test_a_replica_that_is_lent_is_not_withdrawn() -> None:
-    hosted = HostedReplicas()
+    hosted = ReadyReplicas()
     with pytest.raises(ReplicaGone), hosted.borrow(UID):
         pass
     replica = ReadyReplica(UID, "10.0.0.2:8001", FOLDER)
@@ -132,7 +126,7 @@ def test_a_replica_that_is_lent_is_not_withdrawn() -> None:
 
 
 def test_a_replica_that_is_no_more_is_lent_no_more_whoever_has_it() -> None:
-    hosted = HostedReplicas()
+    hosted = ReadyReplicas()
     hosted.add(ReadyReplica(UID, "10.0.0.2:8001", FOLDER))
     with hosted.borrow(UID):
         hosted.drop(UID)
@@ -173,9 +167,9 @@ def test_whoever_waits_for_the_gpu_gets_it_when_the_other_left() -> None:
     gate.enter(REPLICA, shares=False, check=refuse)
     thread = threading.Thread(target=lambda: gate.enter(TASK, shares=True, check=waits.set))
     thread.start()
-    assert waits.wait(10)
+    assert waits.wait(60)
     gate.leave(REPLICA)
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     with pytest.raises(Waiting):
         gate.enter(REPLICA, shares=False, check=refuse)

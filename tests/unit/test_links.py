@@ -1,5 +1,6 @@
-"""The pages: every link leads somewhere, and every page is reached from the README."""
+"""The pages: every link leads somewhere, every page is reached from the README, and Python shown in them compiles."""
 
+import ast
 import re
 import subprocess
 from collections.abc import Iterator
@@ -30,6 +31,15 @@ def links(page: Path) -> Iterator[tuple[Path, str | None]]:
         yield (page.parent / unquote(match[1])).resolve() if match[1] else page, match[2]
 
 
+def listed(page: Path) -> Iterator[Path]:
+    """The pages in a page's tables of contents, as the site shows them."""
+    if not page.is_relative_to(ROOT / "docs"):
+        return
+    for block in re.findall(r"^```\{toctree\}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+        for entry in re.findall(r"^(?!:)(?:.*<)?([^\s<>]+)>?$", block, re.MULTILINE):
+            yield from (path.resolve() for path in page.parent.glob(f"{entry}.md"))
+
+
 def anchors(page: Path) -> set[str]:
     """The headings as links name them."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
@@ -55,5 +65,11 @@ def test_every_page_is_reached_from_the_readme_by_links() -> None:
             waiting += [path for path in page.glob("*.md") if path not in reached]
         elif page not in reached and page.suffix == ".md" and page.exists():
             reached.add(page)
-            waiting += [target for target, _ in links(page)]
+            waiting += [*(target for target, _ in links(page)), *listed(page)]
     assert sorted(str(page.relative_to(ROOT)) for page in set(pages()) - reached) == []
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_on_a_page_compiles(page: Path) -> None:
+    for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+        ast.parse(block)

@@ -2,19 +2,19 @@
 
 from datetime import UTC, datetime, timedelta
 
-from contract.serving import Serving
+from contract.serving import ServingSpec
 from private_api.deployments.limits import backoff
-from private_api.deployments.need import Need, assess_need, clamp
+from private_api.placement.need import Need, assess_need, clamp
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-SERVING = Serving(port=1, replicas_max=5, target_in_flight=10, idle_timeout_s=60)
+SERVING = ServingSpec(port=1, replicas_max=5, target_in_flight=10, idle_timeout_s=60)
 
 
 def before(replicas: int, age_s: float = 0) -> Need:
     return Need(replicas, NOW - timedelta(seconds=age_s))
 
 
-def need(was: Need, *, in_flight: int = 0, called_s_ago: float | None = None, serving: Serving = SERVING) -> Need:
+def need(was: Need, *, in_flight: int = 0, called_s_ago: float | None = None, serving: ServingSpec = SERVING) -> Need:
     called_at = None if called_s_ago is None else NOW - timedelta(seconds=called_s_ago)
     return assess_need(was, serving, in_flight=in_flight, called_at=called_at, now=NOW)
 

@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 import grpc
 import pytest
 
-from contract.serving import Serving, WireProtocol
-from job_consumer.replica_calls import CallFailed, CallFault, TaskCall, TaskReply, why_not_ready
+from contract.serving import ServingSpec, WireProtocol
+from job_consumer.replicas.calls import CallFailed, CallFault, TaskCall, TaskReply, why_not_ready
 
 Answer = Callable[[bytes, grpc.ServicerContext], bytes]
 HEALTH = "/grpc.health.v1.Health/Check"
@@ -47,7 +47,7 @@ def fixed(answer: Answer | bytes) -> Answer:
 
 
 def probe(address: str, protocol: str = "grpc", *models: str, **options: str) -> str | None:
-    description = Serving.model_validate({"port": 1, "protocol": protocol, **options})
+    description = ServingSpec.model_validate({"port": 1, "protocol": protocol, **options})
     return why_not_ready(address, description, list(models), 2)
 
 
@@ -136,14 +136,14 @@ def test_a_task_is_handed_over_and_its_reply_read() -> None:
         return b"\x08\x03\x12\x04nope\x1a\x00\x25abcd"
 
     with serving(run=run) as address, called(address) as call:
-        assert call.wait(10) == TaskReply(3, "nope")
+        assert call.wait(60) == TaskReply(3, "nope")
     assert asked == [b"\x0a\x02ab\x12\x0f/tasks/input/ab\x1a\x10/tasks/output/ab"]
 
 
 def test_an_empty_reply_is_success_and_negative_exit_codes_are_read() -> None:
     for reply, expected in ((b"", 0), (b"\x08" + b"\xff" * 9 + b"\x01", -1)):
         with serving(run=reply) as address, called(address) as call:
-            assert call.wait(10) == TaskReply(expected, "")
+            assert call.wait(60) == TaskReply(expected, "")
 
 
 def test_a_reply_is_waited_for_in_slices_and_leaving_cancels_the_call() -> None:
@@ -152,14 +152,14 @@ def test_a_reply_is_waited_for_in_slices_and_leaving_cancels_the_call() -> None:
     def run(_request: bytes, context: grpc.ServicerContext) -> bytes:
         context.add_callback(cancelled.set)
         started.set()
-        cancelled.wait(30)
+        cancelled.wait(60)
         return b""
 
     with serving(run=run) as address:
         with called(address) as call:
-            assert started.wait(10)
+            assert started.wait(60)
             assert call.wait(0.01) is None
-        assert cancelled.wait(10)
+        assert cancelled.wait(60)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_failed_call_says_whose_fault_it_is(code: grpc.StatusCode, fault: Call
 
     with serving(run=run) as address, called(address) as call:
         with pytest.raises(CallFailed, match=f"{code.name}: no such organ") as caught:
-            call.wait(10)
+            call.wait(60)
         assert caught.value.fault is fault
 
 
@@ -185,10 +185,10 @@ def test_a_server_that_serves_no_tasks_or_is_gone_is_told() -> None:
     with ExitStack() as stack:
         address = stack.enter_context(serving(health=b""))
         with called(address) as call, pytest.raises(CallFailed) as caught:
-            call.wait(10)
+            call.wait(60)
         assert caught.value.fault is CallFault.REFUSED
     with called(address) as call, pytest.raises(CallFailed) as caught:
-        call.wait(10)
+        call.wait(60)
     assert caught.value.fault is CallFault.UNREACHABLE
 
 
@@ -196,11 +196,11 @@ def test_the_limit_of_a_call_is_a_time_limit() -> None:
     release = threading.Event()
 
     def run(_request: bytes, _context: grpc.ServicerContext) -> bytes:
-        release.wait(30)
+        release.wait(60)
         return b""
 
     with serving(run=run) as address:
         with called(address, time_limit_s=0.2) as call, pytest.raises(CallFailed) as caught:
-            call.wait(10)
+            call.wait(60)
         assert caught.value.fault is CallFault.TIME_LIMIT
         release.set()

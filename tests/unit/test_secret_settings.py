@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from contract.settings import Settings, SettingsError
 from job_consumer.settings import JobConsumerSettings
+from kit.settings import Settings, SettingsError
 from private_api.settings import PrivateApiSettings
 from public_api.settings import PublicApiSettings
 
@@ -124,9 +124,9 @@ def test_a_consumer_shows_its_key_or_the_service_token(tmp_path: Path) -> None:
         ({"CONSUMER_KEY_FILE": str(tmp_path / "key")}, ("CONSUMER_KEY", KEY)),
     ]
     for variables, (variable, secret) in cases:
-        proof = JobConsumerSettings.load({**rabbit, **variables}).proof
-        assert (proof.variable, proof.secret) == (variable, secret)
-        assert secret not in repr(proof)
+        credential = JobConsumerSettings.load({**rabbit, **variables}).credential
+        assert (credential.variable, credential.secret) == (variable, secret)
+        assert secret not in repr(credential)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from typing import Annotated
 import pytest
 from pydantic import Field, SecretStr
 
-from contract.settings import BrokerSettings, Duration, Settings, SettingsError
+from contract.broker.rabbitmq.settings import BrokerSettings
+from kit.settings import Duration, Settings, SettingsError
 from private_api.settings import PrivateApiSettings
 
 SECRETS = {

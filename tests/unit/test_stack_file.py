@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# A name of its own per host, a GPU from Swarm, a stack's name on the command line; Swarm knows no ${VARIABLE:+word}.
-COMPOSE_ONLY = {"COMPOSE_PROJECT_NAME", "CONSUMER_NAME", "GPU_UUID", "STORAGE_DIR"}
+# A name of its own per host, a GPU from Swarm, a stack's name on the command line; Swarm knows no ${VARIABLE:+word} and
+# no profiles.
+COMPOSE_ONLY = {"COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME", "CONSUMER_NAME", "GPU_UUID", "STORAGE_DIR"}
 STACK_ONLY = {"CONFIG_VERSION", "CONSUMER_KEY_VERSION", "GPU_COUNT", "REPLICA_NETWORK", "WORK_VOLUME"}
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from contract.errors import InvalidArchive
 from job_consumer.unpack import unpack_archive
-from tests.unit.test_collect import open_descriptors
+from tests.unit.test_output_zip import open_descriptors
 from tests.unit.test_zip_rules import by_sentence, mutate
-from tests.unit.zip_corpus import GOOD, LYING, MALFORMED, Case, Part, build, by_zipfile, deflate
+from tests.unit.zip_corpus import GOOD, LYING, MALFORMED, Case, Part, build, deflate
+from tests.zips import make_zip
 
 LIMIT = 1024**3
 SMALL = [case for case in GOOD if len(case.data) < 4096]
@@ -47,7 +48,7 @@ def test_an_acceptable_zip_is_unpacked(case: Case, target: Path) -> None:
 
 
 def test_files_and_folders_arrive_with_their_names_and_bytes(target: Path) -> None:
-    unpack(by_zipfile({"a/b/c.txt": b"hello" * 99_999, "a/Ü.txt": b"", "empty/": b""}), target)
+    unpack(make_zip({"a/b/c.txt": b"hello" * 99_999, "a/Ü.txt": b"", "empty/": b""}), target)
     assert tree(target) == {
         "a": None, "a/b": None, "a/b/c.txt": b"hello" * 99_999, "a/Ü.txt": b"", "empty": None,
     }  # fmt: skip
@@ -106,7 +107,7 @@ def test_short_writes_lose_nothing(target: Path, monkeypatch: pytest.MonkeyPatch
     write = os.write
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
-        unpack(by_zipfile({"a": bytes(range(256))}), target)
+        unpack(make_zip({"a": bytes(range(256))}), target)
     assert (target / "a").read_bytes() == bytes(range(256))
 
 

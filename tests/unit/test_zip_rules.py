@@ -1,16 +1,30 @@
+import hashlib
 import io
 import random
 import shutil
+import struct
 import subprocess
 import tracemalloc
 import zipfile
 import zlib
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from contract.errors import InvalidArchive
-from contract.zip_rules import check_archive, find_clash, name_fault, quoted, read_entry, verify_contents
+from contract.zip_rules import (
+    check_archive,
+    find_clash,
+    find_file,
+    list_files,
+    name_fault,
+    quoted,
+    read_entry,
+    read_range,
+    verify_contents,
+)
 from tests.unit import zip_corpus as corpus
 from tests.unit.zip_corpus import GOOD, LYING, MALFORMED, Case, Part, build
 
@@ -217,3 +231,45 @@ def mutate(chance: random.Random, original: bytes) -> bytes:
         if not data:
             break
     return bytes(data)
+
+
+def test_a_files_time_is_utc_where_its_zip_says_so() -> None:
+    target = io.BytesIO()
+    moment = datetime(2026, 11, 27, 7, 30, 1, tzinfo=UTC)
+    with zipfile.ZipFile(target, "w") as archive:
+        exact = zipfile.ZipInfo("exact", (2026, 11, 27, 8, 30, 0))
+        exact.extra = struct.pack("<HHBl", 0x5455, 5, 1, int(moment.timestamp()))
+        for info in (exact, zipfile.ZipInfo("by its clock", (2026, 11, 27, 8, 30, 0)), zipfile.ZipInfo("none")):
+            archive.writestr(info, b"x")
+    data = target.getvalue()
+    # The smallest date that zipfile writes is a real one; other tools write zeros.
+    at = data.rindex(b"none") - 46 + 12
+    listed = list_files(io.BytesIO(data[:at] + bytes(4) + data[at + 4 :]), after=None, limit=10)
+    assert listed is not None
+    assert [each.modified_at for each in listed] == [moment, datetime(2026, 11, 27, 8, 30, tzinfo=UTC), None]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_every_range_of_a_file_is_that_part_of_its_bytes(method: int) -> None:
+    content = hashlib.shake_128().digest(3000) + bytes(3000)
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", method) as archive:
+        archive.mkdir("f")
+        archive.writestr("f/other", b"other")
+        archive.writestr("f/file", content)
+    entry = find_file(target, "f/file")
+    assert entry is not None
+    for start, stop in ((0, 6000), (0, 1), (1, 6000), (2999, 3001), (5999, 6000), (0, 5999)):
+        assert b"".join(read_range(target, entry, start, stop)) == content[start:stop]
+    assert [find_file(target, name) for name in ("f", "f/", "file", "f/FILE", "")] == [None] * 5
+
+
+@by_sentence(MALFORMED)
+def test_of_a_broken_archive_only_sound_files_are_found(case: Case) -> None:
+    file = io.BytesIO(case.data)
+    with suppress(InvalidArchive):
+        for listed in list_files(file, after=None, limit=100) or ():
+            entry = find_file(file, listed.path)
+            assert entry is not None
+            assert name_fault(entry.name) is None
+            assert entry.data_offset + entry.compressed_size <= len(case.data)

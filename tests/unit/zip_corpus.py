@@ -1,6 +1,5 @@
 """Zips made by hand, byte by byte, because no zip tool would make them: acceptable ones, malformed ones, lying ones."""
 
-import io
 import struct
 import zipfile
 import zlib
@@ -8,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from contract.zip_rules.records import MAX_DIRECTORY_BYTES, MAX_ENTRIES
+from tests.zips import make_zip
 
 DESCRIPTOR = 1 << 3
 UTF8 = 1 << 11
 FULL32 = 0xFFFFFFFF
+STORED = zipfile.ZIP_STORED
 
 
 def deflate(data: bytes, level: int = 9) -> bytes:
@@ -103,17 +104,6 @@ def streamed(*, signed: bool, wide: bool, method: int = 8, data: bytes = b"hello
     return Part(data=data, method=method, flags=DESCRIPTOR, descriptor=tail)
 
 
-def by_zipfile(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED, *, seekable: bool = True) -> bytes:
-    target = io.BytesIO()
-    sink: Any = target
-    if not seekable:
-        sink = type("Pipe", (), {"write": lambda _, data: target.write(data), "flush": lambda _: None})()
-    with zipfile.ZipFile(sink, "w", method) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return target.getvalue()
-
-
 def many_entries(count: int) -> bytes:
     """A directory of `count` equal entries: cheap to make, dear to whoever builds an object for each."""
     part = Part(name=b"a", data=b"")
@@ -162,7 +152,7 @@ GOOD = [
     Case("compression hints in one header only", build(Part(method=8, central={"flags": 2}))),
     Case("padding in an extra field", build(Part(extra=b"\0\0\0"))),
     Case("a gap between two entries", build(Part(descriptor=b"gap"), Part(name=b"b"))),
-    Case("entries in another order than the directory's", by_zipfile({"b": b"1", "a": b"2"})),
+    Case("entries in another order than the directory's", make_zip({"b": b"1", "a": b"2"})),
     Case("a data descriptor with a signature", build(streamed(signed=True, wide=False), Part(name=b"b"))),
     Case("a data descriptor without a signature", build(streamed(signed=False, wide=False), Part(name=b"b"))),
     Case("a wide data descriptor with a signature", build(streamed(signed=True, wide=True), Part(name=b"b"))),
@@ -173,12 +163,12 @@ GOOD = [
     Case("a zip64 end record", build(Part(), zip64={})),
     Case("a zip64 end record that alone says all",
          build(Part(), zip64={}, here=0xFFFF, entries=0xFFFF, size=FULL32, offset=FULL32)),
-    Case("zipfile, deflated", by_zipfile({"a/b.txt": b"hello" * 99, "c": b""})),
-    Case("zipfile, stored", by_zipfile({"a/b.txt": b"hello" * 99, "c": b""}, zipfile.ZIP_STORED)),
-    Case("zipfile onto a pipe", by_zipfile({"a/b.txt": b"hello" * 99, "c": b""}, seekable=False)),
-    Case("zipfile onto a pipe, stored", by_zipfile({"a/b": b"hi", "c": b""}, zipfile.ZIP_STORED, seekable=False)),
+    Case("zipfile, deflated", make_zip({"a/b.txt": b"hello" * 99, "c": b""})),
+    Case("zipfile, stored", make_zip({"a/b.txt": b"hello" * 99, "c": b""}, method=STORED)),
+    Case("zipfile onto a pipe", make_zip({"a/b.txt": b"hello" * 99, "c": b""}, is_seekable=False)),
+    Case("zipfile onto a pipe, stored", make_zip({"a/b": b"hi", "c": b""}, method=STORED, is_seekable=False)),
     Case("a small file that compresses well", build(Part(data=bytes(1024**2), method=8))),
-    Case("the largest number of entries", by_zipfile({f"{n}": b"" for n in range(MAX_ENTRIES)}, zipfile.ZIP_STORED)),
+    Case("the largest number of entries", make_zip({f"{n}": b"" for n in range(MAX_ENTRIES)}, method=STORED)),
 ]  # fmt: skip
 
 
@@ -260,8 +250,8 @@ _KINDS = [
     Case("an encrypted directory", build(Part(flags=1 << 13)), "encrypted"),
     Case("patched data", build(Part(flags=1 << 5)), "method"),
     Case("deflate64", build(Part(method=9)), "method 9"),
-    Case("bzip2", by_zipfile({"a": b"hello"}, zipfile.ZIP_BZIP2), "method 12"),
-    Case("LZMA", by_zipfile({"a": b"hello"}, zipfile.ZIP_LZMA), "method 14"),
+    Case("bzip2", make_zip({"a": b"hello"}, method=zipfile.ZIP_BZIP2), "method 12"),
+    Case("LZMA", make_zip({"a": b"hello"}, method=zipfile.ZIP_LZMA), "method 14"),
     Case("AES", build(Part(method=99, flags=1)), "encrypted"),
 ]  # fmt: skip
 

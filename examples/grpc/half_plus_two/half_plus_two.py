@@ -25,21 +25,21 @@ PORT = 8500
 VERSION = 1
 LABELS = {"stable": VERSION}
 NAMES = frozenset({"half_plus_two", "model", os.environ.get("DEPLOYMENT", "half_plus_two")})
-"""TensorFlow Serving is told its model's name as it starts; this one answers to all of these."""
+"""TensorFlow Serving gets its model's name at its start; this server answers to all of these."""
 
 
 def half_plus_two(x: np.ndarray) -> np.ndarray:
-    """The model."""
+    """Compute the model: y = x / 2 + 2."""
     return x / 2 + 2
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predictions and what they need to be asked for."""
+    """Answers predictions, and describes what they take."""
 
     def Predict(
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> predict_pb2.PredictResponse:
-        """Named tensors in, named tensors out."""
+        """Compute named tensors from named tensors."""
         spec = resolve(request.model_spec, request.HasField("model_spec"), context)
         signature = find_signature(spec, context)
         check_names(set(request.inputs), set(signature.inputs), context)
@@ -59,7 +59,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     def GetModelMetadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: grpc.ServicerContext
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        """The signatures."""
+        """Describe the model's signatures."""
         spec = resolve(request.model_spec, request.HasField("model_spec"), context)
         if not request.metadata_field:
             context.abort(
@@ -76,7 +76,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     def Classify(
         self, request: classification_pb2.ClassificationRequest, context: grpc.ServicerContext
     ) -> classification_pb2.ClassificationResponse:
-        """One score for each example."""
+        """Compute one score for each example."""
         spec = resolve(request.model_spec, request.HasField("model_spec"), context)
         return classification_pb2.ClassificationResponse(
             model_spec=spec, result=classify(read_examples(request.input, spec, "classify", context))
@@ -85,7 +85,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     def Regress(
         self, request: regression_pb2.RegressionRequest, context: grpc.ServicerContext
     ) -> regression_pb2.RegressionResponse:
-        """One value for each example."""
+        """Compute one value for each example."""
         spec = resolve(request.model_spec, request.HasField("model_spec"), context)
         return regression_pb2.RegressionResponse(
             model_spec=spec, result=regress(read_examples(request.input, spec, "regress", context))
@@ -94,7 +94,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     def MultiInference(
         self, request: inference_pb2.MultiInferenceRequest, context: grpc.ServicerContext
     ) -> inference_pb2.MultiInferenceResponse:
-        """Several questions about the same examples; all must be for one model."""
+        """Classify and regress the same examples; all tasks must be for one model."""
         if not request.tasks:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Inference request must not be empty.")
         if len({task.model_spec.name for task in request.tasks}) > 1:
@@ -118,12 +118,12 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """Which models are there."""
+    """Reports which models there are."""
 
     def GetModelStatus(
         self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        """The state of each version."""
+        """Report the state of each version."""
         spec = request.model_spec
         if not request.HasField("model_spec"):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Missing ModelSpec")
@@ -140,7 +140,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
 
 def resolve(spec: model_pb2.ModelSpec, given: bool, context: grpc.ServicerContext) -> model_pb2.ModelSpec:
-    """The model spec with the version and the signature it comes to, as responses echo it."""
+    """The model spec, completed with version and signature, as responses echo it."""
     if not given:
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Missing ModelSpec")
     if not spec.name:
@@ -185,7 +185,7 @@ def _set(names: set[str]) -> str:
 def read_examples(
     given: input_pb2.Input, spec: model_pb2.ModelSpec, kind: str, context: grpc.ServicerContext
 ) -> np.ndarray:
-    """The feature `x` of each example, through the model. The signature must be one of that kind."""
+    """The model's value for the feature `x` of each example. The signature must be of this kind."""
     signature = find_signature(spec, context)
     if signature.method_name != f"tensorflow/serving/{kind}":
         context.abort(
@@ -208,7 +208,7 @@ def _feature(example: Example, context: grpc.ServicerContext) -> float:
 
 
 def classify(scores: np.ndarray) -> classification_pb2.ClassificationResult:
-    """A class without a label for each score."""
+    """One class for each score, without a label."""
     result = classification_pb2.ClassificationResult()
     for score in scores:
         result.classifications.add().classes.add(score=float(score))
@@ -216,7 +216,7 @@ def classify(scores: np.ndarray) -> classification_pb2.ClassificationResult:
 
 
 def regress(values: np.ndarray) -> regression_pb2.RegressionResult:
-    """The values."""
+    """The result with one value for each score."""
     return regression_pb2.RegressionResult(
         regressions=[regression_pb2.Regression(value=float(value)) for value in values]
     )

@@ -1,4 +1,4 @@
-"""What can be asked of half_plus_two, and tensors as arrays."""
+"""The signatures of half_plus_two, and the conversion between tensors and arrays."""
 
 import math
 
@@ -7,11 +7,11 @@ from tensorflow.core.framework.tensor_pb2 import DT_FLOAT, DT_STRING, DataType, 
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
 
 MAX_VALUES = 2**26
-"""A few bytes can claim any shape: what they come to is bounded before it is laid out."""
+"""A few bytes can claim any shape, so the size is checked before memory is taken."""
 
 
 class BadTensor(Exception):
-    """A tensor that the model cannot take; the text says why."""
+    """The model cannot take this tensor; the text says why."""
 
 
 def _info(name: str, dtype: int, shape: tuple[int, ...] | None) -> TensorInfo:
@@ -39,7 +39,7 @@ SIGNATURES = {
 
 
 def decode_tensor(tensor: TensorProto) -> np.ndarray:
-    """A tensor of floats. Raises `BadTensor`."""
+    """Read a tensor of floats. Raises `BadTensor`."""
     if tensor.dtype != DT_FLOAT:
         known = tensor.dtype in DataType.values()
         given = DataType.Name(tensor.dtype).removeprefix("DT_").lower() if known else f"type {tensor.dtype}"
@@ -64,6 +64,6 @@ def decode_tensor(tensor: TensorProto) -> np.ndarray:
 
 
 def encode_tensor(values: np.ndarray) -> TensorProto:
-    """The tensor as TensorFlow Serving gives it: a list of values."""
+    """A tensor as TensorFlow Serving returns it: a list of values."""
     shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in values.shape])
     return TensorProto(dtype=DT_FLOAT, tensor_shape=shape, float_val=values.ravel().tolist())

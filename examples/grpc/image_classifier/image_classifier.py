@@ -1,7 +1,7 @@
 """Two deployments that work together: the classifier has another deployment prepare its images, through the gateway.
 
-The image serves both services: deployed twice, once as each. `GRPC_GATEWAY` and `GATEWAY_TOKEN` are given to every
-replica; the token makes the call count as one of the deployment's owner.
+The image has both services and is deployed twice, once for each. Every replica is given `GRPC_GATEWAY` and
+`GATEWAY_TOKEN`; with the token, its calls count as the deployment owner's.
 """
 
 import base64
@@ -21,15 +21,15 @@ from user_defined_protos_pb2 import ImageClass, ImageData
 
 PORT = 9000
 PREPROCESSOR = "image-preprocessor"
-"""The `application` that the other deployment goes by."""
+"""The `application` of the other deployment."""
 WEIGHTS = Path(__file__).parent / "weights.npz"
 PREPROCESSING_S = 30.0
-"""At most; less where the caller has less time. Without a deadline a caller has more time than grpc can count."""
+"""The most that preparing may take; a nearer deadline of the caller wins. Without one, grpc reports a huge time."""
 TOP = 3
 
 
 class Preprocessing(preprocessing_pb2_grpc.PreprocessingServicer):
-    """What `image-preprocessor` is called for."""
+    """The service that `image-preprocessor` is called for."""
 
     def Normalize(self, request: EncodedImage, context: grpc.ServicerContext) -> Pixels:
         """Decode and scale one image."""
@@ -41,7 +41,7 @@ class Preprocessing(preprocessing_pb2_grpc.PreprocessingServicer):
 
 
 class ImageClassification(user_defined_protos_pb2_grpc.ImageClassificationServiceServicer):
-    """What `image-classifier` is called for."""
+    """The service that `image-classifier` is called for."""
 
     def __init__(self, gateway: grpc.Channel, token: str) -> None:
         self._preprocessing = preprocessing_pb2_grpc.PreprocessingStub(gateway)
@@ -50,7 +50,7 @@ class ImageClassification(user_defined_protos_pb2_grpc.ImageClassificationServic
             self._weights = dict(weights)
 
     def Predict(self, request: ImageData, context: grpc.ServicerContext) -> ImageClass:
-        """The likeliest classes of the image in a `data:` URL. A status of the other deployment is passed on."""
+        """Answer with the likeliest classes of the image in a `data:` URL, or with the other deployment's status."""
         try:
             image = decode_url(request.url)
         except ValueError as error:
@@ -66,7 +66,7 @@ class ImageClassification(user_defined_protos_pb2_grpc.ImageClassificationServic
         return self._classify(np.array(pixels.values, dtype=np.float32))
 
     def _metadata(self, context: grpc.ServicerContext) -> list[tuple[str, str]]:
-        """Who calls whom; the caller's request id goes along, so that both calls are found under one."""
+        """The metadata for the other deployment; it keeps the request id, so that both calls are found under one."""
         given = [(key, value) for key, value in context.invocation_metadata() if key == "request_id"]
         return [("application", PREPROCESSOR), ("authorization", f"Bearer {self._token}"), *given]
 
@@ -79,7 +79,7 @@ class ImageClassification(user_defined_protos_pb2_grpc.ImageClassificationServic
 
 
 def decode_url(url: str) -> bytes:
-    """What a `data:` URL holds. Raises `ValueError`: a container has no network to fetch anything else from."""
+    """The content of a `data:` URL. Raises `ValueError` for others: a container has no network to fetch them from."""
     head, comma, body = url.partition(",")
     if not head.startswith("data:") or not comma:
         raise ValueError("url must be a data: URL; containers have no way to other hosts")

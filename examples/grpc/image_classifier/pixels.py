@@ -1,4 +1,4 @@
-"""From an encoded image to what the classifier was trained on."""
+"""Turns an encoded image into what the classifier was trained on."""
 
 import io
 
@@ -10,7 +10,7 @@ MAX_IMAGE_PIXELS = 40_000_000
 
 
 def normalize(data: bytes) -> np.ndarray:
-    """Grey values of the image as SIDE x SIDE, 0 where it is like its border, to 1. Raises `ValueError`."""
+    """The image as SIDE x SIDE grey values, from 0 (like its border) to 1. Raises `ValueError`."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > MAX_IMAGE_PIXELS:

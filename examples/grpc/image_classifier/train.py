@@ -1,4 +1,4 @@
-"""Train the classifier on shapes drawn here: python train.py. Writes weights.npz and circle.png beside itself."""
+"""Trains the classifier on shapes that it draws: python train.py. Writes weights.npz and circle.png beside itself."""
 
 import io
 from pathlib import Path
@@ -36,13 +36,13 @@ def draw_shape(name: str, random: np.random.Generator) -> bytes:
 
 
 def make_set(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Images as rows and their classes."""
+    """Images, one per row, and their classes."""
     labels = random.integers(0, len(CLASSES), count)
     return np.stack([normalize(draw_shape(CLASSES[label], random)).ravel() for label in labels]), labels
 
 
 def train(images: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """A network with one hidden layer, by gradient descent on the cross entropy."""
+    """Train a network with one hidden layer by gradient descent on the cross entropy."""
     w1 = random.normal(0, 0.1, (SIDE * SIDE, HIDDEN))
     w2 = random.normal(0, 0.1, (HIDDEN, len(CLASSES)))
     b1, b2 = np.zeros(HIDDEN), np.zeros(len(CLASSES))
@@ -63,7 +63,7 @@ def train(images: np.ndarray, labels: np.ndarray, random: np.random.Generator) -
 
 
 def main() -> None:
-    """Train, tell how good it is on images it has not seen, write."""
+    """Train, print the accuracy on images that were not trained on, and write the files."""
     random = np.random.default_rng(7)
     weights = train(*make_set(4000, random), random)
     images, labels = make_set(1000, random)

@@ -12,7 +12,7 @@ class TextKernel(Kernel):
     """Answers each request with the number of words and the mean length of a word."""
 
     def on_kernel_start(self, kernel_context):
-        """Load what the zip brings."""
+        """Read the settings that come with the model."""
         description = json.loads(kernel_context.get_model_description())
         attributes = {item["key"]: item["value"] for item in description["attributes"]}
         self.digits = int(attributes.get("digits", "2"))
@@ -34,13 +34,13 @@ class TextKernel(Kernel):
             task.set_output_data(json.dumps(answer))
 
     def measure(self, text):
-        """The figures of one text."""
+        """Count the words of a text, and their mean length."""
         words = text.split()
         mean = sum(map(len, words)) / len(words) if words else 0
         return {"words": len(words), "mean_length": round(mean, self.digits)}
 
     def on_kernel_shutdown(self):
-        """Nothing is left to clean up."""
+        """Log the end; there is nothing to clean up."""
         Kernel.log_info("shut down")
 
 

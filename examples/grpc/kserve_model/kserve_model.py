@@ -17,32 +17,32 @@ VERSION = "1"
 
 
 class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """All of `inference.GRPCInferenceService` but what changes a server: that stays UNIMPLEMENTED."""
+    """All of `inference.GRPCInferenceService`, except what changes a server, which stays UNIMPLEMENTED."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[str, messages.ModelStatistics] = defaultdict(messages.ModelStatistics)
 
     def ServerLive(self, request, context):
-        """Always, once it listens."""
+        """Answer true: a server that answers is live."""
         return messages.ServerLiveResponse(live=True)
 
     def ServerReady(self, request, context):
-        """Always: there is nothing to load."""
+        """Answer true: there is nothing to load."""
         return messages.ServerReadyResponse(ready=True)
 
     def ModelReady(self, request, context):
-        """False, not an error, for a model that is unknown."""
+        """Answer false, not an error, for an unknown model."""
         return messages.ModelReadyResponse(ready=request.name in MODELS and request.version in ("", VERSION))
 
     def ServerMetadata(self, request, context):
-        """What this is."""
+        """Describe this server."""
         return messages.ServerMetadataResponse(
             name="kserve-example", version="1.0", extensions=["model_repository", "statistics", "binary_tensor_data"]
         )
 
     def ModelMetadata(self, request, context):
-        """Names, types and shapes of the tensors."""
+        """Describe the model's tensors: names, types and shapes."""
         model = _find(request.name, request.version, context)
         response = messages.ModelMetadataResponse(name=model.name, versions=[VERSION], platform="python")
         for ours, told in ((model.inputs, response.inputs), (model.outputs, response.outputs)):
@@ -51,7 +51,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
         return response
 
     def ModelConfig(self, request, context):
-        """The configuration as Triton would hold it."""
+        """Describe the model as a configuration of Triton's."""
         model = _find(request.name, request.version, context)
         config = model_config_pb2.ModelConfig(name=model.name, backend="python", max_batch_size=0)
         config.model_transaction_policy.decoupled = model.decoupled
@@ -62,7 +62,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
         return messages.ModelConfigResponse(config=config)
 
     def ModelStatistics(self, request, context):
-        """Counts since the start; of all models where none is named."""
+        """Report the counts since the start, of all models if none is named."""
         names = [_find(request.name, request.version, context).name] if request.name else sorted(MODELS)
         response = messages.ModelStatisticsResponse()
         with self._lock:
@@ -73,14 +73,14 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
         return response
 
     def RepositoryIndex(self, request, context):
-        """All models; each is ready."""
+        """List the models; all of them are ready."""
         response = messages.RepositoryIndexResponse()
         for name in sorted(MODELS):
             response.models.add(name=name, version=VERSION, state="READY")
         return response
 
     def ModelInfer(self, request, context):
-        """One answer. A decoupled model needs a stream."""
+        """Answer once. A decoupled model is refused: it needs a stream."""
         try:
             model = _resolve(request.model_name, request.model_version)
             if model.decoupled:
@@ -94,7 +94,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
         return response
 
     def ModelStreamInfer(self, request_iterator, context) -> Iterator[messages.ModelStreamInferResponse]:
-        """Answers in the order of their requests; a bad request is told within the stream, which goes on.
+        """Answer in the order of the requests; a bad one gets an error within the stream, which stays open.
 
         With the metadata `triton_grpc_error: true` the first bad request ends the stream with its status instead.
         """
@@ -120,7 +120,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
             yield messages.ModelStreamInferResponse(infer_response=last)
 
     def _infer(self, model: Model, request: messages.ModelInferRequest) -> Iterator[messages.ModelInferResponse]:
-        """The model's answers to one request, counted."""
+        """Yield the model's answers to one request, and count them."""
         started = time.monotonic_ns()
         succeeded = False
         try:
@@ -139,7 +139,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):
             told.ns += nanoseconds
             if succeeded:
                 stats = counts.inference_stats
-                # perf_analyzer tells by `queue` which version was called. Here nothing queues.
+                # perf_analyzer sees by `queue` which version was called. Nothing queues here.
                 for step in (stats.queue, stats.compute_input, stats.compute_infer, stats.compute_output):
                     step.count += 1
                 stats.compute_infer.ns += nanoseconds
@@ -179,7 +179,7 @@ def _find(name: str, version: str, context: grpc.ServicerContext) -> Model:
 
 
 def _resolve(name: str, version: str) -> Model:
-    """The model of that name. Raises `Refused`."""
+    """The model with this name. Raises `Refused`."""
     if name not in MODELS:
         raise Refused(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{name}' is not found")
     if version not in ("", VERSION):

@@ -1,4 +1,4 @@
-"""The models that are served, and tensors as arrays."""
+"""The models, and the conversion between tensors and arrays."""
 
 import math
 import struct
@@ -42,7 +42,7 @@ CONTENTS = {
 
 
 class Refused(Exception):
-    """A request that cannot be answered: its gRPC status and a text in Triton's words."""
+    """A request that cannot be answered, with its gRPC status and a text in Triton's words."""
 
     def __init__(self, code: grpc.StatusCode, text: str) -> None:
         super().__init__(text)
@@ -51,7 +51,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output; of every dimension in `shape`, -1 takes any size."""
+    """An input or output; -1 in `shape` stands for a dimension of any size."""
 
     name: str
     datatype: str
@@ -60,7 +60,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Model:
-    """One model. Decoupled: it gives any number of answers to a request."""
+    """A model; a decoupled one gives any number of answers to a request."""
 
     name: str
     inputs: tuple[Tensor, ...]
@@ -133,7 +133,7 @@ def read_inputs(model: Model, request: messages.ModelInferRequest) -> Tensors:
 
 
 def _contents(tensor: messages.ModelInferRequest.InferInputTensor) -> bytes:
-    """What the typed lists hold, as raw contents would."""
+    """Read the typed lists of a tensor into an array."""
     if tensor.datatype not in CONTENTS:
         raise _bad(f"inference input '{tensor.name}' of type {tensor.datatype} must come as raw_input_contents")
     values = getattr(tensor.contents, CONTENTS[tensor.datatype])
@@ -159,7 +159,7 @@ def _decode(tensor: messages.ModelInferRequest.InferInputTensor, data: bytes) ->
 
 
 def _split_strings(name: str, data: bytes) -> list[bytes]:
-    """Each string has its length before it, 4 bytes little-endian."""
+    """Read strings that each follow their length, 4 bytes little-endian."""
     values, at = [], 0
     while at < len(data):
         if at + 4 > len(data) or at + 4 + (size := struct.unpack_from("<I", data, at)[0]) > len(data):
@@ -170,7 +170,7 @@ def _split_strings(name: str, data: bytes) -> list[bytes]:
 
 
 def encode(array: np.ndarray) -> bytes:
-    """Raw contents of an output."""
+    """The raw contents of an output."""
     if array.dtype == object:
         return b"".join(struct.pack("<I", len(value)) + value for value in array.ravel())
     return array.tobytes()

@@ -1,7 +1,7 @@
-"""A service of the user's own: every kind of call, and statuses, details and trailers that the handlers choose.
+"""A user's own service: every kind of call, with statuses, details and trailers that the handlers choose.
 
-`APPLICATION` picks what `__call__` does, as the image is built: `greeting` answers, `num_lookup` knows a name only from
-its second call on.
+`APPLICATION`, set when the image is built, picks what `__call__` does: `greeting` answers, `num_lookup` knows a name
+only from its second call on.
 """
 
 import os
@@ -23,20 +23,20 @@ PORT = 9000
 
 
 class GreetingService(user_defined_protos_pb2_grpc.UserDefinedServiceServicer):
-    """Greets."""
+    """Greets by every kind of call."""
 
     def __init__(self) -> None:
         self._loaded: str | None = None
         self._lock = threading.Lock()
 
     def __call__(self, request: UserDefinedMessage, context: grpc.ServicerContext) -> UserDefinedResponse:
-        """Greet, and double the number. A negative one is a mistake that nobody handles."""
+        """Greet, and double the number. A negative one raises an error that nothing handles."""
         if request.num < 0:
             raise ValueError(f"{request.num} is negative")
         return UserDefinedResponse(greeting=_greeting(request), num=request.num * 2)
 
     def Multiplexing(self, request: UserDefinedMessage2, context: grpc.ServicerContext) -> UserDefinedResponse2:
-        """Answer with the model that the caller's metadata names; one is kept loaded at a time."""
+        """Answer with the model that the caller's metadata names. One model is loaded at a time."""
         metadata = dict(context.invocation_metadata())
         with self._lock:
             if self._loaded != metadata.get("multiplexed_model_id", ""):
@@ -45,7 +45,7 @@ class GreetingService(user_defined_protos_pb2_grpc.UserDefinedServiceServicer):
             return UserDefinedResponse2(greeting=f"Method2 called model, loading model: {self._loaded}")
 
     def Streaming(self, request: UserDefinedMessage, context: grpc.ServicerContext) -> Iterator[UserDefinedResponse]:
-        """Ten answers, a tenth of a second apart."""
+        """Answer ten times, a tenth of a second apart."""
         for number in range(10):
             if not context.is_active():
                 print("Streaming: the client is gone", flush=True)
@@ -54,14 +54,14 @@ class GreetingService(user_defined_protos_pb2_grpc.UserDefinedServiceServicer):
             time.sleep(0.1)
 
     def Collecting(self, requests: Iterator[UserDefinedMessage], context: grpc.ServicerContext) -> UserDefinedResponse:
-        """The number of messages and the sum of their numbers."""
+        """Answer with the number of messages and the sum of their numbers."""
         numbers = [request.num for request in requests]
         return UserDefinedResponse(greeting=f"{len(numbers)} messages", num=sum(numbers))
 
     def Chatting(
         self, requests: Iterator[UserDefinedMessage], context: grpc.ServicerContext
     ) -> Iterator[UserDefinedResponse]:
-        """Greet each one. `bye` ends the call, `stranger` is turned away, while the client may still be sending."""
+        """Greet each name. `bye` ends the call and `stranger` is refused, while the client may still be sending."""
         for request in requests:
             if request.name == "stranger":
                 context.abort(grpc.StatusCode.UNAUTHENTICATED, "we have not met")
@@ -71,14 +71,14 @@ class GreetingService(user_defined_protos_pb2_grpc.UserDefinedServiceServicer):
 
 
 class NumLookupService(GreetingService):
-    """Gives each new name a number, and says with the status whether it knew it."""
+    """Gives each new name a number; the status says whether the name was known."""
 
     def __init__(self) -> None:
         super().__init__()
         self._numbers: dict[str, int] = {}
 
     def __call__(self, request: UserDefinedMessage, context: grpc.ServicerContext) -> UserDefinedResponse:
-        """INVALID_ARGUMENT for a name's first call, OK from then on; the number comes in the trailers, too."""
+        """Answer INVALID_ARGUMENT to a name's first call and OK from then on; the number is in the trailers, too."""
         with self._lock:
             known = request.name in self._numbers
             number = self._numbers.setdefault(request.name, len(self._numbers))

@@ -96,7 +96,7 @@ def _create_tasks() -> None:
         sa.CheckConstraint(f"({_TERMINAL}) = (ended_at IS NOT NULL)", name="terminal_means_ended"),
         sa.CheckConstraint("(status IN ('failed', 'cancelled')) = (reason IS NOT NULL)", name="failed_means_reason"),
     )
-    # What a claim looks through, what the reaper looks through, what retention looks through: each only the live part.
+    # For the claim, the reaper and retention. Each index covers only the rows that it is for.
     op.create_index(
         "tasks_claimable",
         "tasks",

@@ -32,7 +32,7 @@ def upgrade() -> None:
     )
     op.add_column("tasks", sa.Column("owner", sa.String(128)))
     op.add_column("tasks", sa.Column("owner_idempotency_key", sa.String(255)))
-    # Partial: no task that is there already has an owner, so both are made at once however many there are.
+    # Partial: no existing task has an owner, so both are created at once however many tasks there are.
     op.create_index("tasks_of_owner", "tasks", ["owner", "id"], postgresql_where=_OWNED, sqlite_where=_OWNED)
     op.create_index(
         "tasks_owner_idempotency_key",

@@ -1,4 +1,4 @@
-"""The container's program: runs the model's kernel as if it had been started itself."""
+"""The container's program: runs the model's kernel as if the kernel had been started directly."""
 
 import logging
 import os
@@ -20,11 +20,11 @@ def main() -> None:
         sys.exit(f"error: {fault}")
     os.environ.setdefault("REDHARE_MODEL_PATH", str(model.folder))
     os.environ.setdefault("REDHARE_MODEL_NAME", str(model.description["name"]))
-    # Kernels read both: files beside them by relative names, and the shell's name for the folder.
+    # Kernels rely on both: relative names of the files beside them, and the shell's variable for the folder.
     os.chdir(model.folder)
     os.environ["PWD"] = str(model.folder)
     sys.path.insert(0, str(model.kernel_file.parent))
-    # As process 1 of a container it would not end on TERM by itself, and a model may load for minutes.
+    # As process 1 of a container it would ignore TERM, and a model may load for minutes.
     signal.signal(signal.SIGTERM, end_early)
     runpy.run_path(str(model.kernel_file), run_name="__main__")
     if signal.getsignal(signal.SIGTERM) is end_early:

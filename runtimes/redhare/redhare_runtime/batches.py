@@ -1,4 +1,4 @@
-"""Requests on their way to the kernel, and how it is led through those that wait: one thread, one batch at a time."""
+"""Requests on their way to the kernel, which takes those that wait as one batch: one thread, one batch at a time."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ _numbers = count(1)
 
 
 class KernelFailed(Exception):
-    """The kernel raised while it had this request. The text names the exception."""
+    """The kernel raised while it handled this request. The text names the exception."""
 
 
 class Request:
@@ -22,7 +22,7 @@ class Request:
         self.id = str(next(_numbers))
         self.data = data
         self.gone = False
-        """Nobody waits for the answer any more."""
+        """Whether its client has stopped waiting for the answer."""
         self._loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[bytes] = self._loop.create_future()
 
@@ -54,7 +54,7 @@ class TaskContext:
         return self._request.id
 
     def get_input_data(self) -> str | bytes:
-        """What the client sent: text, or bytes where it is not UTF-8."""
+        """What the client sent: text, or bytes if it is not UTF-8."""
         try:
             return self._request.data.decode()
         except UnicodeDecodeError:
@@ -70,13 +70,13 @@ class TaskContext:
         self._request.give(encoded)
 
     def next(self) -> "TaskContext | None":
-        """The request that waits behind this one, or None: the same one each time it is asked."""
+        """The request that waits behind this one, or None; each call returns the same one."""
         if self._next is None and self._index + 1 < len(self._batch):
             self._next = TaskContext(self._batch, self._index + 1)
         return self._next
 
     def settle(self, error: Exception | None) -> int:
-        """After the kernel's return: answer what it left open; the number of requests it has been led to."""
+        """Once the kernel has returned: answer what it left open. Returns how many requests it took."""
         reached, context = 0, self
         while True:
             reached += 1
@@ -109,11 +109,11 @@ class Inbox:
         self._queue.put(request)
 
     def close(self) -> None:
-        """Let `work` return once it has done what came before."""
+        """Let `work` return once it has handled what came before."""
         self._queue.put(None)
 
     def work(self, invoke: Callable[[TaskContext], None], max_batch: int) -> None:
-        """Lead the kernel through what comes, until `close`."""
+        """Hand the kernel batch after batch, until `close`."""
         while True:
             batch, closed = self._take(max_batch)
             while batch:
@@ -122,7 +122,7 @@ class Inbox:
                 return
 
     def _take(self, max_batch: int) -> tuple[list[Request], bool]:
-        """Wait for a request and take all that wait with it; whether this was the end."""
+        """Wait for a request and take all that wait with it. The second value says whether the inbox was closed."""
         batch: list[Request] = []
         request = self._queue.get()
         while request is not None:
@@ -138,11 +138,11 @@ class Inbox:
 
 
 def _invoke(invoke: Callable[[TaskContext], None], batch: Sequence[Request]) -> int:
-    """Call the kernel; how many of the batch it took. One that never asks for `next()` takes a single one."""
+    """Call the kernel. Returns how many of the batch it took: one, unless it asks for `next()`."""
     first, failed = TaskContext(batch, 0), None
     try:
         invoke(first)
-    # The kernel is foreign code: whatever it raises belongs to the requests it had, not to the next ones.
+    # The kernel is foreign code: what it raises concerns the requests it took, not later ones.
     except Exception as error:
         logger.exception("the kernel failed")
         failed = error

@@ -1,4 +1,4 @@
-"""What the model's zip says about itself: which file is the kernel, and what the kernel is told."""
+"""What the model's zip says about itself: which file is the kernel, and what the kernel learns at its start."""
 
 import json
 import os
@@ -13,7 +13,7 @@ class ModelFault(Exception):
 
 @dataclass(frozen=True)
 class KernelContext:
-    """What `on_kernel_start` is handed."""
+    """What `on_kernel_start` receives."""
 
     instance_id: str
     model_description: str
@@ -41,11 +41,11 @@ class Model:
 
     @property
     def max_batch(self) -> int:
-        """How many waiting requests one call of `on_task_invoke` may be led through."""
+        """How many waiting requests one call of `on_task_invoke` may take at most."""
         return int(self.description["max_batch"])
 
     def context(self) -> KernelContext:
-        """What the kernel is told."""
+        """What the kernel learns at its start."""
         return KernelContext(os.environ.get("REPLICA_UID") or os.uname().nodename, json.dumps(self.description))
 
 
@@ -62,15 +62,15 @@ def read_model() -> Model:
     file = folder / "model.json"
     if file.exists():
         try:
-            told = json.loads(file.read_text(encoding="utf-8"))
+            given = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ModelFault(f"{file} is not JSON: {error}") from error
-        if not isinstance(told, dict):
+        if not isinstance(given, dict):
             raise ModelFault(f"{file} must be a JSON object, as in the readme")
-        description |= told
+        description |= given
     description["model_path"] = str(folder)
     if not isinstance(description["max_batch"], int) or description["max_batch"] < 1:
-        raise ModelFault(f"max_batch in {file} must be a whole number from 1 on")
+        raise ModelFault(f"max_batch in {file} must be a whole number, 1 or more")
     model = Model(folder, description)
     if not model.kernel_file.is_file():
         raise ModelFault(

@@ -1,4 +1,4 @@
-"""`redhare.Inference`: a token opens a stream, then every data message is answered in its order."""
+"""`redhare.Inference`: a token opens a stream, then every data message is answered in order."""
 
 import asyncio
 import uuid
@@ -12,35 +12,35 @@ from redhare_runtime.batches import Inbox, KernelFailed, Request
 from redhare_runtime.tokens import TokenRefused, peek_subject, verify_token
 
 WINDOW = 64
-"""Requests of one stream that may wait for their answers; beyond it the stream is not read on."""
+"""Requests of one stream that may await their answers; while there are as many, the stream is not read."""
 
 
 @dataclass(frozen=True)
-class Gate:
-    """Who may stream."""
+class StreamAccess:
+    """Decides which tokens open a stream."""
 
     key: bytes | None
-    """None: everybody, with any token."""
+    """The key that tokens are signed with; with None any token opens a stream."""
     deployment: str
 
-    def check(self, token: str) -> "Refusal | None":
-        """Why this token does not open a stream, or None."""
+    def check(self, token: str) -> "StreamStatus | None":
+        """Why this token does not open a stream, or None if it does."""
         if self.key is None:
             return None
         try:
             if peek_subject(token) != self.deployment:
-                return Refusal(
+                return StreamStatus(
                     grpc.StatusCode.PERMISSION_DENIED, "the token is for another model; authenticate for this one"
                 )
             verify_token(self.key, token)
         except TokenRefused as refused:
-            return Refusal(grpc.StatusCode.UNAUTHENTICATED, str(refused))
+            return StreamStatus(grpc.StatusCode.UNAUTHENTICATED, str(refused))
         return None
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """How a stream ends before its client wants it to."""
+class StreamStatus:
+    """The status with which a stream ends because of its token."""
 
     code: grpc.StatusCode
     details: str
@@ -49,12 +49,12 @@ class Refusal:
 class Inference(stream_pb2_grpc.InferenceServicer):
     """The streams of this replica."""
 
-    def __init__(self, inbox: Inbox, gate: Gate) -> None:
+    def __init__(self, inbox: Inbox, access: StreamAccess) -> None:
         self._inbox = inbox
-        self._gate = gate
+        self._access = access
 
     async def auth(self, request, context):
-        """Refuse: tokens come from the gateway."""
+        """Refuses every call: tokens are issued by the gateway."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "authenticate at the gateway, not at a replica")
 
     async def stream_infer(self, request_iterator, context):
@@ -63,9 +63,9 @@ class Inference(stream_pb2_grpc.InferenceServicer):
         first = await context.read()
         if first is grpc.aio.EOF or first.WhichOneof("request_oneof") != "token":
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the first message must carry the token from auth")
-        if refusal := self._gate.check(first.token):
+        if refusal := self._access.check(first.token):
             await context.abort(refusal.code, refusal.details)
-        waiting: asyncio.Queue[Request | Refusal | None] = asyncio.Queue(WINDOW)
+        waiting: asyncio.Queue[Request | StreamStatus | None] = asyncio.Queue(WINDOW)
         reader = asyncio.create_task(self._read(context, waiting))
         try:
             await _answer(context, waiting)
@@ -75,25 +75,25 @@ class Inference(stream_pb2_grpc.InferenceServicer):
                 if isinstance(left := waiting.get_nowait(), Request):
                     left.gone = True
 
-    async def _read(self, context, waiting: "asyncio.Queue[Request | Refusal | None]") -> None:
-        """Hand on what comes. Ends with None, or with the refusal of a token."""
+    async def _read(self, context, waiting: "asyncio.Queue[Request | StreamStatus | None]") -> None:
+        """Queue what arrives; the last item is None, or the refusal of a token."""
         while (message := await context.read()) is not grpc.aio.EOF:
             if message.WhichOneof("request_oneof") == "token":
-                if refusal := self._gate.check(message.token):
+                if refusal := self._access.check(message.token):
                     await waiting.put(refusal)
                     return
                 continue
             request = Request(message.data)
-            # Into the window first: a stream that is full must not fill the inbox.
+            # Into the window first: a stream whose window is full must not fill the inbox.
             await waiting.put(request)
             self._inbox.put(request)
         await waiting.put(None)
 
 
-async def _answer(context, waiting: "asyncio.Queue[Request | Refusal | None]") -> None:
-    """Write each answer once it and all before it are there."""
+async def _answer(context, waiting: "asyncio.Queue[Request | StreamStatus | None]") -> None:
+    """Write the answers in order, each once it is there."""
     while (item := await waiting.get()) is not None:
-        if isinstance(item, Refusal):
+        if isinstance(item, StreamStatus):
             await context.abort(item.code, item.details)
         try:
             data = await item.answer

@@ -1,4 +1,4 @@
-"""`inferenceserver.Tasks`: each file of a task's input is one request, its answer a file of the same name."""
+"""`inferenceserver.Tasks`: each file of a task's input is one request; its answer is a file of the same name."""
 
 import asyncio
 import os
@@ -12,11 +12,11 @@ import tasks_pb2_grpc
 from redhare_runtime.batches import Inbox, KernelFailed, Request
 
 WINDOW = 32
-"""Files that are with the kernel at once: enough for full batches, and all that is held in memory."""
+"""Files that the kernel has at once: enough for full batches. No more are held in memory."""
 
 
 class Tasks(tasks_pb2_grpc.TasksServicer):
-    """Runs tasks through the kernel that is loaded already."""
+    """Runs tasks through the kernel, which is loaded already."""
 
     def __init__(self, inbox: Inbox, root: Path) -> None:
         self._inbox = inbox
@@ -58,7 +58,7 @@ class Tasks(tasks_pb2_grpc.TasksServicer):
 
 
 def _is_run_folder(root: Path, folder: Path) -> bool:
-    """Only folders of one run are touched, whoever calls."""
+    """Whether this is the folder of a single run: no caller reaches any other."""
     return folder.is_dir() and folder.parent.parent == root and Path(os.path.realpath(folder)) == folder
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 
 class TokenRefused(Exception):
-    """The token is malformed, forged or expired. The text is for its holder and tells no secret."""
+    """The token is malformed, forged or expired. The text is for its holder and reveals no secret."""
 
 
 @dataclass(frozen=True)

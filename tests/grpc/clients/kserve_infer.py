@@ -8,7 +8,7 @@ import tritonclient.grpc as grpcclient
 
 
 def open_client():
-    """TLS with the server's certificate as root; plain text where no certificate is named."""
+    """Use TLS with the server's certificate as root, or plain text if no certificate is named."""
     target = os.environ["GRPC_TARGET"]
     if certificate := os.environ.get("GRPC_CERTIFICATE"):
         return grpcclient.InferenceServerClient(target, ssl=True, root_certificates=certificate)

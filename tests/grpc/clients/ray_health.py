@@ -1,4 +1,4 @@
-"""Ask which applications there are, and whether the server is healthy. Ray's own stubs."""
+"""Ask which applications exist, and whether the server is healthy, with Ray's own stubs."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from ray.serve.generated.serve_pb2_grpc import RayServeAPIServiceStub
 
 
 def open_channel():
-    """TLS with the server's certificate as root; plain text where no certificate is named."""
+    """Use TLS with the server's certificate as root, or plain text if no certificate is named."""
     target = os.environ["GRPC_TARGET"]
     if certificate := os.environ.get("GRPC_CERTIFICATE"):
         return grpc.secure_channel(target, grpc.ssl_channel_credentials(Path(certificate).read_bytes()))

@@ -9,7 +9,7 @@ from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 
 def open_channel():
-    """TLS with the server's certificate as root; plain text where no certificate is named."""
+    """Use TLS with the server's certificate as root, or plain text if no certificate is named."""
     target = os.environ["GRPC_TARGET"]
     if certificate := os.environ.get("GRPC_CERTIFICATE"):
         return grpc.secure_channel(target, grpc.ssl_channel_credentials(Path(certificate).read_bytes()))

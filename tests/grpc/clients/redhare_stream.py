@@ -11,7 +11,7 @@ import stream_pb2_grpc
 
 
 def open_channel(target):
-    """TLS with the server's certificate as root; plain text where no certificate is named."""
+    """Use TLS with the server's certificate as root, or plain text if no certificate is named."""
     if certificate := os.environ.get("GRPC_CERTIFICATE"):
         return grpc.secure_channel(target, grpc.ssl_channel_credentials(Path(certificate).read_bytes()))
     return grpc.insecure_channel(target)

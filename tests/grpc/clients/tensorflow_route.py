@@ -1,4 +1,4 @@
-"""Predict and read the signatures under a path of the front, as one front serves several models."""
+"""Predict and read the signatures under a path, so that one address serves several models."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2
 
 
 def open_channel():
-    """TLS with the server's certificate as root; plain text where no certificate is named."""
+    """Use TLS with the server's certificate as root, or plain text if no certificate is named."""
     target = os.environ["GRPC_TARGET"]
     if certificate := os.environ.get("GRPC_CERTIFICATE"):
         return grpc.secure_channel(target, grpc.ssl_channel_credentials(Path(certificate).read_bytes()))

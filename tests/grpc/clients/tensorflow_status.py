@@ -1,4 +1,4 @@
-"""The state of a model's versions, and what an unknown model is answered."""
+"""The state of a model's versions, and the answer for an unknown model."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from tensorflow_serving.apis import (
 
 
 def open_channel():
-    """TLS with the server's certificate as root; plain text where no certificate is named."""
+    """Use TLS with the server's certificate as root, or plain text if no certificate is named."""
     target = os.environ["GRPC_TARGET"]
     if certificate := os.environ.get("GRPC_CERTIFICATE"):
         return grpc.secure_channel(target, grpc.ssl_channel_credentials(Path(certificate).read_bytes()))

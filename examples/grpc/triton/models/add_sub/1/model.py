@@ -1,4 +1,4 @@
-"""The sum and the difference of two vectors."""
+"""Computes the sum and the difference of two vectors."""
 
 import numpy as np
 import triton_python_backend_utils as pb_utils

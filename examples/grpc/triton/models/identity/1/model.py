@@ -1,4 +1,4 @@
-"""Its input."""
+"""Returns its input."""
 
 import triton_python_backend_utils as pb_utils
 
@@ -7,7 +7,7 @@ class TritonPythonModel:
     """Called by Triton's Python backend."""
 
     def execute(self, requests):
-        """One response for each request."""
+        """Answer each request with one response."""
         return [
             pb_utils.InferenceResponse(
                 [pb_utils.Tensor.from_dlpack("OUTPUT0", pb_utils.get_input_tensor_by_name(request, "INPUT0"))]

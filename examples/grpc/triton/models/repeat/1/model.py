@@ -1,4 +1,4 @@
-"""A decoupled model: a response for each value of its input."""
+"""A decoupled model: it sends a response for each value of its input."""
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -8,7 +8,7 @@ class TritonPythonModel:
     """Called by Triton's Python backend."""
 
     def execute(self, requests):
-        """Any number of responses for each request, then the flag that there are no more."""
+        """Send any number of responses to each request, then the flag that ends them."""
         for request in requests:
             sender = request.get_response_sender()
             for value in np.from_dlpack(pb_utils.get_input_tensor_by_name(request, "IN")):

@@ -1,0 +1,94 @@
+"""Keys over HTTP: who the caller is, and the keys that it may see, make and revoke. Their secrets are never listed."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from contract.access import OWNER_PATTERN, Scope
+from contract.schemas import ListQuery, Message
+
+KEY_ID_PATTERN = r"^[0-9a-f]{16}$"
+MAX_LIFETIME_S = 36500 * 24 * 3600
+"""A hundred years."""
+
+
+class KeyState(StrEnum):
+    """Whether a key opens anything."""
+
+    VALID = "valid"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+class KeyView(Message):
+    """A key without its secret."""
+
+    id: str = Field(description="The public part of the key: `is_<id>_<secret>`.")
+    owner: str
+    scopes: list[Scope] = Field(description="What it allows, beside its owner's own tasks.")
+    state: KeyState
+    created_at: datetime
+    expires_at: datetime | None = Field(description="Null: it is valid until it is revoked.")
+    revoked_at: datetime | None
+    last_used_at: datetime | None = Field(description="To the minute; null if it never was.")
+
+
+class CreatedKey(KeyView):
+    """A new key, with its secret: this answer is the only one that ever shows it."""
+
+    key: str
+
+
+class KeyCreation(Message):
+    """The body of `POST /api/keys/`."""
+
+    # A mistyped member must not make a key that lives longer or allows more than was meant.
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scopes: Annotated[
+        list[Scope],
+        Field(min_length=1, max_length=len(Scope), description="No more than the key that makes it has."),
+    ]
+    owner: Annotated[
+        str | None,
+        Field(
+            pattern=f"^{OWNER_PATTERN}$",
+            description="Another owner needs a key with the scope `admin`; null: one's own.",
+        ),
+    ] = None
+    lifetime_s: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MAX_LIFETIME_S,
+            description="How long it is valid; null: as long as the key that makes it. It never outlives that one's "
+            "expiry.",
+        ),
+    ] = None
+
+
+class KeyListQuery(ListQuery):
+    """The query of `GET /api/keys/`."""
+
+    owner: Annotated[
+        str | None,
+        Field(max_length=128, description="Only keys of this owner; others than one's own need the scope `admin`."),
+    ] = None
+
+
+class MeView(Message):
+    """Who the caller is, and what is asked of callers here."""
+
+    owner: str | None = Field(description="The owner of the key; null without one.")
+    key_id: str | None = Field(description="The public part of the key: `is_<id>_<secret>`; null without one.")
+    scopes: list[Scope] = Field(
+        description="What the caller may do here, beside its own tasks. `admin` includes all but `consume`; `models` "
+        "is there for every caller where everybody may register models."
+    )
+    expires_at: datetime | None = Field(description="When the key ends; null: it does not, or there is none.")
+    requires_key: bool = Field(description="Whether every call here needs a key.")
+    anonymous_scopes: list[Scope] = Field(
+        description="What a caller without a key may do here; nothing where keys are required."
+    )

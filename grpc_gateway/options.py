@@ -1,0 +1,31 @@
+"""What one gateway process needs to know, as a value: it crosses into worker processes and into standalone's thread."""
+
+from dataclasses import dataclass, field
+
+from grpc_gateway.admission import Limits
+
+
+@dataclass(frozen=True)
+class GatewayOptions:
+    """How one gateway process runs."""
+
+    private_url: str
+    service_token: str = field(repr=False)
+    name: str
+    """Of this process, unique among all gateways; no slash."""
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0 picks a free one."""
+    more_hosts: tuple[str, ...] = ()
+    """Other addresses of this host to listen on, at the same port."""
+    shares_port: bool = False
+    """Whether other processes of the same gateway listen on the port, too."""
+    niceness: int = 0
+    """How far this process yields to others of its container while the CPUs are busy, 0 to 19."""
+    requires_key: bool = False
+    limits: Limits = field(default_factory=Limits)
+    drain_s: float = 25.0
+    stream_url: str | None = None
+    """The `host:port` that redhare's auth answers."""
+    token_lifetime_s: float = 3600.0
+    """How long the tokens of redhare's auth open streams."""

@@ -1,0 +1,1 @@
+"""The public contracts whose calls the gateway answers itself, one module each."""

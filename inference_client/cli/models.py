@@ -1,0 +1,159 @@
+"""`infer models`: registering models and looking at them."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic import ValidationError
+
+from inference_client.cli.display import Display
+from inference_client.cli.output import JsonOption, print_facts, print_json, print_table, show_moment
+from inference_client.cli.server_options import server_options
+from inference_client.cli.suggestions import suggesting_models
+from inference_client.cli.versions import ReferenceArgument, add_version_commands
+from inference_client.client import InferenceClient
+from inference_client.errors import UnusableInput
+from inference_client.schemas import ModelRegistration, ModelView
+from inference_client.units import format_duration, format_size, parse_duration, parse_size
+
+
+def build_models_app() -> typer.Typer:
+    """The subcommands of `infer models`."""
+    app = typer.Typer(
+        no_args_is_help=True, rich_markup_mode=None, help="Register models, look at them, choose versions."
+    )
+    app.command("add")(add_model)
+    app.command("list")(list_models)
+    app.command("show")(show_model)
+    add_version_commands(app)
+    return app
+
+
+def add_model(
+    context: typer.Context,
+    container_tag: Annotated[str, typer.Argument(metavar="CONTAINER_TAG", help="The Docker image to run.")],
+    human_readable_id: Annotated[str, typer.Argument(metavar="ID", help="The model's name, to submit tasks to.")],
+    *,
+    archive: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A zip with static content for /model.")
+    ] = None,
+    archive_folder: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="The same as a folder; it is zipped while it is sent."),
+    ] = None,
+    description: Annotated[str, typer.Option(help="What the model does, for people.")] = "",
+    gpu: Annotated[bool, typer.Option("--gpu", help="A task needs a GPU.")] = False,
+    pull_policy: Annotated[
+        Literal["missing", "always", "never"], typer.Option(help="When the image is pulled.")
+    ] = "missing",
+    isolation: Annotated[
+        Literal["strict", "compatible"],
+        typer.Option(help="`compatible` is for images that need their own user or a writable root file system."),
+    ] = "strict",
+    time_limit: Annotated[str, typer.Option(help="How long one run may take: seconds, or as in 2h or 1h30m.")] = "24h",
+    memory: Annotated[str | None, typer.Option(help="Memory of one run: bytes, or as in 4GiB.")] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="If the ID is registered already, make a new version, the default.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Register the image CONTAINER_TAG as the model ID, and print the ID."""
+    if archive and archive_folder:
+        raise typer.BadParameter("give --archive or --archive-folder, not both")
+    display = Display(quiet=as_json)
+    with server_options(context).connect(display) as client:
+        model = register(
+            client,
+            display,
+            archive or archive_folder,
+            human_readable_id=human_readable_id,
+            container_tag=container_tag,
+            description=description,
+            use_gpu=gpu,
+            pull_policy=pull_policy,
+            isolation=isolation,
+            time_limit=time_limit,
+            memory=memory,
+            replace=replace,
+        )
+    print_json(model) if as_json else typer.echo(model.human_readable_id)
+
+
+def register(
+    client: InferenceClient,
+    display: Display,
+    content: Path | None,
+    *,
+    time_limit: str,
+    memory: str | None,
+    **fields: Any,
+) -> ModelView:
+    """Register a model, with the zip or folder `content` for /model. Raises `UnusableInput` for a faulty value."""
+    try:
+        registration = ModelRegistration(
+            **fields,
+            model_available=content is not None,
+            time_limit_s=parse_duration(time_limit),
+            memory_limit_bytes=None if memory is None else parse_size(memory),
+        )
+    except ValidationError as error:
+        faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
+        raise UnusableInput(faults) from error
+    if content is None:
+        model = client.add_model(registration)
+    else:
+        with display.show_transfer("sent") as on_progress:
+            model = client.add_model(registration, content, on_progress=on_progress)
+    display.say(f"registered, version {model.version}")
+    if model.retired:
+        name = model.human_readable_id
+        display.say(f"the model is retired and takes no tasks; bring it back with: infer models restore {name}")
+    return model
+
+
+def list_models(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the registered models."""
+    with server_options(context).connect(Display(quiet=as_json)) as client:
+        models = list(client.list_models())
+    if as_json:
+        print_json([model.model_dump(mode="json") for model in models])
+    else:
+        print_table(("ID", "VERSION", "GPU", "IMAGE", "DESCRIPTION"), [_row(model) for model in models])
+
+
+def show_model(
+    context: typer.Context,
+    reference: ReferenceArgument,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one model in its default version, or another version of it."""
+    with server_options(context).connect(Display(quiet=as_json)) as client, suggesting_models(client, reference):
+        model = client.get_model(reference)
+    print_json(model) if as_json else print_facts(_facts(model))
+
+
+def _row(model: ModelView) -> tuple[str, ...]:
+    gpu = "yes" if model.use_gpu else "no"
+    description = " ".join(model.description.split())
+    return model.human_readable_id, _describe_version(model), gpu, model.container_tag, description
+
+
+def _describe_version(model: ModelView) -> str:
+    return f"{model.version}, retired" if model.retired else str(model.version)
+
+
+def _facts(model: ModelView) -> list[tuple[str, str]]:
+    archive, memory = model.archive, model.memory_limit_bytes
+    return [
+        ("id", model.human_readable_id),
+        ("version", _describe_version(model)),
+        ("image", model.container_tag),
+        ("description", model.description),
+        ("gpu", "yes" if model.use_gpu else "no"),
+        ("pull policy", model.pull_policy),
+        ("isolation", model.isolation),
+        ("time limit", format_duration(model.time_limit_s)),
+        ("memory", "the consumer's limit" if memory is None else format_size(memory)),
+        ("/model", "empty" if archive is None else f"{format_size(archive.size_bytes)}, sha256 {archive.sha256}"),
+        ("registered", show_moment(model.created_at)),
+    ]

@@ -1,0 +1,48 @@
+"""Calls about keys: who the caller is, and the keys that it may see, make and revoke."""
+
+import json
+from collections.abc import Iterator, Sequence
+
+from inference_client.client_base import ClientBase
+from inference_client.key_schemas import CreatedKey, KeyView, MeView
+from inference_client.paths import segment
+from inference_client.statuses import Scope
+
+
+class KeyCalls(ClientBase):
+    """Part of `InferenceClient`."""
+
+    def whoami(self) -> MeView:
+        """Who this key makes the caller, and what it allows; without a key, what goes without one."""
+        return self._get(MeView, "/api/me")
+
+    def list_keys(self, *, owner: str | None = None) -> Iterator[KeyView]:
+        """The keys of the key's owner, with the scope admin everybody's, oldest first, fetched page by page.
+
+        Raises `Unauthenticated` without a key, `PermissionDenied` without the scope keys or for another owner's.
+        """
+        filters: dict[str, str | list[str]] = {} if owner is None else {"owner": owner}
+        return self._pages("/api/keys/", KeyView, lambda key: key.id, filters)
+
+    def create_key(
+        self, scopes: Sequence[Scope | str], *, owner: str | None = None, lifetime_s: int | None = None
+    ) -> CreatedKey:
+        """Make a key, which the answer shows this once. Another `owner` needs the scope admin.
+
+        It may do no more and lives no longer than the key that makes it. Never tried twice: that would make two keys.
+        Raises `Unauthenticated` without a key, `PermissionDenied`, `InvalidRequest`.
+        """
+        body = {"scopes": [str(scope) for scope in scopes], "owner": owner, "lifetime_s": lifetime_s}
+        given = json.dumps({name: value for name, value in body.items() if value is not None}).encode()
+        answer = self._connection.call(
+            "POST",
+            "/api/keys/",
+            headers={"Content-Type": "application/json"},
+            body=lambda: [given],
+            repeatable=False,
+        )
+        return self._parse(CreatedKey, answer)
+
+    def revoke_key(self, key_id: str) -> None:
+        """End a key at once and for good; doing so twice is not an error. Raises `KeyNotFound`, `PermissionDenied`."""
+        self._connection.call("DELETE", f"/api/keys/{segment(key_id)}", repeatable=True)

@@ -1,0 +1,291 @@
+"""What the client sends and what it reads, as pydantic models. Times are UTC; sizes are bytes; durations are seconds.
+
+The server judges what it is sent: few of its rules are repeated here. A newer server may say more than stands here;
+such members are ignored.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from inference_client.answers import Answer
+from inference_client.statuses import (
+    Category,
+    ConsumerStatus,
+    DeploymentStatus,
+    Kind,
+    Phase,
+    Reason,
+    ReplicaReason,
+    ReplicaStatus,
+    Status,
+    WaitsFor,
+    WireProtocol,
+)
+
+
+class ModelRegistration(BaseModel):
+    """A model to be registered. `model_available` follows from whether an archive is sent with it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Checked here, so that no large archive is sent under a name that cannot be registered.
+    human_readable_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
+    container_tag: str
+    description: str = ""
+    model_available: bool = False
+    use_gpu: bool = False
+    pull_policy: Literal["missing", "always", "never"] = "missing"
+    isolation: Literal["strict", "compatible"] = "strict"
+    time_limit_s: int = 24 * 3600
+    memory_limit_bytes: int | None = None
+    replace: bool = False
+
+
+class ArchiveView(Answer):
+    """A stored zip."""
+
+    sha256: str
+    size_bytes: int
+
+
+class ModelView(Answer):
+    """A registered model in one of its versions."""
+
+    human_readable_id: str
+    version: int
+    container_tag: str
+    description: str
+    model_available: bool
+    use_gpu: bool
+    pull_policy: str
+    isolation: str
+    time_limit_s: int
+    memory_limit_bytes: int | None
+    archive: ArchiveView | None
+    created_at: datetime
+    retired: bool = False
+    """Whether it takes no new tasks, because it or the whole model is retired."""
+
+
+class TaskView(Answer):
+    """A task as its owner sees it."""
+
+    uid: str
+    owner: str | None = None
+    human_readable_id: str
+    model_version: int
+    priority: int = 0
+    label: str | None = None
+    status: Status
+    phase: Phase | None = None
+    reason: Reason | None = None
+    detail: str | None = None
+    exit_code: int | None = None
+    cancel_requested: bool = False
+    position: int | None = None
+    """How many queued tasks will be claimed before this one."""
+    eta: float | None = None
+    """Seconds until it probably ends; None if unknown."""
+    waits_for: WaitsFor | None = None
+    wait_detail: str | None = None
+    """What it waits for in a sentence, with what can be done about it."""
+    pull_percent: int | None = None
+    """How much of its image was pulled; None while none is."""
+    attempt: int
+    consumer: str | None = None
+    log_tail: str | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    input: ArchiveView | None = None
+    output: ArchiveView | None = None
+    rerun_of: str | None = None
+    """The uid of the task whose input this one runs again."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the task never changes again, even if it ended with a status that is unknown here."""
+        return self.status.is_terminal or self.ended_at is not None
+
+
+class EventView(Answer):
+    """One change of a task's status."""
+
+    at: datetime
+    old_status: Status | None
+    new_status: Status
+    fence: int
+    reason: Reason | None
+    rerun_of: str | None = None
+    """Of the submission of a rerun: the uid of the first task."""
+
+
+class AttemptView(Answer):
+    """One execution of a task by a consumer."""
+
+    fence: int
+    consumer: str
+    gpu_uuid: str | None
+    replica_uid: str | None
+    claimed_at: datetime
+    ended_at: datetime | None
+    outcome: str | None
+    """`finished`, `released`, `lost`, or the reason for which the task ended."""
+    detail: str | None
+
+
+class RestrictedKey(BaseModel):
+    """Calls of these categories need the metadata `triton-grpc-protocol-<key>: <value>`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    categories: list[Category]
+    key: str
+    value: str
+
+
+class ServingSpec(BaseModel):
+    """How a model is kept warm. Members that are unknown here are kept and sent: the server judges them."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    port: Annotated[int, Field(ge=1, le=65535)]
+    protocol: WireProtocol = WireProtocol.GRPC
+    readiness: str = "protocol"
+    replicas_min: int = 0
+    replicas_max: int = 1
+    target_in_flight: int = 16
+    idle_timeout_s: float = 600
+    start_timeout_s: float = 600
+    drain_timeout_s: float = 30
+    call_timeout_s: float | None = None
+    max_in_flight: int = 256
+    max_queued: int = 1024
+    max_streams: int = 256
+    prefix: str | None = None
+    default_service: str | None = None
+    application: str | None = None
+    model_names: list[str] = []
+    restricted_keys: list[RestrictedKey] = []
+    allow_admin: bool = False
+    share_gpu: bool = False
+    serves_tasks: bool = False
+    priority: int = -1
+    express: bool = False
+
+
+class ReplicaView(Answer):
+    """One container of a deployment."""
+
+    uid: str
+    model_version: int
+    status: ReplicaStatus
+    reason: ReplicaReason | None = None
+    detail: str | None = None
+    consumer: str | None = None
+    gpu_uuid: str | None = None
+    address: str | None = None
+    in_flight: int = 0
+    """Calls that are open on it."""
+    created_at: datetime
+    ready_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+class DeploymentView(Answer):
+    """A deployment and its replicas: those that live and the last few that ended."""
+
+    human_readable_id: str
+    model_version: int
+    owner: str | None = None
+    serving: ServingSpec
+    status: DeploymentStatus
+    detail: str | None = None
+    failures: int
+    """Replicas in a row that ended by themselves."""
+    next_start_at: datetime | None = None
+    replicas: list[ReplicaView]
+    created_at: datetime
+    updated_at: datetime
+
+
+class LaneView(Answer):
+    """The tasks of one kind that have not ended, counted, and the consumers for them."""
+
+    kind: Kind
+    queued: int
+    held: int
+    """Tasks that a consumer prepares, runs or delivers."""
+    consumers: int
+    free: int
+    oldest_queued_at: datetime | None = None
+    waits_for: WaitsFor | None
+    """What the first task of the queue waits for."""
+    wait_detail: str | None
+
+
+class QueuedTask(Answer):
+    """A task that has not ended."""
+
+    uid: str
+    owner: str | None
+    human_readable_id: str
+    kind: Kind
+    priority: int
+    status: Status
+    position: int | None
+    """How many queued tasks will be claimed before this one."""
+    consumer: str | None
+    created_at: datetime
+
+
+class QueueView(Answer):
+    """The queue: counts for everybody, and the tasks that the key may see, those that are held first."""
+
+    lanes: list[LaneView]
+    tasks: list[QueuedTask]
+
+
+class ConsumerTask(Answer):
+    """What a consumer runs."""
+
+    uid: str
+    owner: str | None
+    human_readable_id: str
+    phase: Phase | None
+    pull_percent: int | None = None
+    claimed_at: datetime
+
+
+class HostedReplica(Answer):
+    """A warm container at a consumer."""
+
+    human_readable_id: str
+    status: ReplicaStatus
+    use_gpu: bool
+    share_gpu: bool
+
+
+class ConsumerView(Answer):
+    """A consumer, how it stands towards the next task, and what it runs."""
+
+    name: str
+    owner: str | None
+    kinds: list[Kind]
+    """The kinds of tasks it takes."""
+    gpu_uuid: str | None
+    host: str | None = None
+    """The machine that runs its containers."""
+    status: ConsumerStatus
+    detail: str | None
+    """Why it takes nothing."""
+    task: ConsumerTask | None
+    """Its task, if the key may see that."""
+    replicas: list[HostedReplica]
+    replica_slots: int
+    draining_at: datetime | None = None
+    """Since when it takes nothing new."""
+    first_seen_at: datetime
+    seen_at: datetime

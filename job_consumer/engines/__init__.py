@@ -1,0 +1,261 @@
+"""What runs containers, as the consumer sees it: the seam between deciding what to run and running it.
+
+Each engine is a folder beside this file: `docker` and, for machines without Docker, `process`. An engine implements
+`Engine`; one that can host replicas implements `ReplicaEngine`. This module imports nothing of ours.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from threading import Event
+from typing import Protocol
+
+from contract.schemas import Isolation, PullPolicy
+
+LABEL = "inference-server"
+"""Prefix of the labels on all that an engine makes: `<LABEL>.server`, `.task` or `.replica`, `.fence`, `.consumer`."""
+
+
+OnPull = Callable[[int], None]
+"""Takes how many percent of an image have been pulled."""
+
+
+class EngineUnavailable(Exception):
+    """The engine does not answer, or failed for a reason other than the model. The attempt may be repeated."""
+
+
+class EngineRefused(EngineUnavailable):
+    """Nothing listens where the engine should."""
+
+
+class ImageNotFound(Exception):
+    """The image (or program) is absent and cannot be obtained. The text says what was tried and what to do."""
+
+
+class RunVanished(Exception):
+    """The engine knows no run of this key: it was removed by someone else."""
+
+
+class RunKind(StrEnum):
+    """What a run is an attempt of; uids are unique within a kind."""
+
+    TASK = "task"
+    REPLICA = "replica"
+
+
+@dataclass(frozen=True, order=True)
+class RunKey:
+    """Names one attempt: a server's task, or replica, under one fencing token."""
+
+    uid: str
+    fence: int
+    kind: RunKind = RunKind.TASK
+    server: str = ""
+    """The server's id. Empty for a run of a release that had none, and where no server is."""
+
+    @property
+    def name(self) -> str:
+        """The container's name. Deterministic, so that a second start of the same attempt conflicts."""
+        kind = "" if self.kind is RunKind.TASK else f"{self.kind}-"
+        server = f"{self.server}-" if self.server else ""
+        return f"is-{server}{kind}{self.uid}-{self.fence}"
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A folder of the consumer's work directory that the run sees at `target`."""
+
+    volume: str
+    """What the engine's name for it begins with."""
+    folder: Path
+    """Where this process sees it."""
+    target: str
+    read_only: bool
+    kept: bool = False
+    """Whether it outlives the run (the model's folder does)."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A TCP port of the run to publish at an address of the engine's machine, on whichever port is free there."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that runs can be put on."""
+
+    is_internal: bool
+    """Whether it has no way outside; ports of a run on it cannot be published then."""
+
+
+@dataclass(frozen=True)
+class ContainerSpec:
+    """Everything that was decided about one run. A plain value."""
+
+    key: RunKey
+    consumer: str
+    image: str
+    isolation: Isolation
+    user: str | None
+    """`uid:gid` inside the container; None is the image's own."""
+    environment: Mapping[str, str]
+    mounts: tuple[Mount, ...]
+    gpu_uuid: str | None
+    memory_limit_bytes: int
+    cpu_limit: float | None
+    """Cores; None is unlimited."""
+    pids_limit: int
+    shared_memory_bytes: int
+    temporary_bytes: int
+    """Size of the tmpfs at /tmp."""
+    log_limit_bytes: int
+    network: str | None = None
+    """The only network it sees, by name; with None it sees none at all. Only replicas have one."""
+    publication: Publication | None = None
+    """How it is reached from hosts that do not reach its network."""
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image on the engine's machine."""
+
+    id: str
+    size_bytes: int
+    """With the layers that it shares."""
+
+
+class RunState(StrEnum):
+    """How far an existing run has got."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    EXITED = "exited"
+
+
+KILLED_CODE = 137
+"""The exit code of what was ended with SIGKILL: 128 and the signal's number, as shells count."""
+
+
+class Interruption(StrEnum):
+    """What ended a run that did not end by itself: neither its exit code nor its output means anything then."""
+
+    ENGINE = "engine"
+    """The engine or its host was stopped or restarted."""
+    OUTSIDE = "outside"
+    """Somebody stopped or killed it; or it looks like that, and nobody saw its end."""
+
+
+@dataclass(frozen=True)
+class ExitState:
+    """How a run ended."""
+
+    exit_code: int
+    out_of_memory: bool
+    """Whether the kernel killed any process of the run for memory, even if the exit code is 0."""
+    interruption: Interruption | None = None
+    """None if the run ended by itself. Says nothing of a run that `Engine.stop` was called for."""
+
+
+class Engine(Protocol):
+    """Runs containers. Every call is safe from any thread and limited in time; each may raise `EngineUnavailable`."""
+
+    def check(self) -> str:
+        """One line that says which engine answers; raises `EngineUnavailable` when none does."""
+        ...
+
+    def host_name(self) -> str:
+        """The name of the machine that the runs are on, as it calls itself."""
+        ...
+
+    def ensure_image(
+        self, image: str, pull_policy: PullPolicy, on_progress: OnPull | None = None, *, has_run: bool = False
+    ) -> None:
+        """Make the image present as `pull_policy` says; `on_progress` is called while it is pulled, often.
+
+        `has_run` says that it ran before, here or elsewhere. Raises `ImageNotFound` when it is absent and the registry
+        says so, or when no registry can be reached in three tries and nothing says that it exists: it is not here and
+        never ran. Raises `EngineUnavailable` when the registry of an image that exists cannot be reached, or when one
+        was reached but is in trouble (5xx, 429).
+        """
+        ...
+
+    def start(self, spec: ContainerSpec) -> None:
+        """Create and start the run. Repeating it starts a run that was only created, and never makes a second one.
+
+        Raises `ImageNotFound` when the image vanished meanwhile or its command cannot be executed.
+        """
+        ...
+
+    def find(self, consumer: str) -> list[tuple[RunKey, RunState]]:
+        """Every run of a consumer of this name, whatever its state and server; also those of an earlier process."""
+        ...
+
+    def wait(self, key: RunKey, timeout_s: float) -> ExitState | None:
+        """Wait until the run ends, at most `timeout_s`; None while it runs. Raises `RunVanished`."""
+        ...
+
+    def follow_log(self, key: RunKey, stop: Event) -> Iterator[bytes]:
+        """The run's stdout and stderr in the order written, from the beginning, as far as its limit kept it.
+
+        Ends with the run, or soon after `stop`. Raises `RunVanished` and all else when stepped, not when called.
+        """
+        ...
+
+    def written_bytes(self, key: RunKey) -> int:
+        """What the run has written so far, except to its mounts and to memory. Raises `RunVanished`."""
+        ...
+
+    def storage_dir(self) -> Path | None:
+        """A folder on the disk that takes what `written_bytes` counts; None for that of the mounts."""
+        ...
+
+    def find_image(self, image: str) -> StoredImage | None:
+        """The image of this name or id; None where there is none, and for an engine without images."""
+        ...
+
+    def remove_image(self, image: str) -> bool:
+        """Remove an image of this name or id; False if it is still needed."""
+        ...
+
+    def forget_folder(self, mount: Mount) -> bool:
+        """Drop what is remembered of a kept mount, before its folder is removed; False while a run has it."""
+        ...
+
+    def stop(self, key: RunKey, grace_s: float) -> None:
+        """Ask the run to end (TERM), and kill it after `grace_s`. Does nothing if there is no such run."""
+        ...
+
+    def remove(self, key: RunKey) -> None:
+        """Remove the run and everything of it except kept mounts. Does nothing if there is no such run."""
+        ...
+
+    def close(self) -> None:
+        """Release what this object holds; the runs continue."""
+        ...
+
+
+class ReplicaEngine(Engine, Protocol):
+    """An engine whose runs can be called over a network, as replicas must be. No other is given a spec with one."""
+
+    def find_network(self, name: str) -> Network | None:
+        """The network of this name that runs can be put on."""
+        ...
+
+    def address(self, key: RunKey, port: int) -> str | None:
+        """The `host:port` at which this port of the run is reached: on its network, or where it is published.
+
+        None while it has no address. Raises `RunVanished`.
+        """
+        ...
+
+    def environment(self, key: RunKey) -> Mapping[str, str]:
+        """The variables that the run was started with, those of its image included. Raises `RunVanished`."""
+        ...
+
+    def log_tail(self, key: RunKey, max_bytes: int) -> bytes:
+        """The last bytes of the run's stdout and stderr so far. Raises `RunVanished`."""
+        ...

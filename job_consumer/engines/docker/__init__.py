@@ -1,0 +1,1 @@
+"""The engine that runs containers on a Docker Engine; docker-py is imported nowhere else."""

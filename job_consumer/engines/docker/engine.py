@@ -1,0 +1,295 @@
+"""Runs containers on a Docker Engine: the `Engine` of this folder.
+
+The run's folders are handed over as bind-backed volumes of the local driver, written and read by the consumer itself:
+the Engine's archive calls never touch a container of foreign code (CVE-2026-41567).
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+from threading import Event, Lock
+from time import monotonic
+from typing import Any, Literal
+
+import docker
+from docker.errors import APIError, NotFound
+from docker.utils import kwargs_from_env
+
+from contract.schemas import PullPolicy
+from job_consumer.engines import (
+    ContainerSpec,
+    ExitState,
+    Network,
+    OnPull,
+    RunKey,
+    RunState,
+    RunVanished,
+)
+from job_consumer.engines.docker.ending import START_LABEL, describe_run, engine_start, exit_state
+from job_consumer.engines.docker.errors import engine_errors, is_read_timeout, start_error
+from job_consumer.engines.docker.host import describe_host
+from job_consumer.engines.docker.images import PullingClient, ensure_image
+from job_consumer.engines.docker.log import open_log, read_log, read_tail
+from job_consumer.engines.docker.profile import (
+    ENDED,
+    SERVER_LABEL,
+    EngineHost,
+    consumer_label,
+    container_config,
+    reached_at,
+    run_key,
+    run_labels,
+    run_state,
+)
+from job_consumer.engines.docker.storage import DockerStorage
+from job_consumer.failpoints import Failpoint
+from kit.failpoints import reach
+
+logger = logging.getLogger(__name__)
+
+WAIT_SLICE_S = 20.0
+"""After at most this long it is noticed that the answer to a wait was lost."""
+CONFLICT_PAUSE_S = 0.05
+CONFLICT_LIMIT_S = 30.0
+WaitCondition = Literal["not-running", "next-exit"]
+
+
+class DockerEngine(DockerStorage):
+    """One Docker Engine; connects at the first call, so it may be down when this is made.
+
+    `work_volume` names the volume that holds `work_dir` if the consumer is a container itself; None if the Engine sees
+    `work_dir` under the same path. Without `base_url`, `DOCKER_HOST` says where the Engine is, else the local socket.
+    """
+
+    def __init__(
+        self, *, work_dir: Path, work_volume: str | None, call_timeout_s: float = 60, base_url: str | None = None
+    ) -> None:
+        self._work_dir = work_dir.absolute()
+        self._work_volume = work_volume
+        self._call_timeout_s = call_timeout_s
+        self._base_url = base_url
+        self._lock = Lock()
+        self._closing = Event()
+        self._connected: docker.APIClient | None = None
+        self._host: EngineHost | None = None
+
+    def close(self) -> None:
+        """Cuts pauses short and closes the connections."""
+        self._closing.set()
+        with self._lock:
+            if self._connected is not None:
+                self._connected.close()
+
+    def check(self) -> str:
+        """Names the Engine's version and API version."""
+        with engine_errors():
+            version = self._client().version()
+        return f"Docker Engine {version['Version']} (API {version['ApiVersion']})"
+
+    def host_name(self) -> str:
+        """The name that the Engine's machine has for itself, which a container on it does not know."""
+        with engine_errors():
+            return str(self._client().info()["Name"])
+
+    def ensure_image(
+        self, image: str, pull_policy: PullPolicy, on_progress: OnPull | None = None, *, has_run: bool = False
+    ) -> None:
+        """A registry's refusal to give an image counts as its absence."""
+        with engine_errors():
+            ensure_image(self._client(), image, pull_policy, self._closing, on_progress, has_run=has_run)
+
+    def start(self, spec: ContainerSpec) -> None:
+        """The container's name decides: of two creations, one is a conflict."""
+        with engine_errors():
+            client = self._client()
+            if self._create(client, spec) != "created":
+                return
+            reach(Failpoint.RUN_CREATED)
+            try:
+                # Nothing happens where another thread started it meanwhile.
+                client.start(spec.key.name)
+            except APIError as error:
+                raise start_error(error) from error
+
+    def find(self, consumer: str) -> list[tuple[RunKey, RunState]]:
+        """Finds by label; a container that carries our label and names no run is left alone."""
+        with engine_errors():
+            label = "=".join(consumer_label(consumer))
+            containers = self._client().containers(all=True, filters={"label": label})
+        found = []
+        for container in containers:
+            if (key := run_key(container["Labels"])) is not None:
+                found.append((key, run_state(container["State"])))
+            else:
+                logger.warning(
+                    "container %s carries our label but names no run, and is left alone; remove it if nothing needs it",
+                    container["Id"],
+                )
+        return found
+
+    def wait(self, key: RunKey, timeout_s: float) -> ExitState | None:
+        """The wait call waits, inspections decide: only they show that a process was killed for memory."""
+        deadline = monotonic() + timeout_s
+        condition: WaitCondition = "not-running"
+        slice_s = WAIT_SLICE_S
+        while True:
+            left_s = deadline - monotonic()
+            with engine_errors():
+                if left_s > 0:
+                    self._hold(key, min(left_s, slice_s), condition)
+                state = self._state(key)
+            if state["Status"] in ENDED:
+                return self._exit_state(key)
+            if left_s <= 0:
+                return None
+            if state["Status"] == "created":
+                # It is not running yet, so the first condition would answer at once, time and again.
+                condition, slice_s = "next-exit", 1.0
+
+    def follow_log(self, key: RunKey, stop: Event) -> Iterator[bytes]:
+        """A log larger than its limit has lost its beginning."""
+        with engine_errors():
+            try:
+                response = open_log(self._client(), key.name)
+            except APIError as error:
+                if error.status_code in (404, 409):
+                    raise RunVanished(key.name) from error
+                raise
+            yield from read_log(response, stop)
+
+    def log_tail(self, key: RunKey, max_bytes: int) -> bytes:
+        """Reads at most the last 64 entries of the log."""
+        with engine_errors():
+            try:
+                return read_tail(self._client(), key.name, max_bytes)
+            except APIError as error:
+                if error.status_code in (404, 409):
+                    raise RunVanished(key.name) from error
+                raise
+
+    def find_network(self, name: str) -> Network | None:
+        """An attachable overlay network counts once this host takes part in it."""
+        with engine_errors():
+            try:
+                return Network(is_internal=self._client().inspect_network(name)["Internal"])
+            except NotFound:
+                return None
+
+    def make_network(self, name: str) -> None:
+        """Make a bridge network without a way outside, unless a network of this name exists."""
+        with engine_errors():
+            if self.find_network(name) is None:
+                self._client().create_network(name, driver="bridge", internal=True, check_duplicate=True)
+
+    def network_host(self, name: str) -> str | None:
+        """The address at which containers of a bridge network reach the Engine's host; None if there is none."""
+        with engine_errors():
+            settings = self._client().inspect_network(name)["IPAM"]["Config"] or []
+        return next((each["Gateway"] for each in settings if each.get("Gateway")), None)
+
+    def address(self, key: RunKey, port: int) -> str | None:
+        """A run has one network; once it has ended it has no address."""
+        with engine_errors():
+            return reached_at(self._inspect(key), port)
+
+    def environment(self, key: RunKey) -> Mapping[str, str]:
+        with engine_errors():
+            variables = self._inspect(key)["Config"]["Env"] or []
+        return {name: value for name, _, value in (variable.partition("=") for variable in variables)}
+
+    def stop(self, key: RunKey, grace_s: float) -> None:
+        """The signal is the image's own stop signal, TERM by default."""
+        with engine_errors():
+            try:
+                self._client().stop(key.name, timeout=math.ceil(grace_s))
+            except NotFound:
+                return
+
+    def remove(self, key: RunKey) -> None:
+        """A run that is still running is killed."""
+        with engine_errors():
+            client = self._client()
+            # v=True removes the nameless volumes that an image declares; ours have names.
+            self._remove(partial(client.remove_container, key.name, v=True, force=True))
+            labels = [f"{name}={value}" for name, value in run_labels(key).items()]
+            for volume in client.volumes(filters={"label": labels})["Volumes"] or []:
+                # The filter of a key without a server finds those of every server.
+                if (volume["Labels"] or {}).get(SERVER_LABEL, "") == key.server:
+                    self._remove(partial(client.remove_volume, volume["Name"]))
+
+    def _create(self, client: docker.APIClient, spec: ContainerSpec) -> str:
+        """Make the container unless it exists; returns its state in the Engine's words."""
+        config = container_config(spec, self._describe_host())
+        config["Labels"][START_LABEL] = engine_start(client)
+        deadline = monotonic() + CONFLICT_LIMIT_S
+        while True:
+            try:
+                client.create_container_from_config(config, spec.key.name)  # type: ignore[no-untyped-call]
+            except APIError as error:
+                if error.status_code != 409:
+                    raise start_error(error) from error
+                # The Engine reserves the name before it shows the container, and frees it after it hides it.
+                with suppress(RunVanished):
+                    return str(self._state(spec.key)["Status"])
+                if monotonic() > deadline or self._closing.wait(CONFLICT_PAUSE_S):
+                    raise
+            else:
+                return "created"
+
+    def _remove(self, call: Callable[[], object]) -> None:
+        """Repeat a removal while the Engine reports a conflict: another one is under way, or a volume is in use."""
+        deadline = monotonic() + CONFLICT_LIMIT_S
+        while True:
+            try:
+                call()
+            except NotFound:
+                return
+            except APIError as error:
+                if error.status_code != 409 or monotonic() > deadline or self._closing.wait(CONFLICT_PAUSE_S):
+                    raise
+            else:
+                return
+
+    def _hold(self, key: RunKey, timeout_s: float, condition: WaitCondition) -> None:
+        try:
+            self._client().wait(key.name, timeout=timeout_s, condition=condition)  # type: ignore[arg-type]
+        except NotFound as error:
+            raise RunVanished(key.name) from error
+        except OSError as error:
+            if not is_read_timeout(error):
+                raise
+
+    def _exit_state(self, key: RunKey) -> ExitState:
+        """Raises `EngineUnavailable` while the Engine stops: new connections are refused then, ours may still live."""
+        with engine_errors(), closing(self._connect(self._client().api_version)) as client:
+            return exit_state(client, describe_run(client, key))
+
+    def _state(self, key: RunKey) -> dict[str, Any]:
+        """The container's `State`."""
+        state: dict[str, Any] = self._inspect(key)["State"]
+        if state["Status"] == "removing":
+            raise RunVanished(key.name)
+        return state
+
+    def _inspect(self, key: RunKey) -> dict[str, Any]:
+        return describe_run(self._client(), key)
+
+    def _client(self) -> docker.APIClient:
+        with self._lock:
+            if self._connected is None:
+                # The newest version both sides speak: old ones are refused by new Engines.
+                self._connected = self._connect("auto")
+            return self._connected
+
+    def _connect(self, version: str) -> PullingClient:
+        settings = {"base_url": self._base_url} if self._base_url else kwargs_from_env()
+        return PullingClient(version=version, timeout=math.ceil(self._call_timeout_s), **settings)
+
+    def _describe_host(self) -> EngineHost:
+        """What is true of the Engine's machine; asked once."""
+        if self._host is None:
+            self._host = describe_host(self._client(), self._work_dir, self._work_volume)
+        return self._host

@@ -1,0 +1,81 @@
+"""Turns what docker-py, requests and urllib3 raise into the errors of `Engine`."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import urllib3.exceptions
+from docker.errors import APIError, DockerException
+from requests.exceptions import ConnectionError as RequestsConnectionError
+from requests.exceptions import ReadTimeout
+
+from job_consumer.engines import EngineRefused, EngineUnavailable, ImageNotFound
+
+CONTAINER_ID = re.compile(r"\b[0-9a-f]{64}\b")
+CANNOT_EXECUTE = re.compile(
+    r'exec: "|executable file not found|exec format error|no command specified|unable to find user', re.IGNORECASE
+)
+PART_OF_ENGINE = re.compile(r"docker-init|nvidia-container")
+NO_GPU_SUPPORT = "could not select device driver"
+INSTALL_GPU_SUPPORT = (
+    "this Docker Engine cannot hand out GPUs: install nvidia-container-toolkit on the host, "
+    "run `nvidia-ctk runtime configure --runtime=docker` and restart Docker"
+)
+
+
+@contextmanager
+def engine_errors() -> Iterator[None]:
+    """Turns every error of the Engine that leaves the block into `EngineUnavailable`."""
+    try:
+        yield
+    except APIError as error:
+        raise EngineUnavailable(f"the Docker Engine refused: {engine_text(error)}") from error
+    # requests' errors are OSErrors.
+    except (DockerException, urllib3.exceptions.HTTPError, OSError) as error:
+        kind = EngineRefused if is_refusal(error) else EngineUnavailable
+        raise kind(f"no Docker Engine answers: {error}") from error
+
+
+def engine_text(error: APIError) -> str:
+    """What the Engine said, as a user may read it."""
+    return readable(error.explanation or str(error))
+
+
+def readable(text: str) -> str:
+    """The text without container ids, which say nothing to a user."""
+    return " ".join(CONTAINER_ID.sub("", text).split())
+
+
+def start_error(error: APIError) -> ImageNotFound | EngineUnavailable:
+    """The error for a container that could not be created or started: the image's fault, or ours."""
+    text = engine_text(error)
+    if NO_GPU_SUPPORT in text:
+        return EngineUnavailable(INSTALL_GPU_SUPPORT)
+    if "no such image" in text.lower():
+        return ImageNotFound(f"the image is not on this host any more: {text}")
+    if CANNOT_EXECUTE.search(text) and not PART_OF_ENGINE.search(text):
+        return ImageNotFound(f"the image's command cannot be executed: {text}")
+    return EngineUnavailable(f"the Docker Engine refused to start the container: {text}")
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether it says that nothing listens at the Engine's address. Libraries wrap this in errors of their own."""
+    while error is not None:
+        if isinstance(error, (ConnectionRefusedError, FileNotFoundError)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def is_read_timeout(error: Exception) -> bool:
+    """Whether nothing arrived in the time given, which is not a fault.
+
+    docker-py's `wait` raises `ReadTimeout` before the headers of the response, and a `ConnectionError` after them.
+    """
+    if isinstance(error, ReadTimeout):
+        return True
+    return (
+        isinstance(error, RequestsConnectionError)
+        and bool(error.args)
+        and isinstance(error.args[0], urllib3.exceptions.ReadTimeoutError)
+    )

@@ -1,0 +1,78 @@
+"""Reads the log stream of a container, which is framed, and can stop while the container is silent."""
+
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from threading import Event
+
+import docker
+from docker.errors import create_api_error_from_http_exception
+from requests import HTTPError, Response
+
+from kit.threads import SupervisedThread
+
+HEADER = struct.Struct(">BxxxL")
+"""Which stream, and how many bytes follow."""
+STOP_CHECK_S = 0.2
+TAIL_ENTRIES = 64
+"""Of the Engine's log, each at most 16 KiB: bounds what a tail reads."""
+
+
+def open_log(client: docker.APIClient, container: str) -> Response:
+    """The response of the Engine's log call, which follows the log.
+
+    docker-py's `logs` mistakes a broken connection for the end of the log.
+    """
+    url = f"{client.base_url}/v{client.api_version}/containers/{container}/logs"
+    response = client.get(
+        url,
+        params={"stdout": 1, "stderr": 1, "follow": 1},
+        stream=True,
+        timeout=client.timeout,
+    )
+    try:
+        response.raise_for_status()
+    except HTTPError as error:
+        create_api_error_from_http_exception(error)
+    # From here on it is the run that is silent, not the Engine.
+    connection = response.raw.connection
+    if connection is not None:
+        connection.sock.settimeout(None)
+    return response
+
+
+def read_tail(client: docker.APIClient, container: str, max_bytes: int) -> bytes:
+    """The last bytes of the log as it is now."""
+    log: bytes = client.logs(container, stdout=True, stderr=True, stream=False, tail=TAIL_ENTRIES)
+    return log[-max_bytes:]
+
+
+def read_log(response: Response, stop: Event) -> Iterator[bytes]:
+    """The payload of the frames until the log ends or `stop` is set; closes the response."""
+    done = Event()
+    SupervisedThread(
+        "log-stop", lambda: _shut_down_on(stop, done, response), pause_s=STOP_CHECK_S, stopped=done
+    ).start()
+    try:
+        while header := response.raw.read(HEADER.size):
+            if len(header) < HEADER.size:
+                raise ConnectionError("the log broke off")
+            payload = response.raw.read(HEADER.unpack(header)[1])
+            if payload:
+                yield payload
+    except Exception:
+        if not stop.is_set():
+            raise
+    finally:
+        done.set()
+        response.close()
+
+
+def _shut_down_on(stop: Event, done: Event, response: Response) -> None:
+    """Wake the reader, which is blocked in the socket and can watch no event."""
+    while not done.is_set():
+        if stop.wait(STOP_CHECK_S):
+            # They mean that the log ended in the same moment: its connection went back to the pool.
+            with suppress(OSError, RuntimeError, ValueError):
+                response.raw.shutdown()
+            return

@@ -1,0 +1,289 @@
+"""One hosted replica: prepare it, start it, wait until it is ready, watch it, end it and report why."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import NoReturn
+
+from contract.deployments import ReplicaAssignment, ReplicaEnd, ReplicaReason
+from contract.errors import InferenceError, InvalidArchive
+from job_consumer.container_spec import memory_limit
+from job_consumer.context import AttemptLost, ConsumerContext, ConsumerStopping
+from job_consumer.engine_watch import Complaint
+from job_consumer.engines import (
+    EngineUnavailable,
+    ExitState,
+    ImageNotFound,
+    Interruption,
+    ReplicaEngine,
+    RunKey,
+    RunKind,
+    RunVanished,
+)
+from job_consumer.heartbeat import LOST, ReplicaHeartbeat
+from job_consumer.image_cache import open_image
+from job_consumer.model_files import open_model
+from job_consumer.reconcile import let_go
+from job_consumer.replicas.calls import why_not_ready
+from job_consumer.replicas.ready import ReadyReplica, ReadyReplicas
+from job_consumer.replicas.spec import decide_replica, model_names
+from job_consumer.run_disk import DiskFull, DiskLimits, RunDisk
+from job_consumer.transfer import retry_until_accepted
+from kit.logging import log_replica
+
+logger = logging.getLogger(__name__)
+
+STOP_GRACE_S = 10.0
+"""Between TERM and KILL. The calls to it have ended by then."""
+LOG_TAIL_BYTES = 2048
+_TOKENS = ("GATEWAY_TOKEN", "STREAM_TOKEN_KEY")
+_WATCH_S = 1.0
+_PROBE_PAUSE_S = 0.25
+_PROBE_TIMEOUT_S = 2.0
+_RETRY_S = 2.0
+
+
+class ReplicaEnded(Exception):
+    """The replica is to end, or has ended, for a reason that the private API must know."""
+
+    def __init__(self, reason: ReplicaReason, detail: str = "", exit_code: int | None = None) -> None:
+        self.reason = reason
+        self.detail = detail
+        self.exit_code = exit_code
+        super().__init__(f"{reason}: {detail}")
+
+
+class Replica:
+    """A replica this consumer holds. `run` is for a fresh claim, `resume` for a container that was found.
+
+    A private API that is away changes nothing: the container keeps serving until the lease is known to be lost.
+    """
+
+    def __init__(
+        self,
+        context: ConsumerContext,
+        engine: ReplicaEngine,
+        ready: ReadyReplicas,
+        assignment: ReplicaAssignment,
+        found: RunKey | None = None,
+    ) -> None:
+        """`found` is the container to resume, which an earlier release may have named otherwise."""
+        self._context = context
+        self._engine = engine
+        self._ready = ready
+        self._assignment = assignment
+        self._key = found or context.key(assignment, RunKind.REPLICA)
+        self._folder = context.work.replica(self._key)
+        self._log = log_replica(logger, assignment.uid)
+        self._complaint = Complaint()
+
+    def run(self) -> None:
+        """Host it until it ends. How it ended is reported to the private API."""
+        self._log.info("hosting a replica of %s", self._assignment.human_readable_id)
+        self._conclude(self._prepare)
+
+    def resume(self) -> None:
+        """Host a container that an earlier process of this consumer started, until it ends."""
+        self._log.info("adopting the container of fence %s", self._key.fence)
+        self._conclude(self._take_over)
+
+    def abandon(self) -> None:
+        """Remove what is left of it after `run` or `resume` failed: without a heartbeat its lease runs out."""
+        self._ready.drop(self._key.uid)
+        let_go(self._context, self._key)
+
+    def _conclude(self, prepare: Callable[[ReplicaHeartbeat], object]) -> None:
+        self._context.held.add(self._key)
+        with ReplicaHeartbeat(self._context, self._assignment) as heartbeat:
+            try:
+                end = self._live(heartbeat, prepare)
+                self._ready.drop(self._key.uid)
+                # Reported only once the container is gone: its GPU is given to others then.
+                self._remove_container(heartbeat)
+                self._context.gpu.leave(self._key)
+                if end is not None:
+                    self._report(heartbeat, end)
+            except ConsumerStopping:
+                self._leave()
+                return
+            except AttemptLost:
+                self._log.warning("it is no longer ours: its container is removed")
+                self.abandon()
+                return
+        let_go(self._context, self._key)
+
+    def _live(self, heartbeat: ReplicaHeartbeat, prepare: Callable[[ReplicaHeartbeat], object]) -> ReplicaEnd | None:
+        """Host the replica until it must end; what to report. Raises `ConsumerStopping` and `AttemptLost`."""
+        try:
+            prepare(heartbeat)
+            self._start(heartbeat)
+            self._wait_ready(heartbeat)
+            self._watch(heartbeat)
+        except ReplicaEnded as ended:
+            return self._end(ended.reason, ended.detail, ended.exit_code)
+        except LOST as error:
+            raise AttemptLost from error
+        except (EngineUnavailable, RunVanished, OSError, InferenceError) as error:
+            return self._end(ReplicaReason.RELEASED, f"{type(error).__name__}: {error}")
+        except (ConsumerStopping, AttemptLost):
+            raise
+        except Exception as error:
+            self._log.exception("it failed unexpectedly and is given back")
+            return self._end(ReplicaReason.RELEASED, type(error).__name__)
+
+    def _take_over(self, _heartbeat: ReplicaHeartbeat) -> None:
+        """Close its tasks. A container with tokens of an earlier service token can call nobody: it is replaced."""
+        self._folder.close_tasks()
+        wanted, has = self._assignment.environment, self._engine.environment(self._key)
+        if any(name in has and has[name] != wanted.get(name) for name in _TOKENS):
+            raise ReplicaEnded(ReplicaReason.RELEASED, "the service token has changed since its container was started")
+
+    def _prepare(self, heartbeat: ReplicaHeartbeat) -> None:
+        self._context.work.open_replica(self._key)
+        try:
+            image, policy = self._assignment.container_tag, self._assignment.pull_policy
+            open_image(self._context, self._key, self._assignment, partial(self._engine.ensure_image, image, policy))
+        except ImageNotFound as error:
+            raise ReplicaEnded(ReplicaReason.IMAGE_NOT_FOUND, str(error)) from error
+        self._check(heartbeat)
+
+    def _start(self, heartbeat: ReplicaHeartbeat) -> None:
+        try:
+            fetch = self._context.api.fetch_replica_model
+            model = open_model(self._context, heartbeat, self._key, self._assignment, fetch)
+        except InvalidArchive as error:
+            raise ReplicaEnded(ReplicaReason.MODEL_REJECTED, f"the model's zip was rejected: {error}") from error
+        self._check(heartbeat)
+        spec = decide_replica(self._key, self._assignment, self._context.sandbox, self._folder, model)
+        if spec.gpu_uuid is not None:
+            shares = self._assignment.serving.share_gpu
+            self._context.gpu.enter(self._key, shares=shares, check=lambda: self._check(heartbeat))
+        try:
+            self._engine.start(spec)
+        except ImageNotFound as error:
+            raise ReplicaEnded(ReplicaReason.IMAGE_NOT_FOUND, str(error)) from error
+
+    def _wait_ready(self, heartbeat: ReplicaHeartbeat) -> None:
+        limit_s = self._assignment.serving.start_timeout_s
+        deadline = time.monotonic() + limit_s
+        while True:
+            address, answer = self._probe()
+            if address is not None and answer is None:
+                break
+            self._raise_if_ended(_PROBE_PAUSE_S)
+            self._check(heartbeat)
+            if time.monotonic() > deadline:
+                detail = f"it was not ready within {limit_s:g} s: {answer}"
+                raise ReplicaEnded(ReplicaReason.NOT_READY, self._with_log(detail))
+        self._log.info("ready at %s", address)
+        self._ready.add(ReadyReplica(self._key.uid, address, self._folder))
+        heartbeat.note_ready(address)
+
+    def _watch(self, heartbeat: ReplicaHeartbeat) -> NoReturn:
+        limits = self._context.sandbox.limits
+        # What its tasks write is bounded task by task.
+        disk_limits = DiskLimits(sys.maxsize, limits.scratch_bytes, limits.disk_reserve_bytes)
+        disk = RunDisk(self._engine, self._key, self._folder.outputs, disk_limits)
+        while True:
+            self._raise_if_ended(_WATCH_S)
+            self._check(heartbeat)
+            # Ending one that did not fill the disk would help nobody.
+            with suppress(DiskFull):
+                if (failed := disk.fault()) is not None:
+                    raise ReplicaEnded(ReplicaReason.CONTAINER_ENDED, failed.detail)
+
+    def _probe(self) -> tuple[str | None, str | None]:
+        """Where the container is reached, and why it is not ready yet (None once it is)."""
+        serving = self._assignment.serving
+        try:
+            address = self._engine.address(self._key, serving.port)
+        except EngineUnavailable as error:
+            return None, str(error)
+        if address is None:
+            return None, "its container has no address"
+        return address, why_not_ready(address, serving, model_names(self._assignment), _PROBE_TIMEOUT_S)
+
+    def _raise_if_ended(self, timeout_s: float) -> None:
+        """Wait for the container's end, at most this long. Raises `ReplicaEnded` if it came."""
+        try:
+            state = self._engine.wait(self._key, timeout_s)
+        except EngineUnavailable as error:
+            if self._complaint.is_due():
+                self._log.warning(
+                    "the engine does not answer, so the container may still run; it is asked again: %s", error
+                )
+            self._context.stopping.wait(_WATCH_S)
+            return
+        self._complaint.is_over()
+        if state is not None and state.interruption is Interruption.ENGINE:
+            raise ReplicaEnded(ReplicaReason.RELEASED, "the engine or its host was stopped")
+        if state is not None:
+            raise ReplicaEnded(ReplicaReason.CONTAINER_ENDED, self._with_log(self._how(state)), state.exit_code)
+
+    def _how(self, state: ExitState) -> str:
+        if state.out_of_memory:
+            limit = memory_limit(self._assignment, self._context.sandbox.limits)
+            return f"the container needed more than its {limit} bytes of memory (exit code {state.exit_code})"
+        return f"the container ended with exit code {state.exit_code}"
+
+    def _with_log(self, text: str) -> str:
+        try:
+            tail = self._engine.log_tail(self._key, LOG_TAIL_BYTES).decode(errors="replace").strip()
+        except (EngineUnavailable, RunVanished) as error:
+            tail = f"(its log cannot be read: {error})"
+        return f"{text}; its log ends with:\n{tail}" if tail else f"{text}; it wrote no log"
+
+    def _check(self, heartbeat: ReplicaHeartbeat) -> None:
+        """Raises when the replica must not continue."""
+        if heartbeat.is_lost:
+            raise AttemptLost
+        # A task that runs inside may finish: it has its own time limit.
+        if heartbeat.is_stopped and self._ready.withdraw(self._key.uid):
+            raise ReplicaEnded(ReplicaReason.SURPLUS)
+        if self._context.stopping.is_set():
+            raise ConsumerStopping
+
+    def _end(self, reason: ReplicaReason, detail: str, exit_code: int | None = None) -> ReplicaEnd:
+        detail = detail.replace("\0", "\N{REPLACEMENT CHARACTER}")[:4096]
+        self._log.info("ends: %s %s", reason, detail)
+        return ReplicaEnd(consumer=self._context.consumer, reason=reason, detail=detail, exit_code=exit_code)
+
+    def _report(self, heartbeat: ReplicaHeartbeat, end: ReplicaEnd) -> None:
+        try:
+            retry_until_accepted(
+                self._context, heartbeat, lambda: self._context.api.end_replica(self._key.uid, self._key.fence, end)
+            )
+        except LOST as error:
+            self._log.warning("the private API knew its end already: %s", error)
+        except InferenceError:
+            self._log.exception("the private API did not accept its end, and gives it up when its lease ends")
+
+    def _remove_container(self, heartbeat: ReplicaHeartbeat) -> None:
+        """Remove the container, repeated until it succeeds. Raises `ConsumerStopping`, `AttemptLost`."""
+        while True:
+            try:
+                self._engine.stop(self._key, STOP_GRACE_S)
+                self._engine.remove(self._key)
+            except EngineUnavailable as error:
+                self._log.warning("its container cannot be removed yet; that is tried again: %s", error)
+            else:
+                return
+            if self._context.stopping.wait(_RETRY_S):
+                raise ConsumerStopping
+            if heartbeat.is_lost:
+                raise AttemptLost
+
+    def _leave(self) -> None:
+        """Leave the container to this consumer's next start; give the replica back if it has none yet."""
+        try:
+            if any(key == self._key for key, _ in self._engine.find(self._context.consumer)):
+                return
+            end = self._end(ReplicaReason.RELEASED, f"{self._context.consumer} was stopped")
+            self._context.api.end_replica(self._key.uid, self._key.fence, end)
+        except (EngineUnavailable, InferenceError) as error:
+            self._log.warning(
+                "the replica could not be given back; the private API gives it up when its lease ends: %s", error
+            )

@@ -1,0 +1,42 @@
+"""Decides how a replica is hosted: its container, and where it finds a task's files. Pure: no I/O."""
+
+from contract.deployments import ReplicaAssignment
+from job_consumer.container_spec import Sandbox, decide_run
+from job_consumer.engines import ContainerSpec, Mount, Publication, RunKey
+from job_consumer.workspace import ModelFolder, ReplicaFolder
+
+INPUTS = "/tasks/input"
+OUTPUTS = "/tasks/output"
+
+
+def model_names(assignment: ReplicaAssignment) -> list[str]:
+    """The names by which the replica's protocol calls its models."""
+    return assignment.serving.model_names or [assignment.human_readable_id]
+
+
+def decide_replica(
+    key: RunKey, assignment: ReplicaAssignment, sandbox: Sandbox, folder: ReplicaFolder, model: ModelFolder | None
+) -> ContainerSpec:
+    """The container of one replica: on the replicas' network, and with the files of tasks if it runs any.
+
+    With a `publish_address` its serving port is published at that address of this host.
+    The platform's part of the environment comes with the assignment; `MODEL_DIR` and `PORT` are the same for all.
+    """
+    address = sandbox.publish_address
+    port = assignment.serving.port
+    mounts = []
+    if assignment.serving.serves_tasks:
+        mounts = [
+            Mount(f"{key.name}-inputs", folder.inputs, INPUTS, read_only=True),
+            Mount(f"{key.name}-outputs", folder.outputs, OUTPUTS, read_only=False),
+        ]
+    return decide_run(
+        assignment,
+        sandbox,
+        model,
+        key=key,
+        environment={"MODEL_DIR": "/model", "PORT": str(port), **assignment.environment},
+        mounts=mounts,
+        network=sandbox.network,
+        publication=Publication(address, port) if address else None,
+    )

@@ -1,0 +1,9 @@
+"""Sizes in sentences."""
+
+_MIB = 1024**2
+_GIB = 1024**3
+
+
+def say_bytes(size: int) -> str:
+    """A size as people read it: `1.5 GiB`, `300 MiB`."""
+    return f"{size / _GIB:.1f} GiB" if size >= _GIB else f"{size / _MIB:.0f} MiB"

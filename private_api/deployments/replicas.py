@@ -1,0 +1,159 @@
+"""The replica that a consumer hosts: its assignment, its archive, its heartbeat and its end."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from contract.deployments import (
+    ReplicaAssignment,
+    ReplicaBeat,
+    ReplicaBeatReply,
+    ReplicaEnd,
+    ReplicaReason,
+    ReplicaStatus,
+)
+from contract.errors import InvalidRequest, StaleFence
+from contract.tokens import Claims, replica_key, sign_token, stream_key
+from private_api.archives import StoredArchive
+from private_api.database import Database, repeated
+from private_api.deployment_tables import DeploymentRow, ReplicaRow
+from private_api.deployments.gateways import is_let_go
+from private_api.deployments.limits import RELEASE_PAUSE, backoff
+from private_api.deployments.rows import (
+    check_fence,
+    end_replica_row,
+    lock_deployment,
+    lock_replica,
+    logger,
+    move_replica,
+    read_replica,
+    serving_of,
+)
+from private_api.leases import LEASE, note_seen
+from private_api.models import stored_archive, view_archive
+
+
+@dataclass(frozen=True)
+class Hosting:
+    """What every container of a replica is given."""
+
+    service_token: str
+    """The root of the keys that sign their tokens; no container gets it."""
+    gateway_address: str
+    """`host:port` at which containers reach the gRPC gateway."""
+    max_unpacked_bytes: int
+
+
+def show_replica(database: Database, uid: str, fence: int, hosting: Hosting) -> ReplicaAssignment:
+    """The assignment of a replica that this fence still holds. Raises `StaleFence`, `DeploymentNotFound`."""
+    with database.read() as session:
+        row = read_replica(session, uid)
+        check_fence(row, fence)
+        return build_assignment(row, hosting)
+
+
+def replica_archive(database: Database, uid: str, fence: int) -> StoredArchive:
+    """The model's zip. Raises `StaleFence`, `DeploymentNotFound`."""
+    with database.read() as session:
+        row = read_replica(session, uid)
+        check_fence(row, fence)
+        archive = stored_archive(row.model_version.archive)
+        if archive is None:
+            raise StaleFence("the archive of this replica's model is no longer stored")
+        return archive
+
+
+@repeated
+def beat_replica(database: Database, uid: str, fence: int, beat: ReplicaBeat) -> tuple[ReplicaBeatReply, bool]:
+    """Extend the lease. Returns whether the container should end, and whether it became ready just now.
+
+    A ready replica stays ready: its host ends a container that no longer answers. Raises `StaleFence`,
+    `InvalidRequest`.
+    """
+    if beat.ready and not beat.address:
+        raise InvalidRequest("address: a replica that is ready needs one")
+    with database.write() as session:
+        row = lock_replica(session, uid)
+        check_fence(row, fence)
+        now = database.now(session)
+        row.lease_until = now + LEASE
+        became_ready = beat.ready and row.status == ReplicaStatus.STARTING
+        if beat.ready:
+            row.address = beat.address
+        if became_ready:
+            row.ready_at = now
+            move_replica(row, ReplicaStatus.READY)
+        note_seen(session, beat.consumer, now)
+        stop = False
+        if row.status == ReplicaStatus.DRAINING and row.drain_until is not None:
+            stop = row.drain_until <= now or is_let_go(session, row, now)
+        return ReplicaBeatReply(stop=stop), became_ready
+
+
+@repeated
+def end_replica(database: Database, uid: str, fence: int, end: ReplicaEnd) -> None:
+    """Note that the container has ended. Idempotent. Raises `StaleFence`, `DeploymentNotFound`.
+
+    If the model is to blame, the deployment waits before its next start, longer each time.
+    """
+    with database.write() as session:
+        deployment = lock_deployment(session, read_replica(session, uid).deployment_id)
+        row = lock_replica(session, uid)
+        if row.status == ReplicaStatus.ENDED and row.fence == fence:
+            return
+        check_fence(row, fence)
+        now = database.now(session)
+        was_leaving = row.status == ReplicaStatus.DRAINING
+        end_replica_row(row, end.reason, now, detail=end.detail, exit_code=end.exit_code)
+        note_seen(session, end.consumer, now)
+        if deployment is None or was_leaving:
+            return
+        if end.reason is ReplicaReason.RELEASED:
+            pause = now + RELEASE_PAUSE
+            deployment.not_before = max(pause, deployment.not_before or pause)
+        elif end.reason.is_failure and row.model_version_id == deployment.model_version_id:
+            _note_failure(deployment, end, now)
+
+
+def _note_failure(deployment: DeploymentRow, end: ReplicaEnd, now: datetime) -> None:
+    deployment.failures += 1
+    deployment.not_before = now + backoff(deployment.failures)
+    code = "" if end.exit_code is None else f", exit code {end.exit_code}"
+    deployment.detail = f"{end.reason}{code}" + (f": {end.detail}" if end.detail else "")
+    logger.warning(
+        "deployment=%s failed %s times in a row, the next start is at %s: %s%s",
+        deployment.model.human_readable_id,
+        deployment.failures,
+        deployment.not_before.isoformat(timespec="seconds"),
+        end.reason,
+        code,
+    )
+
+
+def build_assignment(row: ReplicaRow, hosting: Hosting) -> ReplicaAssignment:
+    """What the host of a replica needs to know."""
+    version, name = row.model_version, row.model_version.model.human_readable_id
+    return ReplicaAssignment(
+        uid=row.uid,
+        fence=row.fence,
+        lease_s=LEASE.total_seconds(),
+        human_readable_id=name,
+        model_version=version.number,
+        container_tag=version.container_tag,
+        use_gpu=version.use_gpu,
+        pull_policy=version.pull_policy,
+        isolation=version.isolation,
+        memory_limit_bytes=version.memory_limit_bytes,
+        max_unpacked_bytes=hosting.max_unpacked_bytes,
+        model_archive=view_archive(version.archive),
+        serving=serving_of(row),
+        environment={
+            "DEPLOYMENT": name,
+            "REPLICA_UID": row.uid,
+            "MODEL_DIR": "/model",
+            "GRPC_GATEWAY": hosting.gateway_address,
+            "GATEWAY_TOKEN": sign_token(replica_key(hosting.service_token), Claims(row.uid, row.owner, None)),
+            "STREAM_TOKEN_KEY": stream_key(hosting.service_token, name).hex(),
+            "REDHARE_MODEL_NAME": name,
+            "REDHARE_MODEL_PATH": "/model",
+        },
+    )

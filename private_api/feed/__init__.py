@@ -1,0 +1,1 @@
+"""What streams of events are fed from: one loop per process reads the database, however many streams there are."""

@@ -1,0 +1,91 @@
+"""Changes of tasks in the order of their ids, none left out.
+
+PostgreSQL hands out ids when rows are inserted and shows rows when their transactions commit: a smaller id may appear
+after a larger one. `Settling` says up to which id nothing can appear any more.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from contract.access import Caller, Scope
+from contract.events import TaskEvent
+from private_api.database import Database
+from private_api.tables import EventRow, ModelRow, ModelVersionRow, TaskRow
+
+WINDOW = 500
+"""How many ids one read covers, whatever part of them the caller may see: each query stays short."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of a task's status, and its place among all of them."""
+
+    id: int
+    event: TaskEvent
+
+    def is_open_to(self, caller: Caller, uids: frozenset[str]) -> bool:
+        """Whether the caller may see it. A task without an owner is shown to those who name its uid."""
+        if uids and self.event.uid not in uids:
+            return False
+        if caller.may(Scope.OPERATE):
+            return True
+        return bool(uids) if self.event.owner is None else self.event.owner == caller.owner
+
+
+class Settling:
+    """Finds the settled id: no change with this or a smaller one appears any more. One thread uses it."""
+
+    def __init__(self) -> None:
+        self.settled: int | None = None
+        self._pending: tuple[int, frozenset[str]] | None = None
+
+    def look(self, database: Database) -> int | None:
+        """The settled id as of now; None if none is known yet. With writers under way it takes a second look."""
+        newest = newest_id(database)
+        # Asked for after the newest id was read: whoever got a smaller one and is not visible yet is among them.
+        with database.read() as session:
+            writers = database.open_writers(session, EventRow.__tablename__)
+        if self._pending is not None and not self._pending[1] & writers:
+            self.settled, self._pending = self._pending[0], None
+        if self._pending is None and newest != self.settled:
+            if writers:
+                self._pending = newest, writers
+            else:
+                self.settled = newest
+        return self.settled
+
+
+def newest_id(database: Database) -> int:
+    """The largest id of all committed changes, 0 without any."""
+    with database.read() as session:
+        return session.scalar(select(func.max(EventRow.id))) or 0
+
+
+def read_changes(session: Session, *, after: int, until: int) -> Sequence[Change]:
+    """The changes with ids above `after` and up to `until`, in the order of ids."""
+    statement = (
+        select(EventRow, TaskRow.uid, TaskRow.owner, ModelRow.human_readable_id)
+        .join(TaskRow, TaskRow.id == EventRow.task_id)
+        .join(ModelVersionRow, ModelVersionRow.id == TaskRow.model_version_id)
+        .join(ModelRow, ModelRow.id == ModelVersionRow.model_id)
+        .where(EventRow.id > after, EventRow.id <= until)
+        .order_by(EventRow.id)
+    )
+    return [_change(row, uid, owner, model) for row, uid, owner, model in session.execute(statement)]
+
+
+def _change(row: EventRow, uid: str, owner: str | None, human_readable_id: str) -> Change:
+    event = TaskEvent(
+        uid=uid,
+        owner=owner,
+        human_readable_id=human_readable_id,
+        at=row.at,
+        old_status=row.old_status if row.old_status else None,
+        new_status=row.new_status,
+        fence=row.fence,
+        reason=row.reason if row.reason else None,
+    )
+    return Change(row.id, event)

@@ -1,0 +1,1 @@
+"""The background loops: dispatcher, reaper, janitor, scaler."""

@@ -1,0 +1,132 @@
+"""A task with its outlook, and the answer to a poll: its place in the queue, what it waits for, when it will end."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from contract.access import Caller
+from contract.errors import OutputMissing
+from contract.schemas import TaskView
+from contract.statuses import Status, WaitsFor
+from private_api.archives import ArchiveStore, StoredArchive
+from private_api.database import Database
+from private_api.models import stored_archive
+from private_api.placement.duration import Run, expect_seconds, usual_seconds
+from private_api.placement.occupancy import taking_consumers
+from private_api.placement.waiting import Wait, find_wait, is_of_kind
+from private_api.tables import ArchiveRow, AttemptRow, Outcome, TaskRow
+from private_api.task_logs import TaskLogs
+from private_api.tasks.read import last_fence, poll_error, view_task
+from private_api.tasks.rows import find_task
+
+_SAMPLE = 20
+"""How many past runs of a model the estimate looks at."""
+_UNFORESEEABLE = frozenset({WaitsFor.CONSUMER, WaitsFor.RESUME, WaitsFor.REPAIR, WaitsFor.HELD_GPU})
+"""Waits that end when somebody does something."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is to come for a task that has not ended."""
+
+    position: int | None = None
+    eta: float | None = None
+    wait: Wait | None = None
+
+
+def show_task(database: Database, logs: TaskLogs, uid: str, caller: Caller) -> TaskView:
+    """The whole task. Raises `TaskNotFound`."""
+    with database.read() as session:
+        return _whole_view(session, find_task(session, uid, caller), logs, database.now(session))
+
+
+def find_output(database: Database, store: ArchiveStore, logs: TaskLogs, uid: str, caller: Caller) -> StoredArchive:
+    """The result of a finished task. Raises `TaskNotFound`, `TaskPending`, `TaskFailed`, `OutputMissing`."""
+    with database.read() as session:
+        row = find_task(session, uid, caller)
+        output = stored_archive(row.output)
+        if output is None:
+            raise poll_error(_whole_view(session, row, logs, database.now(session)))
+        if row.output is not None and row.output.damaged_at is not None:
+            detail = "the task finished, but its output's file is damaged on the server; its operator can restore it"
+            raise OutputMissing(detail, status=row.status)
+    if not store.path(output.key).is_file():
+        raise OutputMissing("the task finished, but its output's file is missing on the server", status=row.status)
+    return output
+
+
+def read_outlook(session: Session, row: TaskRow, now: datetime) -> Outlook:
+    """The outlook of a task."""
+    if row.status.is_terminal:
+        return Outlook()
+    wait = find_wait(session, row, now)
+    if row.status != Status.QUEUED:
+        return Outlook(eta=_estimate_rest(session, row, now), wait=wait)
+    position = _position(session, row)
+    return Outlook(position, _estimate_whole(session, row, position, wait, now), wait)
+
+
+def _whole_view(session: Session, row: TaskRow, logs: TaskLogs, now: datetime) -> TaskView:
+    outlook = read_outlook(session, row, now)
+    extra: dict[str, object] = {"position": outlook.position, "eta": outlook.eta}
+    if outlook.wait is not None:
+        extra |= {"waits_for": outlook.wait.waits_for, "wait_detail": outlook.wait.detail}
+    if row.status == Status.FAILED and (fence := last_fence(session, row)) is not None:
+        extra["log_tail"] = logs.tail(row.uid, fence) or None
+    return view_task(row).model_copy(update=extra)
+
+
+def _position(session: Session, row: TaskRow) -> int:
+    older = or_(TaskRow.not_before < row.not_before, (TaskRow.not_before == row.not_before) & (TaskRow.id < row.id))
+    earlier = or_(TaskRow.priority > row.priority, (TaskRow.priority == row.priority) & older)
+    statement = select(func.count()).where(TaskRow.status == Status.QUEUED, TaskRow.use_gpu.is_(row.use_gpu), earlier)
+    return session.scalar(statement) or 0
+
+
+def _estimate_whole(session: Session, row: TaskRow, position: int, wait: Wait | None, now: datetime) -> float | None:
+    """Seconds until a queued task ends, or None if nobody can know."""
+    runs = _past_runs(session, row)
+    if not runs or (wait is not None and wait.waits_for in _UNFORESEEABLE):
+        return None
+    of_kind = taking_consumers(now).where(is_of_kind(use_gpu=row.use_gpu)).subquery()
+    consumers = session.scalar(select(func.count()).select_from(of_kind)) or 1
+    pause_s = max(0.0, (row.not_before - now).total_seconds())
+    # Those before it are taken for tasks like the model's usual ones.
+    before_s = usual_seconds(runs) * (position // consumers)
+    return _known(pause_s + before_s + expect_seconds(runs, row.input.size_bytes))
+
+
+def _estimate_rest(session: Session, row: TaskRow, now: datetime) -> float | None:
+    """Seconds until a held task ends, or None if it takes longer than expected."""
+    runs = _past_runs(session, row)
+    claimed = select(AttemptRow.claimed_at).where(AttemptRow.task_id == row.id, AttemptRow.fence == row.fence)
+    claimed_at = session.scalar(claimed)
+    if not runs or claimed_at is None:
+        return None
+    return _known(expect_seconds(runs, row.input.size_bytes) - (now - claimed_at).total_seconds())
+
+
+def _known(seconds: float) -> float | None:
+    """An estimate in tenths of seconds. What rounds to none is no knowledge: whoever reads it still waits."""
+    rounded = round(seconds, 1)
+    return rounded if rounded > 0 else None
+
+
+def _past_runs(session: Session, row: TaskRow) -> list[Run]:
+    """The model's last finished tasks, from claim to end: preparation and delivery included."""
+    statement = (
+        select(AttemptRow.claimed_at, AttemptRow.ended_at, ArchiveRow.size_bytes)
+        .join(TaskRow, TaskRow.id == AttemptRow.task_id)
+        .join(ArchiveRow, ArchiveRow.id == TaskRow.input_id)
+        .where(
+            TaskRow.model_version_id == row.model_version_id,
+            TaskRow.status == Status.FINISHED,
+            AttemptRow.outcome == Outcome.FINISHED,
+        )
+        .order_by(TaskRow.ended_at.desc())
+        .limit(_SAMPLE)
+    )
+    found = session.execute(statement)
+    return [Run((ended - claimed).total_seconds(), size) for claimed, ended, size in found if ended]

@@ -1,0 +1,130 @@
+"""How a consumer gets a task."""
+
+from datetime import datetime
+
+from sqlalchemy import Select, select, update
+from sqlalchemy.orm import Session
+
+from contract.claims import ClaimRequest
+from contract.schemas import Assignment
+from contract.statuses import Phase, Status
+from kit.failpoints import reach
+from kit.logging import log_task
+from private_api.database import Database, repeated
+from private_api.failpoints import Failpoint
+from private_api.leases import LEASE
+from private_api.placement.consumers import holdings, is_overtaken, note_consumer
+from private_api.placement.occupancy import Claimable, hosted_by, is_free_for_task, may_claim, taking_consumers
+from private_api.placement.waiting import fits_on_disk, is_of_kind
+from private_api.tables import AttemptRow, Outcome, TaskRow
+from private_api.tasks.attempts import build_assignment
+from private_api.tasks.give_back import give_back_unnamed
+from private_api.tasks.limits import SizeLimits, phase_limit
+from private_api.tasks.rows import end_attempts, logger, ring
+
+
+@repeated
+def claim_task(database: Database, request: ClaimRequest, sizes: SizeLimits, *, owner: str | None) -> Assignment | None:
+    """Give the consumer a task under a new fence: of the highest priority the one that its bell named, else the oldest.
+
+    What the consumer was given before and does not hold goes back to the queue first.
+    Returns None if nothing waits that it can run now. A replica's GPU is free only if the replica shares it or runs
+    the task itself. Raises `PermissionDenied` if the consumer belongs to another owner.
+    """
+    with database.write() as session:
+        now = database.now(session)
+        consumer = note_consumer(session, request, now, owner)
+        # From here on the consumer's row is locked: its claims, of replicas too, run one after the other.
+        consumer.trouble, consumer.free_bytes = request.health.trouble, request.health.free_bytes
+        session.flush()
+        if is_overtaken(consumer, request):
+            _pass_bell_on(session, request.uid, now)
+            return None
+        if (holds := holdings(consumer, request)) is not None:
+            give_back_unnamed(session, request.consumer, holds, now)
+            session.flush()
+        if consumer.draining_at is not None or consumer.trouble is not None:
+            _pass_bell_on(session, request.uid, now)
+            return None
+        # Read again after the wait for the lock: tasks that were queued meanwhile are due.
+        now = database.now(session)
+        hosted = hosted_by(session, request.consumer)
+        claimable = may_claim(session, request.consumer, hosted, request.replica_slots, now)
+        taken = (_take(session, each, request.consumer, now) for each in _candidates(request, claimable, now))
+        task_id = next((found for found in taken if found is not None), None)
+        if task_id is None:
+            return None
+        row = session.get_one(TaskRow, task_id)
+        # An earlier attempt whose lease expired can no longer come back.
+        end_attempts(session, row, now, outcome=Outcome.LOST)
+        replica_uid = claimable.warm.get(row.model_version_id)
+        session.add(
+            AttemptRow(
+                task_id=row.id,
+                fence=row.fence,
+                consumer=request.consumer,
+                gpu_uuid=request.gpu_uuid,
+                replica_uid=replica_uid,
+                claimed_at=now,
+            )
+        )
+        row.deadline_at = now + phase_limit(Phase.PREPARING, row.model_version.time_limit_s)
+        log_task(logger, row.uid).info("queued -> leased fence=%s consumer=%s", row.fence, request.consumer)
+        assignment = build_assignment(session, row, sizes, replica_uid)
+    reach(Failpoint.CLAIM_COMMITTED)
+    return assignment
+
+
+def _pass_bell_on(session: Session, uid: str | None, now: datetime) -> None:
+    """Ring again the bell of a claim that gets nothing, if another consumer is free to hear it."""
+    queued = select(TaskRow).where(TaskRow.uid == (uid or ""), TaskRow.status == Status.QUEUED)
+    row = session.scalars(queued).one_or_none()
+    if row is None:
+        return
+    others = taking_consumers(now).where(is_of_kind(use_gpu=row.use_gpu), is_free_for_task())
+    if session.scalars(others.limit(1)).first() is not None:
+        ring(session, row)
+
+
+def _candidates(request: ClaimRequest, claimable: Claimable, now: datetime) -> list[Select[int]]:
+    queued = select(TaskRow.id).where(
+        TaskRow.status == Status.QUEUED, TaskRow.not_before <= now, TaskRow.cancel_at.is_(None)
+    )
+    if request.health.free_bytes is not None:
+        queued = queued.where(fits_on_disk(request.health.free_bytes))
+    # One query per kind keeps each a walk along the index. GPU work goes first on a GPU.
+    kinds = ([queued.where(TaskRow.use_gpu.is_(True), claimable.gpu_tasks)] if request.gpu_uuid else []) + (
+        [queued.where(TaskRow.use_gpu.is_(False))] if request.accepts_cpu_tasks else []
+    )
+    best = [kind.order_by(TaskRow.priority.desc(), TaskRow.not_before, TaskRow.id).limit(1) for kind in kinds]
+    if request.uid is None:
+        return best
+    # Bells arrive in their own order, so a bell must not overrule a priority.
+    first = [kind.with_only_columns(TaskRow.priority).scalar_subquery() for kind in best]
+    named = [
+        kind.where(TaskRow.uid == request.uid, TaskRow.priority == highest)
+        for kind, highest in zip(kinds, first, strict=True)
+    ]
+    return [*named, *best]
+
+
+def _take(session: Session, candidates: Select[int], consumer: str, now: datetime) -> int | None:
+    """Take a task in one statement: of two consumers that want the same one, the second skips it."""
+    statement = (
+        update(TaskRow)
+        .where(TaskRow.id == candidates.with_for_update(skip_locked=True).scalar_subquery())
+        .where(TaskRow.status == Status.QUEUED)
+        .values(
+            status=Status.LEASED,
+            phase=Phase.PREPARING,
+            pull_percent=None,
+            fence=TaskRow.fence + 1,
+            attempts=TaskRow.attempts + 1,
+            lease_owner=consumer,
+            lease_until=now + LEASE,
+            started_at=None,
+        )
+        .returning(TaskRow.id)
+        .execution_options(synchronize_session=False)
+    )
+    return session.execute(statement).scalar_one_or_none()

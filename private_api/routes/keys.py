@@ -1,0 +1,40 @@
+"""`/api/me` and `/api/keys/`: who the caller is, and the keys that it may see, make and revoke."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from contract.errors import KeyNotFound
+from contract.keys import CreatedKey, KeyCreation, KeyListQuery, KeyView, MeView
+from kit.http_errors import document_errors
+from private_api.key_rules import describe_caller, list_visible_keys, make_key, revoke_visible_key
+from private_api.routes.access import GivenCaller, GivenDoor, anonymous_at
+from private_api.services import Services
+
+
+def key_routes(services: Services) -> APIRouter:
+    router = APIRouter(prefix="/api", tags=["keys"])
+    database = services.database
+
+    @router.get("/me")
+    def show_me(caller: GivenCaller, door: GivenDoor) -> MeView:
+        """Who the caller is and what it may do at the door that asks."""
+        return describe_caller(database, caller, anonymous_at(door), door)
+
+    @router.get("/keys/", name="list_keys")
+    def list_all(query: Annotated[KeyListQuery, Query()], caller: GivenCaller) -> list[KeyView]:
+        """The keys that the caller may see, oldest first; `after` is the last id of the page before."""
+        return list_visible_keys(database, caller, query)
+
+    @router.post("/keys/", name="create_key")
+    def create(wanted: KeyCreation, caller: GivenCaller, response: Response) -> CreatedKey:
+        """Make a key. Its secret is in this answer and nowhere else."""
+        response.headers["cache-control"] = "no-store"
+        return make_key(database, caller, wanted)
+
+    @router.delete("/keys/{key_id}", name="revoke_key", status_code=204, responses=document_errors(KeyNotFound))
+    def revoke(key_id: str, caller: GivenCaller) -> None:
+        """Revoke a key at once and for good. Again: nothing."""
+        revoke_visible_key(database, caller, key_id)
+
+    return router

@@ -1,0 +1,1 @@
+"""A running server under random faults, and what became of its tasks."""

@@ -1,0 +1,202 @@
+"""A sick consumer takes nothing, says why where operators look, is not healthy, and takes work again by itself."""
+
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import func, select
+
+from contract.access import Caller, Scope
+from contract.errors import ConsumerNotFound
+from contract.overview import ConsumerView
+from contract.statuses import ConsumerStatus
+from job_consumer import worker
+from job_consumer.container_spec import Limits
+from job_consumer.engines.process.engine import ProcessEngine
+from job_consumer.health import WorkDisk
+from job_consumer.service import ConsumerOptions, run_consumer
+from job_consumer.settings import Credential
+from kit.healthcheck import main as check_health
+from private_api.database import Database
+from private_api.placement.fleet import show_consumer
+from private_api.tables import TaskRow
+from tests.running_api import RunningApi, run_private_api
+from tests.services import missing
+from tests.waiting import START_S, wait_until
+from tests.zips import make_zip
+
+MIB = 1024**2
+LIMITS = Limits(
+    memory_bytes=512 * MIB,
+    cpus=None,
+    pids=64,
+    shared_memory_bytes=64 * MIB,
+    temporary_bytes=64 * MIB,
+    log_bytes=MIB,
+)
+OPERATOR = Caller("carol", frozenset({Scope.OPERATE}))
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A private API with a model, and what a test asks it."""
+
+    api: RunningApi
+    http: httpx.Client
+    database: Database
+    folder: Path
+
+    def submit(self, count: int) -> list[str]:
+        """Tasks of the model."""
+        files = {"zip_file": make_zip({"a.txt": b"hello"})}
+        return [self.http.post("/api/tasks/?human_readable_id=copy", files=files).json() for _ in range(count)]
+
+    def status(self, uid: str) -> str:
+        """Where a task stands."""
+        status: str = self.http.get(f"/api/tasks/{uid}/status").json()["status"]
+        return status
+
+    def count_finished(self) -> int:
+        """How many tasks have an output."""
+        with self.database.read() as session:
+            finished = select(func.count()).select_from(TaskRow).where(TaskRow.status == "finished")
+            return session.scalar(finished) or 0
+
+    def consumers_of(self, uid: str) -> list[str]:
+        """Who claimed a task."""
+        return [attempt["consumer"] for attempt in self.http.get(f"/api/tasks/{uid}/attempts").json()]
+
+    def view(self, name: str) -> ConsumerView:
+        """A consumer as operators see it."""
+        return show_consumer(self.database, OPERATOR, name)
+
+    def stands(self, name: str, status: ConsumerStatus) -> bool:
+        """Whether a consumer has come to this status."""
+        try:
+            return self.view(name).status is status
+        except ConsumerNotFound:
+            return False
+
+    @contextmanager
+    def consumer(self, name: str, min_free_bytes: int = 0) -> Iterator[Path]:
+        """A consumer in a thread, stopped at the end of the block; gives its work folder."""
+        work = self.folder / name
+        stopping, engine = threading.Event(), ProcessEngine(work_dir=work)
+        options = ConsumerOptions(
+            api_url=self.api.url,
+            credential=Credential("SERVICE_TOKEN", self.api.token),
+            consumer=name,
+            work_dir=work,
+            limits=LIMITS,
+            alive_file=self.folder / f"{name}.alive",
+            min_free_bytes=min_free_bytes,
+            first_pause_s=5.0,
+        )
+        thread = threading.Thread(target=run_consumer, args=(options, self.api.broker, engine, stopping))
+        thread.start()
+        try:
+            yield work
+        finally:
+            stopping.set()
+            self.api.broker.wake()
+            thread.join(60)
+            engine.close()
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def lab(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    monkeypatch.setattr(worker, "POLL_S", 0.5)
+    with (
+        run_private_api(sqlite_url, tmp_path / "data", allow_process_models=True) as api,
+        api.client() as http,
+    ):
+        model = make_zip({"run.sh": b'#!/bin/sh\ncp "$INPUT_DIR"/a.txt "$OUTPUT_DIR"/\n'})
+        query = {"human_readable_id": "copy", "container_tag": "process:run.sh", "model_available": "true"}
+        http.post("/api/models/", params=query, files={"zip_file": model}).raise_for_status()
+        database = Database(sqlite_url)
+        yield Lab(api, http, database, tmp_path)
+        database.close()
+
+
+@pytest.fixture
+def is_healthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], bool]:
+    """What the container's health check says of a consumer."""
+
+    def ask(name: str) -> bool:
+        monkeypatch.setattr("sys.argv", ["healthcheck", f"file:{tmp_path / name}.alive"])
+        return check_health() == 0
+
+    return ask
+
+
+@contextmanager
+def small_disk(folder: Path, options: str = "mode=755") -> Iterator[None]:
+    """A disk of 8 MiB at the folder."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size=8m,{options}", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        missing(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "trouble"), [("ro", "is read-only"), ("nr_inodes=500", "has room for only 499 more files")]
+)
+def test_a_disk_that_takes_no_files_takes_no_task(tmp_path: Path, options: str, trouble: str) -> None:
+    with small_disk(tmp_path / "work", options):
+        assert trouble in (WorkDisk(tmp_path / "work", 0).check() or "")
+
+
+def test_a_full_consumer_leaves_a_queue_to_a_sound_one(lab: Lab, is_healthy: Callable[[str], bool]) -> None:
+    with small_disk(lab.folder / "full"):
+        filling = lab.folder / "full" / "someone-elses"
+        filling.write_bytes(bytes(7 * MIB))
+        with lab.consumer("full", min_free_bytes=4 * MIB):
+            wait_until(lambda: lab.stands("full", ConsumerStatus.SICK), "it to find its disk full")
+            why = lab.view("full").detail or ""
+            assert "full has 1 MiB free, less than the 4 MiB of MIN_FREE_BYTES" in why
+            wait_until(lambda: not is_healthy("full"), "its health check to fail")
+            uids = lab.submit(30)
+            with lab.consumer("sound"):
+                wait_until(lambda: lab.count_finished() == len(uids), within_s=START_S)
+                assert {name for uid in uids for name in lab.consumers_of(uid)} == {"sound"}
+            # It takes work again by itself once there is room.
+            filling.unlink()
+            (last,) = lab.submit(1)
+            wait_until(lambda: lab.status(last) == "finished", lambda: f"{lab.status(last)}, {lab.view('full')}")
+            wait_until(lambda: is_healthy("full"), "its health check to pass")
+            assert lab.consumers_of(last) == ["full"]
+
+
+def test_a_consumer_where_task_after_task_fails_pauses_and_tries_again(
+    lab: Lab, is_healthy: Callable[[str], bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    with lab.consumer("broken") as work:
+        wait_until(lambda: lab.stands("broken", ConsumerStatus.FREE), "it to wait for work")
+        # As a clean-up of the host does that knows no better.
+        attempts = work / "attempts" / "broken"
+        attempts.rename(work / "moved")
+        uids = lab.submit(6)
+        wait_until(lambda: lab.stands("broken", ConsumerStatus.SICK), "it to pause")
+        why = lab.view("broken").detail or ""
+        assert "3 tasks in a row failed here" in why
+        assert "No such file or directory" in why
+        wait_until(lambda: not is_healthy("broken"), "its health check to fail")
+        assert "consumer=broken is sick, takes nothing, and looks again by itself: 3 tasks in a row" in caplog.text
+        # Had it gone on, each task would have failed here by now.
+        assert sum(bool(lab.consumers_of(uid)) for uid in uids) < len(uids)
+        (work / "moved").rename(attempts)
+        (last,) = lab.submit(1)
+        wait_until(lambda: lab.status(last) == "finished", lambda: f"{lab.status(last)}, {lab.view('broken')}")
+        wait_until(lambda: is_healthy("broken"), "its health check to pass")
