@@ -21,7 +21,7 @@ from tests.waiting import START_S, check_for, wait_until
 # Different in every run, and over while its host is cut off.
 RUN = "cat /proc/sys/kernel/random/uuid > /output/run; sleep 8"
 FILES = {"a.txt": b"one", "deep/b.bin": bytes(range(256))}
-REFUSED = re.compile("the attempt was lost|the attempt is dropped|that lost its task")
+REFUSED = re.compile("the attempt is dropped|lost its lease")
 
 
 @pytest.fixture(scope="module")
