@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from kit.http_protocol import DecliningProtocol
 from kit.threads import SupervisedThread
 
 logger = logging.getLogger(__name__)
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 _SHUTDOWN_S = 5
 """How long open requests, such as long polls, may continue after the stop."""
 _START_S = 30
+_KEEP_ALIVE_S = 75
+"""Longer than clients wait between two polls: one that is sent as the server closes the connection is lost."""
 _STOPPING = "inference_server.stopping"
 
 
@@ -49,6 +52,9 @@ def _config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
         app,
         host=host,
         port=port,
+        http=DecliningProtocol,
+        ws="none",
+        timeout_keep_alive=_KEEP_ALIVE_S,
         # The service's own logging stays. Access lines would contain uids, and are the proxy's job.
         log_config=None,
         access_log=False,

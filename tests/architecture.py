@@ -110,7 +110,7 @@ HOMES = {
     "pika": r"contract/broker/rabbitmq/",
     "grpc": r"grpc_gateway/|job_consumer/replicas/calls\.py|inference_client/live_calls\.py",
     "greenlet": r"inference_client/blocking\.py",
-    "uvicorn": r"kit/http_server\.py",
+    "uvicorn": r"kit/http_(server|protocol)\.py",
     "fastapi": r"kit/http_\w+\.py|(private_api|public_api|standalone)/",
     "starlette": r"kit/http_\w+\.py|(private_api|public_api|standalone)/",
     "typer": r"(inference_client|standalone|operations)/",
