@@ -22,18 +22,24 @@ _ModelReferencePart = Annotated[
 ]
 
 
+_AROUND_A_UID = "\"' \t\r\n"
+"""What scripts leave around a uid: the quotes of the JSON that it came in, and the end of a line."""
+
+
 async def check_uid(uid: _UidPart) -> str:
-    """The uid. Raises `TaskNotFound` for a malformed one."""
-    if not re.fullmatch(UID_PATTERN, uid):
+    """The bare uid. Raises `TaskNotFound` for a malformed one."""
+    bare = uid.strip(_AROUND_A_UID)
+    if not re.fullmatch(UID_PATTERN, bare):
         raise TaskNotFound
-    return uid
+    return bare
 
 
 async def check_record_uid(uid: _UidPart) -> str:
-    """The uid. Raises `TaskRecordNotFound` for a malformed one."""
-    if not re.fullmatch(UID_PATTERN, uid):
-        raise TaskRecordNotFound
-    return uid
+    """The bare uid. Raises `TaskRecordNotFound` for a malformed one."""
+    try:
+        return await check_uid(uid)
+    except TaskNotFound:
+        raise TaskRecordNotFound from None
 
 
 async def check_model_id(human_readable_id: _ModelIdPart) -> str:

@@ -7,9 +7,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.integration.public_door import open_socket, serve_door
+from tests.integration.public_door import PLAIN, open_socket, serve_door
 from tests.running_api import RunningApi, run_private_api
 from tests.services import missing
 from tests.zips import make_zip
@@ -150,3 +151,11 @@ def test_a_connection_outlasts_the_pause_between_two_polls(door: str) -> None:
         client.settimeout(6)
         with pytest.raises(TimeoutError):
             client.recv(1)
+
+
+@pytest.mark.parametrize("around", ["%22", "%22%0A", "%20", "%27", "%0D%0A"])
+def test_a_uid_is_understood_with_what_a_script_left_around_it(around: str, submit_to: str, door: str) -> None:
+    with httpx.Client(**PLAIN) as client:
+        uid = client.post(submit_to, files={"zip_file": make_zip({"a": b"1"})}).json()
+        answers = [client.get(f"{door}/api/tasks/{around}{uid}{around}{part}") for part in ("", "/status", "/logs")]
+    assert [answer.status_code for answer in answers] == [551, 200, 200]
