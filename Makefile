@@ -1,6 +1,6 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docs pictures prepare test check format protos lock clean up down secrets image grpc-clients grpc-images test-grpc openapi-clients engine-matrix failpoints mutants chaos soak
+.PHONY: help setup demo docs pictures prepare test test-long check format protos lock clean up down secrets image grpc-clients grpc-images test-grpc openapi-clients engine-matrix failpoints mutants chaos soak
 
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
@@ -11,7 +11,7 @@ SITE ?= public_api/help_files
 IMAGE = $(or $(INFERENCE_SERVER_IMAGE),$(shell sed -n 's/^INFERENCE_SERVER_IMAGE=//p' .env 2>/dev/null),inference-server:0.1.0)
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## Create .venv with everything locked in requirements/dev.txt
 
@@ -44,8 +44,11 @@ pictures: setup ## Take the documentation's pictures again; needs Chromium and G
 prepare: setup ## Make what the tests need: clients, images, the site, a browser
 	$(VENV)/python -m tests.prepare
 
-test: prepare ## Make what the tests need and run them all; skip only what this machine cannot have
+test: prepare ## Make what the tests need and run them; skip only what this machine cannot have
 	$(VENV)/python -m tests.run
+
+test-long: prepare ## Run the tests that take longest: two hosts in a swarm, every reset, a week as the admin
+	$(VENV)/python -m tests.run -m long --numprocesses 2 --no-loadscope-reorder
 
 engine-matrix: setup ## Restart, kill and cut the power of Docker Engines under tasks, in every combination
 	TEST_ENGINE_MATRIX=1 $(VENV)/python -m pytest -v tests/e2e/test_engine_deaths.py

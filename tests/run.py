@@ -1,4 +1,4 @@
-"""Runs the tests, all of them without arguments.
+"""Runs the tests; without arguments all but those that are marked as long.
 
 PostgreSQL and RabbitMQ are those of this machine, else ones that Compose starts for the time of the run.
 """
@@ -15,7 +15,7 @@ COMPOSE = [
     *("--file", str(Path(__file__).parent / "compose.yaml")),
 ]
 # Tests wait more than they compute: two of the processes mostly hold a whole stack each.
-ALL = ("--numprocesses", "4", "--no-loadscope-reorder", "--durations", "15")
+USUAL = ("-m", "not long", "--numprocesses", "4", "--no-loadscope-reorder", "--durations", "15")
 
 
 def main() -> int:
@@ -35,7 +35,7 @@ def main() -> int:
         if "rabbitmq" in wanted:
             environment["TEST_BROKER_URL"] = f"amqp://tests:tests@{_address('rabbitmq', 5672)}/%2F"
     try:
-        command = [sys.executable, "-m", "pytest", *(sys.argv[1:] or ALL)]
+        command = [sys.executable, "-m", "pytest", *(sys.argv[1:] or USUAL)]
         return subprocess.run(command, env=environment, check=False).returncode
     finally:
         if wanted:

@@ -96,6 +96,7 @@ def week(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Week]:
         compose.run("down", "--volumes", "--timeout", "5", check=False)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_a_week_as_the_admin(week: Week) -> None:
     # What the environment says, `.env` could not: the test's own image would win.

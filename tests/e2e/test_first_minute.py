@@ -201,6 +201,7 @@ def test_http_leads_to_the_port_of_https(host: Host) -> None:
     assert (answer.status_code, answer.headers["Location"]) == (301, f"{host.url}/docs?a=b")
 
 
+@pytest.mark.long
 def test_a_task_is_run_and_a_soft_reset_keeps_everything(host: Host) -> None:
     uid = host.submit()
     assert host.output(uid) == CONTENT
@@ -220,6 +221,7 @@ def test_a_hard_reset_keeps_what_is_bound_to_a_folder(host: Host) -> None:
     assert (host.folder / "server.crt").read_bytes() == certificate
 
 
+@pytest.mark.long
 def test_lost_secrets_lock_nobody_out(host: Host) -> None:
     uid, key = host.submit(), host.type(ADMIN_KEY).strip()
     host.output(uid)
@@ -236,6 +238,7 @@ def test_lost_secrets_lock_nobody_out(host: Host) -> None:
     assert host.output(host.submit()) == CONTENT
 
 
+@pytest.mark.long
 def test_lost_data_leaves_secrets_that_still_work(host: Host) -> None:
     host.type("docker-compose down")
     host.lose("data", "postgres")
@@ -244,6 +247,7 @@ def test_lost_data_leaves_secrets_that_still_work(host: Host) -> None:
     assert host.output(host.submit()) == CONTENT
 
 
+@pytest.mark.long
 def test_a_full_take_down_leaves_an_empty_server(host: Host) -> None:
     uid = host.submit()
     host.output(uid)
@@ -286,6 +290,7 @@ def test_no_container_of_it_shows_a_secret(host: Host) -> None:
     assert not [secret for secret in made if secret in inspected or secret in logged]
 
 
+@pytest.mark.long
 def test_an_installation_with_secrets_and_a_certificate_of_its_own_goes_on(tmp_path: Path) -> None:
     require_docker()
     host = make_host(tmp_path)

@@ -18,6 +18,7 @@ from tests.e2e.systems import is_ready
 from tests.services import require_docker
 from tests.waiting import START_S, check_for, wait_until
 
+pytestmark = pytest.mark.long
 # Different in every run, and over while its host is cut off.
 RUN = "cat /proc/sys/kernel/random/uuid > /output/run; sleep 8"
 FILES = {"a.txt": b"one", "deep/b.bin": bytes(range(256))}
