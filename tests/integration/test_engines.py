@@ -67,6 +67,13 @@ def test_the_log_holds_both_streams_from_the_beginning(harness: Harness) -> None
     assert sorted(harness.log_of(key).splitlines()) == ["err", "no newline", "out"]
 
 
+def test_a_last_line_without_an_end_is_never_lost(harness: Harness) -> None:
+    # Engines up to 20.10 lose it in some of the runs.
+    for number in range(12):
+        key = harness.start(f"sleep 0.1; printf 'the last words {number}'")
+        assert harness.log_of(key) == f"the last words {number}"
+
+
 def test_the_log_of_a_running_run_is_seen_while_it_runs_and_ends_with_it(harness: Harness) -> None:
     key = harness.start('echo started; until [ -e "$OUTPUT_DIR/go" ]; do sleep 0.05; done; echo ended')
     log = harness.engine.follow_log(key, Event())

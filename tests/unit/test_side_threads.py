@@ -18,7 +18,7 @@ from job_consumer.__main__ import wake_at_stop
 from job_consumer.container_spec import Limits, Sandbox
 from job_consumer.context import ConsumerContext
 from job_consumer.engines import RunKey, RunKind
-from job_consumer.engines.docker.log import read_log
+from job_consumer.engines.docker.log import read_frames
 from job_consumer.engines.process.engine import ProcessEngine
 from job_consumer.heartbeat import LeaseHeartbeat, ReplicaHeartbeat, TaskHeartbeat
 from job_consumer.replicas.hosting_loop import HostingLoop
@@ -278,7 +278,7 @@ def test_a_silent_log_is_left_after_a_shutdown_that_failed(caplog: pytest.LogCap
 
     stop, response = threading.Event(), Silent()
     stop.set()
-    assert list(read_log(response, stop)) == []  # type: ignore[arg-type]
+    assert list(read_frames(response, stop)) == []  # type: ignore[arg-type]
     assert response.raw.is_shut.is_set()
     assert len(tracebacks(caplog)) == 1
 

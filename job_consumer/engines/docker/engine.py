@@ -32,7 +32,7 @@ from job_consumer.engines.docker.ending import START_LABEL, describe_run, engine
 from job_consumer.engines.docker.errors import engine_errors, is_read_timeout, start_error
 from job_consumer.engines.docker.host import describe_host
 from job_consumer.engines.docker.images import PullingClient, ensure_image
-from job_consumer.engines.docker.log import open_log, read_log, read_tail
+from job_consumer.engines.docker.log import follow_log, read_tail
 from job_consumer.engines.docker.profile import (
     ENDED,
     SERVER_LABEL,
@@ -153,12 +153,11 @@ class DockerEngine(DockerStorage):
         """A log larger than its limit has lost its beginning."""
         with engine_errors():
             try:
-                response = open_log(self._client(), key.name)
+                yield from follow_log(self._client(), key.name, stop)
             except APIError as error:
                 if error.status_code in (404, 409):
                     raise RunVanished(key.name) from error
                 raise
-            yield from read_log(response, stop)
 
     def log_tail(self, key: RunKey, max_bytes: int) -> bytes:
         """Reads at most the last 64 entries of the log."""

@@ -18,15 +18,31 @@ TAIL_ENTRIES = 64
 """Of the Engine's log, each at most 16 KiB: bounds what a tail reads."""
 
 
-def open_log(client: docker.APIClient, container: str) -> Response:
-    """The response of the Engine's log call, which follows the log.
+def follow_log(client: docker.APIClient, container: str, stop: Event) -> Iterator[bytes]:
+    """The log from its beginning, as it is written, until the container ends or `stop` is set."""
+    count = 0
+    for piece in read_frames(_open_log(client, container, follow=True), stop):
+        count += len(piece)
+        yield piece
+    if stop.is_set():
+        return
+    # Up to 20.10 the Engine may end the stream before it has written down a last line that has no end.
+    client.wait(container)
+    for piece in read_frames(_open_log(client, container, follow=False), stop):
+        if len(piece) > count:
+            yield piece[count:]
+        count = max(0, count - len(piece))
+
+
+def _open_log(client: docker.APIClient, container: str, *, follow: bool) -> Response:
+    """The response of the Engine's log call.
 
     docker-py's `logs` mistakes a broken connection for the end of the log.
     """
     url = f"{client.base_url}/v{client.api_version}/containers/{container}/logs"
     response = client.get(
         url,
-        params={"stdout": 1, "stderr": 1, "follow": 1},
+        params={"stdout": 1, "stderr": 1, "follow": int(follow)},
         stream=True,
         timeout=client.timeout,
     )
@@ -47,7 +63,7 @@ def read_tail(client: docker.APIClient, container: str, max_bytes: int) -> bytes
     return log[-max_bytes:]
 
 
-def read_log(response: Response, stop: Event) -> Iterator[bytes]:
+def read_frames(response: Response, stop: Event) -> Iterator[bytes]:
     """The payload of the frames until the log ends or `stop` is set; closes the response."""
     done = Event()
     SupervisedThread(
