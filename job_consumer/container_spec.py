@@ -12,6 +12,7 @@ from kit.disk import DISK_RESERVE_BYTES
 
 SANDBOX_USER = "65532:65532"
 """The conventional `nonroot` of distroless images: no account of a host has it."""
+SANDBOX_USER_NAME = "nonroot"
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,9 @@ def decide_run(
 ) -> ContainerSpec:
     """What the containers of tasks and of replicas have in common, around what differs."""
     strict = assignment.isolation == Isolation.STRICT
-    limits, memory = sandbox.limits, memory_limit(assignment, sandbox.limits)
-    home = {"HOME": "/tmp"} if strict else {}  # noqa: S108 - the tmpfs of the run, not the host's
+    limits = sandbox.limits
+    # The user has no account in the image, where programs would look both up.
+    account = {"HOME": "/tmp", "USER": SANDBOX_USER_NAME} if strict else {}  # noqa: S108 - the tmpfs of the run
     if model is not None:
         mounts = [*mounts, model.mount]
     return ContainerSpec(
@@ -107,13 +109,13 @@ def decide_run(
         image=assignment.container_tag,
         isolation=assignment.isolation,
         user=sandbox.own_user or (SANDBOX_USER if strict else None),
-        environment={**environment, **home},
+        environment={**environment, **account},
         mounts=tuple(mounts),
         gpu_uuid=sandbox.gpu_uuid if assignment.use_gpu else None,
-        memory_limit_bytes=memory,
+        memory_limit_bytes=memory_limit(assignment, limits),
         cpu_limit=limits.cpus,
         pids_limit=limits.pids,
-        shared_memory_bytes=min(limits.shared_memory_bytes, memory),
+        shared_memory_bytes=shared_memory_limit(assignment, limits),
         temporary_bytes=limits.temporary_bytes,
         log_limit_bytes=limits.log_bytes,
         network=network,
@@ -124,3 +126,8 @@ def decide_run(
 def memory_limit(assignment: Assignment | ReplicaAssignment, limits: Limits) -> int:
     """The bytes of memory a run may take: what its model asks for, within what this host gives."""
     return min(assignment.memory_limit_bytes or limits.memory_bytes, limits.memory_bytes)
+
+
+def shared_memory_limit(assignment: Assignment | ReplicaAssignment, limits: Limits) -> int:
+    """The bytes that a run may have in /dev/shm, which count as its memory."""
+    return min(limits.shared_memory_bytes, memory_limit(assignment, limits))

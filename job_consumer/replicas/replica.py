@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from contract.deployments import ReplicaAssignment, ReplicaEnd, ReplicaReason
 from contract.errors import InferenceError, InvalidArchive
-from job_consumer.container_spec import memory_limit
+from job_consumer.container_spec import memory_limit, shared_memory_limit
 from job_consumer.context import AttemptLost, ConsumerContext, ConsumerStopping
 from job_consumer.engine_watch import Complaint
 from job_consumer.engines import (
@@ -23,6 +23,7 @@ from job_consumer.engines import (
     RunKind,
     RunVanished,
 )
+from job_consumer.exit_codes import explain_exit
 from job_consumer.heartbeat import LOST, ReplicaHeartbeat
 from job_consumer.image_cache import open_image
 from job_consumer.model_files import open_model
@@ -224,10 +225,13 @@ class Replica:
             raise ReplicaEnded(ReplicaReason.CONTAINER_ENDED, self._with_log(self._how(state)), state.exit_code)
 
     def _how(self, state: ExitState) -> str:
+        limits = self._context.sandbox.limits
         if state.out_of_memory:
-            limit = memory_limit(self._assignment, self._context.sandbox.limits)
-            return f"the container needed more than its {limit} bytes of memory (exit code {state.exit_code})"
-        return f"the container ended with exit code {state.exit_code}"
+            memory = memory_limit(self._assignment, limits)
+            return f"the container needed more than its {memory} bytes of memory (exit code {state.exit_code})"
+        shared_memory = shared_memory_limit(self._assignment, limits)
+        said = explain_exit(state.exit_code, "", shared_memory_bytes=shared_memory)
+        return f"the container ended with {said}"
 
     def _with_log(self, text: str) -> str:
         try:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from contract.errors import InferenceError, InvalidArchive, StaleFence, TaskNotFound, TooLarge
 from contract.schemas import Assignment, Release
 from contract.statuses import Phase, Reason
-from job_consumer.container_spec import decide_container, memory_limit
+from job_consumer.container_spec import decide_container
 from job_consumer.context import AttemptLost, ConsumerContext, ConsumerStopping
 from job_consumer.engine_watch import Complaint
 from job_consumer.engines import (
@@ -181,7 +181,7 @@ class Attempt:
             follower.finish()
         finally:
             follower.abandon()
-        self._judge(state)
+        self._judge(state, follower.tail)
         self._deliver(heartbeat)
 
     def _watch(self, heartbeat: TaskHeartbeat) -> ExitState:
@@ -227,10 +227,9 @@ class Attempt:
             self._log.warning("the engine does not say that it stopped the run: %s", error)
         raise failed
 
-    def _judge(self, state: ExitState) -> None:
-        limit = memory_limit(self._assignment, self._context.sandbox.limits)
+    def _judge(self, state: ExitState, log_end: str) -> None:
         try:
-            judge_end(state, memory_limit_bytes=limit)
+            judge_end(state, log_end, self._assignment, self._context.sandbox.limits)
         except ModelFailed as failed:
             # Most programs just end where a disk is full.
             short = self._disk.shortage() if failed.reason is Reason.EXIT_CODE else None

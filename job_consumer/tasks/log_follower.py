@@ -16,6 +16,7 @@ _PIECE_BYTES = 256 * 1024
 _BUFFER_BYTES = 4 * _PIECE_BYTES
 _RETRY_S = 2.0
 _FINISH_S = 30.0
+_TAIL_BYTES = 4096
 
 
 class LogFollower:
@@ -29,6 +30,7 @@ class LogFollower:
         self._changed = threading.Condition()
         self._buffer = bytearray()
         self._offset = 0
+        self._tail = b""
         self._ended = False
         self._reader = SupervisedThread("log-reader", self._read, pause_s=_RETRY_S, stopped=self._stop)
         self._poster = SupervisedThread("log-poster", self._post, pause_s=_RETRY_S, stopped=self._stop)
@@ -42,6 +44,11 @@ class LogFollower:
         """The run has ended: wait until its log is posted, at most half a minute."""
         self._poster.join(_FINISH_S)
         self.abandon()
+
+    @property
+    def tail(self) -> str:
+        """The last 4 KiB of what was read so far."""
+        return self._tail.decode(errors="replace")
 
     def abandon(self) -> None:
         """Stop following at once; what is not posted yet is dropped."""
@@ -75,6 +82,7 @@ class LogFollower:
             # A model that floods its log waits for the network instead of filling our memory.
             self._changed.wait_for(lambda: len(self._buffer) < _BUFFER_BYTES or self._stop.is_set())
             self._buffer += chunk
+            self._tail = (self._tail + chunk[-_TAIL_BYTES:])[-_TAIL_BYTES:]
             self._changed.notify_all()
 
     def _post(self) -> None:

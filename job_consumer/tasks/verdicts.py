@@ -4,9 +4,11 @@ import json
 import logging
 from contextlib import suppress
 
-from contract.schemas import Failure
+from contract.schemas import Assignment, Failure
 from contract.statuses import Reason
-from job_consumer.engines import KILLED_CODE, ExitState, Interruption
+from job_consumer.container_spec import Limits, memory_limit, shared_memory_limit
+from job_consumer.engines import ExitState, Interruption
+from job_consumer.exit_codes import command_fault, explain_exit
 from job_consumer.output.failures import ModelFailed
 from job_consumer.workspace import Workspace
 
@@ -21,8 +23,11 @@ class RunInterrupted(Exception):
         self.blameless = blameless
 
 
-def judge_end(state: ExitState, *, memory_limit_bytes: int) -> None:
-    """Raises `RunInterrupted` if something else ended the run, `ModelFailed` if it failed."""
+def judge_end(state: ExitState, log_end: str, assignment: Assignment, limits: Limits) -> None:
+    """Raises `RunInterrupted` if something else ended the run, `ModelFailed` if it failed.
+
+    `log_end` is the end of its log, `limits` are those of its host.
+    """
     if state.interruption is Interruption.ENGINE:
         detail = "the engine or its host was stopped while the run lasted"
         raise RunInterrupted(f"{detail} (exit code {state.exit_code})", blameless=True)
@@ -30,14 +35,14 @@ def judge_end(state: ExitState, *, memory_limit_bytes: int) -> None:
         detail = "the run was stopped or killed from outside"
         raise RunInterrupted(f"{detail} (exit code {state.exit_code})", blameless=False)
     if state.out_of_memory:
-        detail = f"the run needed more than its {memory_limit_bytes} bytes of memory"
+        detail = f"the run needed more than its {memory_limit(assignment, limits)} bytes of memory"
         raise ModelFailed(Reason.OUT_OF_MEMORY, detail, state.exit_code)
     if state.exit_code == 0:
         return
-    detail = f"the container ended with exit code {state.exit_code}"
-    if state.exit_code == KILLED_CODE:
-        detail += ": it was killed with SIGKILL; unless the model did that itself, it most likely ran out of memory"
-    raise ModelFailed(Reason.EXIT_CODE, detail, state.exit_code)
+    if fault := command_fault(state.exit_code, log_end):
+        raise ModelFailed(Reason.IMAGE_NOT_FOUND, f"the image's command cannot be executed: {fault}", state.exit_code)
+    said = explain_exit(state.exit_code, log_end, shared_memory_bytes=shared_memory_limit(assignment, limits))
+    raise ModelFailed(Reason.EXIT_CODE, f"the container ended with {said}", state.exit_code)
 
 
 def keep_verdict(workspace: Workspace, failed: ModelFailed) -> None:

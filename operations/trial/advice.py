@@ -125,7 +125,7 @@ def _nameless(case: _Case) -> Iterator[Advice]:
     if line:
         yield Advice(
             f"its user has no name in the image: {line}",
-            "RUN echo 'model:x:65532:65532::/tmp:/bin/sh' >> /etc/passwd, or ENV USER=model",
+            "RUN echo 'model:x:65532:65532::/tmp:/bin/sh' >> /etc/passwd; $USER alone is set",
         )
 
 

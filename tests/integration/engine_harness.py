@@ -152,9 +152,9 @@ def process_harness(root: Path) -> Iterator[Harness]:
         assert list((root / "runs").glob("*")) == []
 
 
-def build_image(client: docker.APIClient, lines: str) -> str:
-    """An image on busybox with these lines in its Dockerfile, built once for each content."""
-    dockerfile = f"FROM busybox:1.37\n{lines}\n".encode()
+def build_image(client: docker.APIClient, lines: str, base: str = "FROM busybox:1.37") -> str:
+    """An image with these lines in its Dockerfile after `base`, built once for each content."""
+    dockerfile = f"{base}\n{lines}\n".encode()
     tag = f"is-test:{hashlib.sha256(dockerfile).hexdigest()[:16]}"
     if not client.images(name=tag, quiet=True):
         for line in client.build(fileobj=BytesIO(dockerfile), tag=tag, rm=True, forcerm=True, decode=True):

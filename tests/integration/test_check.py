@@ -165,6 +165,54 @@ def test_what_the_sandbox_breaks_is_named_with_its_repair(engine: docker.APIClie
     ), verdict
 
 
+FILL_SHARED_MEMORY = """
+import mmap, os
+file = os.open("/dev/shm/batch", os.O_CREAT | os.O_RDWR)
+os.ftruncate(file, 64 << 20)
+memory = mmap.mmap(file, 64 << 20)
+for page in range(0, 64 << 20, 4096):
+    memory[page] = 1
+"""
+ENDS = {
+    "a full /dev/shm": (
+        "FROM python:3.13-slim",
+        ["python", "-c", FILL_SHARED_MEMORY],
+        "exit_code",
+        "exit code 135: it was killed with SIGBUS; this usually means that /dev/shm is full, which has 8 MiB here;",
+    ),
+    "a wrong access": ("FROM busybox:1.37", ["sh", "-c", "kill -SEGV $$"], "exit_code", "SIGSEGV; it crashed by"),
+    "no command": (
+        "FROM busybox:1.37",
+        ["/opt/run.sh", "--fast"],
+        "image_not_found",
+        "the image's command cannot be executed: /opt/run.sh: No such file or directory",
+    ),
+    "a closed command": (
+        "FROM busybox:1.37\nRUN mkdir /opt && touch /opt/run.sh",
+        ["/opt/run.sh"],
+        "image_not_found",
+        "the image's command cannot be executed: /opt/run.sh: Permission denied",
+    ),
+    "no such command inside": ("FROM busybox:1.37", ["sh", "-c", "segment"], "exit_code", "it calls does not exist"),
+}
+
+
+@pytest.mark.parametrize(("base", "command", "reason", "said"), ENDS.values(), ids=ENDS)
+def test_a_code_comes_with_what_it_means(
+    engine: docker.APIClient, scan: Path, base: str, command: list[str], reason: str, said: str
+) -> None:
+    image = build_image(engine, f"CMD {json.dumps(command)}", base=base)
+    verdict = check(image, scan, SHARED_MEMORY_BYTES=str(8 * MIB))
+    assert verdict["reason"] == reason, verdict
+    assert said in verdict["detail"], verdict
+
+
+def test_who_it_is_can_be_asked_for(engine: docker.APIClient, scan: Path) -> None:
+    program = "import getpass; open('/output/user', 'w').write(getpass.getuser())"
+    image = build_image(engine, f"CMD {json.dumps(['python', '-c', program])}", base="FROM python:3.13-slim")
+    check(image, scan, expect=0)
+
+
 def test_a_run_that_finishes_has_its_output_listed_and_kept(
     engine: docker.APIClient, scan: Path, tmp_path: Path
 ) -> None:
