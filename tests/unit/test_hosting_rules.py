@@ -88,7 +88,8 @@ def test_a_replica_is_a_sandbox_on_the_replicas_network() -> None:
     assert spec.key == RunKey(UID, 3, RunKind.REPLICA)
     assert spec.key.name == f"is-replica-{UID}-3"
     assert (spec.network, spec.user, spec.isolation) == ("replicas", "65532:65532", "strict")
-    assert spec.environment == {"DEPLOYMENT": "spleen", "MODEL_DIR": "/model", "PORT": "8001", "HOME": "/tmp", "USER": "nonroot"}
+    told = {"DEPLOYMENT": "spleen", "MODEL_DIR": "/model", "PORT": "8001"}
+    assert spec.environment == told | {"HOME": "/tmp", "USER": "nonroot"}
     assert spec.publication is None
     assert [(mount.target, mount.read_only, mount.kept) for mount in spec.mounts] == [("/model", True, True)]
     assert (spec.gpu_uuid, spec.memory_limit_bytes, spec.shared_memory_bytes) == (None, 1000, 400)
