@@ -28,6 +28,7 @@ class ModelVersionView(Message):
     container_tag: str
     description: str
     use_gpu: bool
+    strict_output: bool = Field(description="Whether an output with anything that cannot travel is refused.")
     archive: ArchiveView | None
     created_at: datetime
     default: bool = Field(description="Whether the plain id of the model means this version.")

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from contract.schemas import Query, TaskSubmission
+from contract.schemas import Query
+from contract.task_queries import TaskSubmission
 
 
 class RerunVersion(StrEnum):

@@ -1,10 +1,11 @@
 """The JSON that services exchange, as pydantic models. Times are UTC; sizes are bytes; durations are seconds."""
 
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from contract.statuses import Phase, Reason, Status, WaitsFor
 
@@ -30,6 +31,18 @@ ModelId = Annotated[
     ),
 ]
 Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
+
+MAX_WARNINGS = 100
+"""How many of a task's warnings are told; the others are only counted."""
+MAX_WARNING_LENGTH = 500
+
+
+def _make_storable(text: object) -> object:
+    # They may quote what a model wrote, and must not be what the output is lost for.
+    return re.sub("[\0\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text) if isinstance(text, str) else text
+
+
+_Warning = Annotated[str, BeforeValidator(_make_storable), Field(max_length=MAX_WARNING_LENGTH)]
 
 
 class Query(BaseModel):
@@ -94,44 +107,15 @@ class ModelRegistration(Query):
     memory_limit_bytes: Annotated[
         int | None, Field(ge=6 * 1024**2, description="Memory of one run in bytes; unset: the consumer's own limit.")
     ] = None
+    strict_output: Annotated[
+        bool,
+        Field(
+            description="Refuse an output with anything that cannot travel, instead of leaving that out with a warning."
+        ),
+    ] = False
     replace: Annotated[
         bool, Field(description="Make a new version where the id exists; queued tasks keep the version they had.")
     ] = False
-
-
-class TaskSubmission(Query):
-    """The query of `POST /api/tasks/`: one of the two names must be given."""
-
-    human_readable_id: Annotated[
-        str | None,
-        Field(
-            max_length=MODEL_REFERENCE_LENGTH,
-            description="The model to run: its id for its default version, or `<id>@<version>` for a certain one.",
-        ),
-    ] = None
-    model_human_readable_id: Annotated[
-        str | None,
-        Field(max_length=MODEL_REFERENCE_LENGTH, description="Another accepted name of `human_readable_id`."),
-    ] = None
-    priority: Annotated[
-        int,
-        Field(ge=-100, le=100, description="Higher ones run first; more than 0 needs a key with the scope `operate`."),
-    ] = 0
-    label: Annotated[
-        Label | None, Field(description="A name for the tasks of one batch, by which they can be listed.")
-    ] = None
-
-
-class TaskPoll(Query):
-    """The query of `GET /api/tasks/{uid}` and of its status."""
-
-    wait: Annotated[float, Field(ge=0, le=60, description="Hold the answer for up to this many seconds.")] = 0
-
-
-class LogQuery(Query):
-    """The query of `GET /api/tasks/{uid}/logs`."""
-
-    follow: Annotated[bool, Field(description="Stream the log until the task ends.")] = False
 
 
 class ListQuery(Query):
@@ -163,6 +147,7 @@ class ModelView(Message):
     isolation: Isolation
     time_limit_s: int
     memory_limit_bytes: int | None
+    strict_output: bool = Field(description="Whether an output with anything that cannot travel is refused.")
     archive: ArchiveView | None
     created_at: datetime
     retired: bool = Field(description="Whether it takes no new tasks, because it or the whole model is retired.")
@@ -199,6 +184,14 @@ class TaskView(Message):
     ended_at: datetime | None = None
     input: ArchiveView | None = None
     output: ArchiveView | None = None
+    warnings: Annotated[
+        list[str],
+        Field(
+            description="What of the run's output could not be sent as it was, or at all; at most 100 sentences. Empty "
+            "in lists, and for another owner's task without the scope `admin`."
+        ),
+    ] = []
+    warning_count: Annotated[int, Field(description="How many warnings there are in all.")] = 0
     rerun_of: str | None = Field(None, description="The uid of the task whose input this one runs again.")
 
 
@@ -239,6 +232,8 @@ class Assignment(RunAssignment):
     has_run: bool = Field(False, description="Whether a container of its version ended before: its image exists.")
     time_limit_s: int
     max_output_bytes: int
+    # A private API of the release before does not say it, and would lose the warnings.
+    strict_output: bool = Field(True, description="Whether an output with anything that cannot travel is refused.")
     input: ArchiveView
     replica_uid: str | None = Field(
         None, description="The replica of this consumer that runs the task, in place of a container of its own."
@@ -269,6 +264,11 @@ class Commit(Message):
     sha256: Sha256
     size_bytes: int
     exit_code: int = 0
+    warnings: Annotated[
+        list[_Warning],
+        Field(max_length=MAX_WARNINGS, description="What of the run's output is not in the zip as it was, or at all."),
+    ] = []
+    warning_count: Annotated[int, Field(ge=0, description="How many there are in all.")] = 0
 
 
 class Failure(Message):

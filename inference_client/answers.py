@@ -14,7 +14,7 @@ class Answer(BaseModel):
 
     def _repr_html_(self) -> str:
         """In notebooks: every member that says something."""
-        rows = [(name, _text(value)) for name, value in self if value is not None and value != ""]
+        rows = [(name, _text(value)) for name, value in self if value is not None and value not in ("", [])]
         return html_table(type(self).__name__.removesuffix("View"), rows)
 
 

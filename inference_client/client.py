@@ -13,7 +13,7 @@ from inference_client.batches import Batch, BatchCalls, C, new_label
 from inference_client.client_base import find_server
 from inference_client.connection import Connection
 from inference_client.deployment_calls import DeploymentCalls
-from inference_client.download import download, download_unpacked
+from inference_client.download import OnWarnings, download, download_unpacked
 from inference_client.errors import ReportedError, RouteNotFound, ServiceUnavailable
 from inference_client.event_calls import EventCalls
 from inference_client.key_calls import KeyCalls
@@ -167,18 +167,29 @@ class InferenceClient(ModelCalls, DeploymentCalls, KeyCalls, StoredFiles, EventC
         )
 
     def fetch(
-        self, uid: str, target: str | Path, on_progress: OnProgress | None = None, *, extract: bool = False
+        self,
+        uid: str,
+        target: str | Path,
+        on_progress: OnProgress | None = None,
+        *,
+        extract: bool = False,
+        on_warnings: OnWarnings | None = None,
     ) -> Path:
         """Store the output zip as `target`, whole and checked against its hash, or not at all; or unpack it there.
 
-        Raises `TaskPending`, `TaskFailed` or `OutputMissing` if there is no output.
+        `on_warnings` is called with how many warnings the task has, if it has any; `status` has them. Raises
+        `TaskPending`, `TaskFailed` or `OutputMissing` if there is no output.
         """
         store = download_unpacked if extract else download
-        return store(self._connection, f"/api/tasks/{segment(uid)}/output", Path(target), on_progress)
+        return store(self._connection, f"/api/tasks/{segment(uid)}/output", Path(target), on_progress, on_warnings)
 
     def output(self, uid: str, on_progress: OnProgress | None = None) -> Output:
         """The output of a finished task as files to open, in a temporary folder. Raises as `fetch` does."""
-        return Output(uid, lambda target: self.fetch(uid, target, on_progress))
+        counts: list[int] = []
+        output = Output(uid, lambda target: self.fetch(uid, target, on_progress, on_warnings=counts.append))
+        if counts:
+            output.warnings = self.status(uid).warnings
+        return output
 
     def logs(self, uid: str, *, follow: bool = False) -> Iterator[bytes]:
         """What the container wrote, in pieces; `follow` reads on until the task ends, however long it is silent."""

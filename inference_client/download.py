@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -16,11 +17,20 @@ from inference_client.errors import DamagedDownload, ServiceUnavailable, Unusabl
 from inference_client.pack import OnProgress
 from inference_client.unpack import unpack_zip
 
+OnWarnings = Callable[[int], None]
+"""Called with how many warnings the task has whose output was fetched, if it has any."""
 RESUMES = 5
+WARNINGS_HEADER = "X-Task-Warnings"
 _SHA256 = r"[0-9a-f]{64}"
 
 
-def download(connection: Connection, path: str, target: Path, on_progress: OnProgress | None = None) -> Path:
+def download(
+    connection: Connection,
+    path: str,
+    target: Path,
+    on_progress: OnProgress | None = None,
+    on_warnings: OnWarnings | None = None,
+) -> Path:
     """Fetch `path` to `target`, replacing what is there, and return `target`.
 
     A cut connection is resumed up to `RESUMES` times. Raises the server's errors, `ServiceUnavailable` if it was cut
@@ -39,17 +49,25 @@ def download(connection: Connection, path: str, target: Path, on_progress: OnPro
         _sync_folder(target.parent)
     finally:
         partial.unlink(missing_ok=True)
+    if on_warnings is not None and state.warning_count:
+        on_warnings(state.warning_count)
     return target
 
 
-def download_unpacked(connection: Connection, path: str, folder: Path, on_progress: OnProgress | None = None) -> Path:
+def download_unpacked(
+    connection: Connection,
+    path: str,
+    folder: Path,
+    on_progress: OnProgress | None = None,
+    on_warnings: OnWarnings | None = None,
+) -> Path:
     """Fetch the zip `path` and unpack it into `folder`, which is made if needed. Raises as `unpack_zip`, too."""
     if folder.is_file():
         raise UnusableInput(f"{folder} is a file; an output is unpacked into a folder, which need not exist")
     check_target(folder / "output.zip" if folder.is_dir() else folder)
     # Next to the folder: on the same disk, with nothing half-made inside the folder.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".infer-") as scratch:
-        unpack_zip(download(connection, path, Path(scratch) / "output.zip", on_progress), folder)
+        unpack_zip(download(connection, path, Path(scratch) / "output.zip", on_progress, on_warnings), folder)
     return folder
 
 
@@ -70,6 +88,7 @@ class _Download:
     file: BinaryIO
     etag: str = ""
     size_bytes: int = 0
+    warning_count: int = 0
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
     def add(self, chunk: bytes) -> None:
@@ -122,6 +141,8 @@ def _receive(response: httpx.Response, state: _Download, on_progress: OnProgress
     elif not _continues(response, state, etag):
         state.restart()
         raise ServiceUnavailable("the server sent another part of the output than the one asked for")
+    warned = response.headers.get(WARNINGS_HEADER, "")
+    state.warning_count = int(warned) if re.fullmatch(r"[0-9]{1,9}", warned) else 0
     length = response.headers.get("Content-Length", "")
     total_bytes = state.size_bytes + int(length) if length.isdecimal() else None
     # Without a chunk size: the library would drop a chunk that a cut left incomplete.

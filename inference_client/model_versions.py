@@ -13,6 +13,8 @@ class ModelVersionView(Answer):
     container_tag: str
     description: str
     use_gpu: bool
+    strict_output: bool = False
+    """Whether an output with anything that cannot travel is refused."""
     archive: ArchiveView | None
     created_at: datetime
     default: bool

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from inference_client.errors import DamagedDownload
+from inference_client.errors import DamagedDownload, UnusableInput
 from inference_client.markup import html_table
 from inference_client.units import format_size
 from inference_client.unpack import refuse_escape, unpack_zip
+from inference_client.zip_names import quoted
 
 
 class _Folder:
@@ -19,6 +20,8 @@ class _Folder:
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="infer-"))
+        self.copied: set[str] = set()
+        """The names of the files that were taken out of the zip."""
         self.close = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
     @property
@@ -62,13 +65,23 @@ class OutputFile:
 
     @property
     def path(self) -> Path:
-        """A copy on disk, which goes with the output; made when it is first asked for."""
+        """A copy on disk, which goes with the output; made when it is first asked for.
+
+        Raises `UnusableInput` if it would replace that of another file, whose name differs in a way that the file
+        system ignores, such as case.
+        """
         path = self._folder.path / "files" / self.name
+        if path.exists() and self.name not in self._folder.copied:
+            raise UnusableInput(
+                f"{quoted(self.name)} and another file of the output are one on this file system; save it under "
+                "another name"
+            )
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f".{path.name[:200]}.part")
             self.save(partial)
             partial.replace(path)
+            self._folder.copied.add(self.name)
         return path
 
     def __fspath__(self) -> str:
@@ -84,6 +97,8 @@ class Output(Mapping[str, OutputFile]):
     def __init__(self, uid: str, fetch: Callable[[Path], object]) -> None:
         """`fetch` stores the zip under the path it gets. Raises what it raises, and `DamagedDownload`."""
         self.uid = uid
+        self.warnings: list[str] = []
+        """What of the run's output is not in it as it was, or at all; at most 100 sentences."""
         self._folder = _Folder()
         try:
             fetch(self._folder.archive)
@@ -125,11 +140,16 @@ class Output(Mapping[str, OutputFile]):
         return Path(shutil.copyfile(self._folder.archive, Path(target).expanduser()))
 
     def __repr__(self) -> str:
-        return f"<Output of task {self.uid}: {', '.join(self._files)}>"
+        return f"<{self._title()}: {', '.join(self._files)}>"
 
     def _repr_html_(self) -> str:
         rows = [(file.name, format_size(file.size_bytes)) for file in self.values()]
-        return html_table(f"Output of task {self.uid}", rows, ("file", "size"))
+        return html_table(self._title(), rows, ("file", "size"))
+
+    def _title(self) -> str:
+        number = len(self.warnings)
+        told = f" with {number} warning{'s' if number > 1 else ''}" if number else ""
+        return f"Output of task {self.uid}{told}"
 
 
 def _read_files(folder: _Folder) -> dict[str, OutputFile]:

@@ -40,6 +40,7 @@ class ModelRegistration(BaseModel):
     isolation: Literal["strict", "compatible"] = "strict"
     time_limit_s: int = 24 * 3600
     memory_limit_bytes: int | None = None
+    strict_output: bool = False
     replace: bool = False
 
 
@@ -63,6 +64,8 @@ class ModelView(Answer):
     isolation: str
     time_limit_s: int
     memory_limit_bytes: int | None
+    strict_output: bool = False
+    """Whether an output with anything that cannot travel is refused, instead of that being left out with a warning."""
     archive: ArchiveView | None
     created_at: datetime
     retired: bool = False
@@ -101,6 +104,10 @@ class TaskView(Answer):
     ended_at: datetime | None = None
     input: ArchiveView | None = None
     output: ArchiveView | None = None
+    warnings: list[str] = Field(default_factory=list)
+    """What of its output could not be sent as it was, or at all; at most 100 sentences, and none in lists."""
+    warning_count: int = 0
+    """How many there are in all."""
     rerun_of: str | None = None
     """The uid of the task whose input this one runs again."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from contract.statuses import Reason
 from job_consumer.engines import Engine, EngineUnavailable, RunKey, RunVanished
 from job_consumer.output.failures import ModelFailed
-from job_consumer.output.validation import measure_folder
+from job_consumer.output.measure import measure_folder
 from kit.disk import free_bytes
 
 MEASURE_S = 5.0

@@ -3,17 +3,19 @@
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from contract.errors import InferenceError, ServiceUnavailable, StorageFull
-from contract.private_client import ACCESS_ERRORS, PrivateClient
-from contract.schemas import Commit
+from contract.private_client import ACCESS_ERRORS
+from contract.schemas import MAX_WARNING_LENGTH, MAX_WARNINGS, Assignment, Commit
+from contract.zip_rules import MAX_ENTRIES
 from job_consumer.context import AttemptLost, ConsumerContext, ConsumerStopping
 from job_consumer.engines import EngineUnavailable, RunKey
 from job_consumer.failpoints import Failpoint
 from job_consumer.heartbeat import LeaseHeartbeat
+from job_consumer.output.survey import survey_output
 from job_consumer.output.zip_stream import stream_zip
 from kit.failpoints import reach
 
@@ -65,18 +67,34 @@ def fetch_archive(fetch: Callable[[str, int, Path], None], key: RunKey, target: 
     reach(Failpoint.PREPARE_FETCHED)
 
 
-def upload_output(api: PrivateClient, consumer: str, key: RunKey, folder: Path, max_bytes: int) -> Commit:
+def upload_output(
+    context: ConsumerContext, key: RunKey, folder: Path, assignment: Assignment, warnings: Sequence[str]
+) -> Commit:
     """Stream the folder as a zip; returns the commit that makes it the result.
 
-    Raises `ModelFailed` for an output that is not acceptable, `ServiceUnavailable` when it arrives damaged.
+    `warnings` are told before those about the output. Raises `ModelFailed` for an output that is not acceptable,
+    `ServiceUnavailable` when it arrives damaged.
     """
     reach(Failpoint.DELIVER_BEGUN)
-    tally = _Tally(stream_zip(folder, max_bytes=max_bytes))
-    stored = api.upload_output(key.uid, key.fence, tally)
+    survey = survey_output(
+        folder,
+        max_bytes=assignment.max_output_bytes,
+        max_entries=MAX_ENTRIES,
+        strict=assignment.strict_output,
+    )
+    tally = _Tally(stream_zip(folder, survey.files))
+    stored = context.api.upload_output(key.uid, key.fence, tally)
     if (stored.sha256, stored.size_bytes) != (tally.sha256, tally.size_bytes):
         raise ServiceUnavailable("the output arrived damaged and is sent again")
     reach(Failpoint.DELIVER_UPLOADED)
-    return Commit(consumer=consumer, sha256=stored.sha256, size_bytes=stored.size_bytes)
+    told = [*warnings, *survey.warnings]
+    return Commit(
+        consumer=context.consumer,
+        sha256=stored.sha256,
+        size_bytes=stored.size_bytes,
+        warnings=[warning[:MAX_WARNING_LENGTH] for warning in told[:MAX_WARNINGS]],
+        warning_count=len(told),
+    )
 
 
 class _Tally:

@@ -170,6 +170,7 @@ def _view(session: Session, rows: list[ModelVersionRow]) -> list[ModelVersionVie
             container_tag=row.container_tag,
             description=row.description,
             use_gpu=row.use_gpu,
+            strict_output=row.strict_output,
             archive=view_archive(row.archive),
             created_at=row.created_at,
             default=row.number == _default_of(row.model),

@@ -160,6 +160,7 @@ def view_model(row: ModelVersionRow) -> ModelView:
         isolation=row.isolation,
         time_limit_s=row.time_limit_s,
         memory_limit_bytes=row.memory_limit_bytes,
+        strict_output=row.strict_output,
         archive=view_archive(row.archive),
         created_at=row.created_at,
         retired=row.retired_at is not None or row.model.retired_at is not None,

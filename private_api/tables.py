@@ -111,6 +111,7 @@ class ModelVersionRow(Base):
     isolation: Mapped[Isolation] = mapped_column(Word(16, Isolation))
     time_limit_s: Mapped[int] = mapped_column(Integer)
     memory_limit_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    strict_output: Mapped[bool]
     archive_id: Mapped[int | None] = mapped_column(ForeignKey("archives.id"))
     created_at: Mapped[datetime] = mapped_column(Instant)
     retired_at: Mapped[datetime | None] = mapped_column(Instant)
@@ -162,6 +163,10 @@ class TaskRow(Base):
     reason: Mapped[Reason | None] = mapped_column(Word(32, Reason))
     detail: Mapped[str | None] = mapped_column(Text)
     exit_code: Mapped[int | None] = mapped_column(Integer)
+    warnings: Mapped[str | None] = mapped_column(Text, deferred=True)
+    """A list of sentences as JSON. NULL: none."""
+    warning_count: Mapped[int] = mapped_column(Integer, default=0)
+    """How many there were: more than are kept, it may be."""
     created_at: Mapped[datetime] = mapped_column(Instant)
     started_at: Mapped[datetime | None] = mapped_column(Instant)
     ended_at: Mapped[datetime | None] = mapped_column(Instant)

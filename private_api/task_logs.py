@@ -1,19 +1,25 @@
-"""The output of containers, one file per attempt, appended while the container runs.
+"""The output of containers, per attempt, appended while the container runs. Of a long one the middle is dropped.
 
-<root>/<uid>-<fence>.log
+<root>/<uid>-<fence>.log           the beginning
+<root>/<uid>-<fence>.end/<start>   the end in pieces, each named by its first byte's place in the whole log
 """
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from contract.errors import Conflict
 from kit.disk import DISK_RESERVE_BYTES
 from private_api.disk_space import DiskSpace, full_disk_translated
 
-MAX_LOG_BYTES = 16 * 1024**2
-"""Output of an attempt beyond this is dropped, and the log says so."""
+HEAD_BYTES = 12 * 1024**2
+END_BYTES = 4 * 1024**2
+"""Of a log that is longer than both together, what is between them is dropped, and the log says so."""
 TAIL_BYTES = 4096
-_CUT = b"\n[the log was cut here: it reached its limit]\n"
+_CHUNK_BYTES = 256 * 1024
+_CUT_BYTES = 16 * 1024**2
+"""A release before this one cut logs here, and wrote a line at their end."""
 
 
 class TaskLogs:
@@ -21,7 +27,7 @@ class TaskLogs:
 
     def __init__(self, root: Path, *, reserve_bytes: int = DISK_RESERVE_BYTES) -> None:
         """Logs leave `reserve_bytes` of the disk free."""
-        self._root = root
+        self.root = root
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._space = DiskSpace(root, reserve_bytes)
 
@@ -36,38 +42,129 @@ class TaskLogs:
             return self._append(uid, fence, offset, data)
 
     def _append(self, uid: str, fence: int, offset: int, data: bytes) -> int:
-        path = self.path(uid, fence)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND, 0o600)
-        try:
-            size = os.fstat(fd).st_size
-            if size >= MAX_LOG_BYTES:
-                return offset + len(data)
-            if offset > size:
-                raise Conflict(f"the log has {size} bytes; a piece at {offset} would leave a gap")
-            fresh = data[size - offset :]
-            if size + len(fresh) >= MAX_LOG_BYTES:
-                fresh = fresh[: MAX_LOG_BYTES - size] + _CUT
-            view = memoryview(fresh)
-            while view:
-                view = view[os.write(fd, view) :]
-        finally:
-            os.close(fd)
+        path, end = self.path(uid, fence), self._end(uid, fence)
+        head_size = _size(path)
+        if head_size > _CUT_BYTES:
+            return offset + len(data)
+        size = end.size or head_size
+        if offset > size:
+            raise Conflict(f"the log has {size} bytes; a piece at {offset} would leave a gap")
+        fresh = memoryview(data)[size - offset :]
+        room = max(0, HEAD_BYTES - size)
+        if fresh[:room]:
+            _write(path, fresh[:room])
+        if fresh[room:]:
+            end.append(max(size, head_size + len(fresh[:room])), fresh[room:])
         return offset + len(data)
 
     def path(self, uid: str, fence: int) -> Path:
-        """The file of an attempt's log, which does not exist until something was written."""
-        return self._root / f"{uid}-{fence}.log"
+        """The file with the beginning of an attempt's log, which does not exist until something was written."""
+        return self.root / f"{uid}-{fence}.log"
+
+    def files(self, uid: str, fence: int) -> list[Path]:
+        """All files of an attempt's log."""
+        return [path for path in (self.path(uid, fence), *self._end(uid, fence).pieces.values()) if path.exists()]
+
+    def read(self, uid: str, fence: int) -> Iterator[bytes]:
+        """The log as written so far, with a line where something is missing."""
+        position = 0
+        while True:
+            chunk, position = self.read_at(uid, fence, position)
+            if not chunk:
+                return
+            yield chunk
+
+    def read_at(self, uid: str, fence: int, position: int) -> tuple[bytes, int]:
+        """A chunk from `position` on, empty at the end, and the position after it."""
+        path, end = self.path(uid, fence), self._end(uid, fence)
+        head_size = _size(path)
+        try:
+            if position < head_size:
+                chunk = _read(path, position)
+                return chunk, position + len(chunk)
+            if position < (begin := end.begin):
+                missing = f"\n[{begin - position} bytes of the log are missing here]\n"
+                return missing.encode(), begin
+            starts = [start for start in end.pieces if start <= position]
+            chunk = _read(end.pieces[starts[-1]], position - starts[-1]) if starts else b""
+            return chunk, position + len(chunk)
+        except FileNotFoundError:
+            # Removed meanwhile: the whole log, or a piece that made room for the next one.
+            return b"", position
 
     def tail(self, uid: str, fence: int) -> str:
         """The last `TAIL_BYTES` of the log, as text."""
-        try:
-            with self.path(uid, fence).open("rb") as log:
-                log.seek(max(0, os.fstat(log.fileno()).st_size - TAIL_BYTES))
-                return log.read().decode("utf-8", "replace")
-        except FileNotFoundError:
-            return ""
+        text = b""
+        for path in reversed(self.files(uid, fence)):
+            try:
+                text = _read(path, max(0, _size(path) - TAIL_BYTES)) + text
+            except FileNotFoundError:
+                break
+            if len(text) >= TAIL_BYTES:
+                break
+        return text[-TAIL_BYTES:].decode("utf-8", "replace")
 
     def remove(self, uid: str) -> None:
         """Remove the logs of every attempt of a task."""
-        for path in self._root.glob(f"{uid}-*.log"):
-            path.unlink(missing_ok=True)
+        for path in self.root.glob(f"{uid}-*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _end(self, uid: str, fence: int) -> "_End":
+        return _End(self.root / f"{uid}-{fence}.end")
+
+
+class _End:
+    """The end of a long log: at least its last `END_BYTES`, in two pieces at most."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        found = list(folder.iterdir()) if folder.is_dir() else []
+        self.pieces = {int(path.name): path for path in sorted(found, key=lambda path: int(path.name))}
+        """By the place of their first byte, in order."""
+
+    @property
+    def size(self) -> int:
+        """How long the whole log is, or 0 without an end."""
+        return max((start + _size(path) for start, path in self.pieces.items()), default=0)
+
+    @property
+    def begin(self) -> int:
+        """Where what is shown begins, or 0 without an end."""
+        return max(next(iter(self.pieces), 0), self.size - END_BYTES)
+
+    def append(self, place: int, data: memoryview) -> None:
+        """Write `data`, whose first byte has this place in the whole log."""
+        self._folder.mkdir(exist_ok=True, mode=0o700)
+        while data:
+            room = END_BYTES - _size(self.pieces[max(self.pieces)]) if self.pieces else 0
+            if room <= 0:
+                self.pieces[place], room = self._folder / str(place), END_BYTES
+                for start in sorted(self.pieces)[:-2]:
+                    self.pieces.pop(start).unlink(missing_ok=True)
+            _write(self.pieces[max(self.pieces)], data[:room])
+            place, data = place + len(data[:room]), data[room:]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _write(path: Path, data: memoryview) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND, 0o600)
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    finally:
+        os.close(fd)
+
+
+def _read(path: Path, place: int) -> bytes:
+    with path.open("rb") as log:
+        log.seek(place)
+        return log.read(_CHUNK_BYTES)

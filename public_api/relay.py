@@ -46,6 +46,7 @@ ANSWER_HEADERS = frozenset(
         b"www-authenticate",
         b"x-accel-buffering",
         b"x-content-type-options",
+        b"x-task-warnings",
     }
 )
 _CONNECT_S = 10

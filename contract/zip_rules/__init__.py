@@ -15,7 +15,7 @@ the zip, and builds an object per entry before anyone can count them. So the rec
 from contract.zip_rules.archive import ArchiveDirectory, ArchiveEntry
 from contract.zip_rules.contents import read_entry, read_range, verify_contents
 from contract.zip_rules.lookup import ListedFile, find_file, list_files
-from contract.zip_rules.names import MAX_DEPTH, find_clash, name_fault, quoted
+from contract.zip_rules.names import MAX_DEPTH, find_clash, find_clashes, name_fault, quoted
 from contract.zip_rules.records import MAX_ENTRIES
 from contract.zip_rules.rules import check_archive
 
@@ -27,6 +27,7 @@ __all__ = [
     "ListedFile",
     "check_archive",
     "find_clash",
+    "find_clashes",
     "find_file",
     "list_files",
     "name_fault",

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 MAX_NAME_BYTES = 1024
@@ -49,8 +49,8 @@ def _component_fault(components: list[str]) -> str | None:
     return None
 
 
-def find_clash(paths: Iterable[tuple[str, bool]]) -> str | None:
-    """Describes two of `paths` (each with whether it is a folder) that cannot coexist on every file system, or None.
+def find_clashes(paths: Iterable[tuple[str, bool]]) -> Iterator[str]:
+    """Describes pairs of `paths` (each with whether it is a folder) that cannot coexist on every file system.
 
     Names that differ only in case or in Unicode composition are one name on macOS and Windows.
     """
@@ -60,12 +60,16 @@ def find_clash(paths: Iterable[tuple[str, bool]]) -> str | None:
     for (key, path, is_dir), (next_key, next_path, _) in pairwise(keyed):
         pair = f"{quoted(path)} and {quoted(next_path)}"
         if key == next_key:
-            return f"{pair} name the same file" + ("" if path == next_path else " where case is ignored")
-        if not is_dir and next_key.startswith(key + "\0"):
-            return f"{pair} clash: the first is a file, the second lies in it"
-        if _spells_a_folder_differently(path, next_path):
-            return f"{pair} lie in one folder spelled in two ways"
-    return None
+            yield f"{pair} name the same file" + ("" if path == next_path else " where case is ignored")
+        elif not is_dir and next_key.startswith(key + "\0"):
+            yield f"{pair} clash: the first is a file, the second lies in it"
+        elif _spells_a_folder_differently(path, next_path):
+            yield f"{pair} lie in one folder spelled in two ways"
+
+
+def find_clash(paths: Iterable[tuple[str, bool]]) -> str | None:
+    """The first of `find_clashes`, or None."""
+    return next(find_clashes(paths), None)
 
 
 def _spells_a_folder_differently(path: str, other: str) -> bool:

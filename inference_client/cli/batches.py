@@ -124,6 +124,7 @@ def _finish(display: Display, result: Result[Path], targets: dict[Path, Path | N
     row: dict[str, Any] = {"uid": result.uid}
     if result.task is not None:
         row["status"] = str(result.task.status)
+        display.show_warnings(result.task, of=f"{result.case}: ")
     target = targets[result.case]
     try:
         if target is not None:

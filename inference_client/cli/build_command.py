@@ -16,6 +16,7 @@ from inference_client.cli.image_options import (
     IsolationWord,
     Memory,
     Model,
+    StrictOutput,
     TimeLimit,
     run_options,
 )
@@ -43,6 +44,7 @@ class _Recipe:
     memory: str | None
     time_limit: str
     isolation: IsolationWord
+    strict_output: bool
 
 
 def build(
@@ -57,6 +59,7 @@ def build(
     memory: Memory = None,
     time_limit: TimeLimit = "24h",
     isolation: Isolation = "strict",
+    strict_output: StrictOutput = False,
     check_first: Annotated[bool, typer.Option("--check", help="Check it first; needs --input.")] = False,
     input_path: Annotated[Path | None, typer.Option("--input", exists=True, help="The input to check it on.")] = None,
     push: Annotated[bool, typer.Option("--push", help="Push the image to the registry that --tag names.")] = False,
@@ -71,7 +74,9 @@ def build(
         raise typer.BadParameter("--check needs --input")
     if push and (tag is None or "/" not in tag):
         raise typer.BadParameter("--push needs --tag with a registry, as in --tag registry.example.org/lab/seg:1")
-    recipe = _Recipe(folder, name or model_name(folder), model, description, gpu, memory, time_limit, isolation)
+    recipe = _Recipe(
+        folder, name or model_name(folder), model, description, gpu, memory, time_limit, isolation, strict_output
+    )
     display = Display(quiet=as_json)
     with server_options(context).connect(display) as client:
         # Asked first: a server that is not there should be said before a long build.
@@ -128,6 +133,7 @@ def _register(client: InferenceClient, display: Display, recipe: _Recipe, tag: s
         # A registry could have another image of this name.
         pull_policy="missing" if pushed else "never",
         isolation=recipe.isolation,
+        strict_output=recipe.strict_output,
         time_limit=recipe.time_limit,
         memory=recipe.memory,
         replace=True,
@@ -138,6 +144,7 @@ def _how_to_bring(sharing: Sharing, recipe: _Recipe, tag: str) -> str:
     hosts = sharing.lacking or ("HOST",)
     options = ["--gpu"] if recipe.gpu else []
     options += ["--isolation", recipe.isolation] if recipe.isolation != "strict" else []
+    options += ["--strict-output"] if recipe.strict_output else []
     options += ["--memory", recipe.memory] if recipe.memory else []
     options += ["--time-limit", recipe.time_limit] if recipe.time_limit != "24h" else []
     archive, again = [], []

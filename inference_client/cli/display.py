@@ -14,6 +14,8 @@ from inference_client.schemas import TaskView
 from inference_client.units import format_size
 from inference_client.wording import describe, printable
 
+_MOST_WARNINGS = 10
+
 
 class Display:
     """Writes to stderr only. `quiet` leaves warnings and errors, for callers that want JSON."""
@@ -35,6 +37,13 @@ class Display:
     def warn(self, text: str) -> None:
         """Show one line, even if quiet."""
         self._print(f"warning: {text}", style="yellow")
+
+    def show_warnings(self, task: TaskView, *, of: str = "") -> None:
+        """The first warnings of a finished task, even if quiet: a line each, which `of` begins."""
+        for text in task.warnings[:_MOST_WARNINGS]:
+            self.warn(of + " ".join(text.splitlines()))
+        if task.warnings and (left := task.warning_count - _MOST_WARNINGS) > 0:
+            self._print(f"{of}and {left} more: infer status {task.uid} --json", style="yellow")
 
     def show_failure(self, body: Mapping[str, Any]) -> None:
         """An error's body: the detail; of a live call its status and request id; of a failed task the reason, the exit

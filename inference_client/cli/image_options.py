@@ -1,4 +1,4 @@
-"""The options that `infer check` and `infer build` share."""
+"""The options that commands about images share."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +11,12 @@ Gpu = Annotated[bool, typer.Option("--gpu", help="A task needs a GPU.")]
 Memory = Annotated[str | None, typer.Option(help="Memory of one run: bytes, or as in 4GiB.")]
 TimeLimit = Annotated[str, typer.Option(help="How long one run may take: seconds, or as in 2h or 1h30m.")]
 Isolation = Annotated[IsolationWord, typer.Option(help="How the model is to be registered.")]
+StrictOutput = Annotated[
+    bool,
+    typer.Option(
+        "--strict-output", help="Fail a task whose output holds something that cannot travel, in place of a warning."
+    ),
+]
 Checker = Annotated[
     str | None,
     typer.Option(envvar="INFERENCE_SERVER_IMAGE", help="The server's image, whose code checks."),

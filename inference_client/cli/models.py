@@ -7,6 +7,7 @@ import typer
 from pydantic import ValidationError
 
 from inference_client.cli.display import Display
+from inference_client.cli.image_options import StrictOutput
 from inference_client.cli.output import JsonOption, print_facts, print_json, print_table, show_moment
 from inference_client.cli.server_options import server_options
 from inference_client.cli.suggestions import suggesting_models
@@ -52,6 +53,7 @@ def add_model(
     ] = "strict",
     time_limit: Annotated[str, typer.Option(help="How long one run may take: seconds, or as in 2h or 1h30m.")] = "24h",
     memory: Annotated[str | None, typer.Option(help="Memory of one run: bytes, or as in 4GiB.")] = None,
+    strict_output: StrictOutput = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="If the ID is registered already, make a new version, the default.")
     ] = False,
@@ -72,6 +74,7 @@ def add_model(
             use_gpu=gpu,
             pull_policy=pull_policy,
             isolation=isolation,
+            strict_output=strict_output,
             time_limit=time_limit,
             memory=memory,
             replace=replace,
@@ -152,6 +155,7 @@ def _facts(model: ModelView) -> list[tuple[str, str]]:
         ("gpu", "yes" if model.use_gpu else "no"),
         ("pull policy", model.pull_policy),
         ("isolation", model.isolation),
+        ("strict output", "yes" if model.strict_output else "no"),
         ("time limit", format_duration(model.time_limit_s)),
         ("memory", "the consumer's limit" if memory is None else format_size(memory)),
         ("/model", "empty" if archive is None else f"{format_size(archive.size_bytes)}, sha256 {archive.sha256}"),

@@ -7,7 +7,7 @@ import typer
 
 from inference_client.cli.display import Display
 from inference_client.client import InferenceClient
-from inference_client.download import check_target
+from inference_client.download import OnWarnings, check_target
 from inference_client.errors import Interrupted, TaskFailed, UnusableInput
 from inference_client.schemas import TaskView
 from inference_client.statuses import Status
@@ -26,7 +26,10 @@ TimeoutOption = Annotated[
 
 
 def wait_for_end(client: InferenceClient, display: Display, uid: str, timeout_s: float | None) -> TaskView:
-    """The finished task. Raises `TaskFailed` if it ended otherwise, `WaitTimeout`, and after Ctrl-C `Interrupted`."""
+    """The finished task; its warnings are shown.
+
+    Raises `TaskFailed` if it ended otherwise, `WaitTimeout`, and after Ctrl-C `Interrupted`.
+    """
     try:
         with display.show_waiting() as on_change:
             task = client.wait(uid, timeout_s=timeout_s, on_change=on_change)
@@ -34,6 +37,7 @@ def wait_for_end(client: InferenceClient, display: Display, uid: str, timeout_s:
         _leave(client, display, uid)
     if task.status is not Status.FINISHED:
         raise failure_of(task)
+    display.show_warnings(task)
     return task
 
 
@@ -46,12 +50,20 @@ def resolve_target(out: Path, uid: str, *, extract: bool) -> Path:
     return inside if out.is_dir() and not extract else out
 
 
-def fetch_output(client: InferenceClient, display: Display, uid: str, out: Path, *, extract: bool) -> Path:
+def fetch_output(
+    client: InferenceClient,
+    display: Display,
+    uid: str,
+    out: Path,
+    *,
+    extract: bool,
+    on_warnings: OnWarnings | None = None,
+) -> Path:
     """Fetch the output, unpack it if `extract` says so, and return its path."""
     target = resolve_target(out, uid, extract=extract)
     try:
         with display.show_transfer("fetched") as on_progress:
-            return client.fetch(uid, target, on_progress, extract=extract)
+            return client.fetch(uid, target, on_progress, extract=extract, on_warnings=on_warnings)
     except KeyboardInterrupt as error:
         raise Interrupted(f"nothing was stored; fetch the output with: infer fetch {uid}", uid=uid) from error
 

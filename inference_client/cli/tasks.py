@@ -11,6 +11,7 @@ from inference_client.cli.batches import LabelOption, cancel_label, show_status_
 from inference_client.cli.completion import complete_model
 from inference_client.cli.display import Display
 from inference_client.cli.files import list_files, print_file
+from inference_client.cli.log_text import LogText
 from inference_client.cli.output import JsonOption, print_facts, print_json, show_moment
 from inference_client.cli.pages import open_page
 from inference_client.cli.rerun import rerun
@@ -145,9 +146,14 @@ def show_status(
         with server_options(context).connect(Display(quiet=as_json)) as client:
             show_status_of_label(client, _one_of(uid, label), as_json=as_json)
         return
-    with server_options(context).connect(Display(quiet=as_json)) as client, named_task(client, uid) as whole:
+    display = Display(quiet=as_json)
+    with server_options(context).connect(display) as client, named_task(client, uid) as whole:
         task = client.status(whole)
-    print_json(task) if as_json else print_facts(_facts(task))
+    if as_json:
+        print_json(task)
+        return
+    print_facts(_facts(task))
+    display.show_warnings(task)
 
 
 def wait(context: typer.Context, uid: UidArgument, timeout: TimeoutOption = None, as_json: JsonOption = False) -> None:
@@ -172,8 +178,11 @@ def fetch(
     """Fetch a finished task's output and print its path."""
     display = Display(quiet=as_json)
     with server_options(context).connect(display) as client, named_task(client, uid) as whole:
-        stored = fetch_output(client, display, whole, out, extract=extract)
-    print_json({"uid": whole, "path": str(stored)}) if as_json else typer.echo(str(stored))
+        counts: list[int] = []
+        stored = fetch_output(client, display, whole, out, extract=extract, on_warnings=counts.append)
+        print_json({"uid": whole, "path": str(stored)}) if as_json else typer.echo(str(stored))
+        if counts:
+            display.show_warnings(client.status(whole))
 
 
 def show_logs(
@@ -182,15 +191,26 @@ def show_logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the task ends.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what the task's container wrote to stdout and stderr."""
+    """Print what the task's container wrote to stdout and stderr.
+
+    On a terminal, control characters are replaced; to a file or a pipe the bytes go as they are.
+    """
     with server_options(context).connect(Display(quiet=as_json)) as client, named_task(client, uid) as whole:
         pieces = client.logs(whole, follow=follow)
         if as_json:
             print_json({"uid": whole, "log": b"".join(pieces).decode(errors="replace")})
             return
-        for piece in pieces:
-            sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
+        if not sys.stdout.isatty():
+            for piece in pieces:
+                sys.stdout.buffer.write(piece)
+                sys.stdout.buffer.flush()
+            return
+        text = LogText()
+        try:
+            for piece in pieces:
+                typer.echo(text.clean(piece), nl=False)
+        finally:
+            typer.echo(text.clean(b"", final=True), nl=False)
 
 
 def cancel(
@@ -201,9 +221,11 @@ def cancel(
         with server_options(context).connect(Display(quiet=as_json)) as client:
             cancel_label(client, _one_of(uid, label), as_json=as_json)
         return
-    with server_options(context).connect(Display(quiet=as_json)) as client, named_task(client, uid) as whole:
+    display = Display(quiet=as_json)
+    with server_options(context).connect(display) as client, named_task(client, uid) as whole:
         task = client.cancel(whole)
     print_json(task) if as_json else typer.echo(describe(task))
+    display.show_warnings(task)
 
 
 def delete(context: typer.Context, uid: UidArgument, as_json: JsonOption = False) -> None:
@@ -238,4 +260,5 @@ def _facts(task: TaskView) -> list[tuple[str, str]]:
     facts += [("exit code", str(task.exit_code))] if task.exit_code is not None else []
     facts += [("detail", task.detail)] if task.detail else []
     facts += [("output", format_size(task.output.size_bytes))] if task.output else []
+    facts += [("warnings", str(task.warning_count))] if task.warning_count else []
     return facts

@@ -1,6 +1,10 @@
 """A failure of the model itself: recorded with a reason and shown to the user, never repeated."""
 
+from errno import EACCES, ELOOP, ENOENT, ENOTDIR, ENXIO, EPERM
+
 from contract.statuses import Reason
+
+_MODELS_FAULTS = frozenset({EACCES, ELOOP, ENOENT, ENOTDIR, ENXIO, EPERM})
 
 
 class ModelFailed(Exception):
@@ -11,3 +15,8 @@ class ModelFailed(Exception):
         self.detail = detail
         self.exit_code = exit_code
         super().__init__(f"{reason}: {detail}")
+
+
+def is_models_fault(error: OSError) -> bool:
+    """Whether reading /output failed because of what the model left there (a lock, a change), not our disk."""
+    return error.errno in _MODELS_FAULTS

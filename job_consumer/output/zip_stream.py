@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import IO, cast
 
 from contract.statuses import Reason
-from contract.zip_rules import MAX_ENTRIES, quoted
+from contract.zip_rules import quoted
 from job_consumer.descriptors import open_beneath, open_file, open_folder
-from job_consumer.output.failures import ModelFailed
-from job_consumer.output.validation import OutputFile, is_models_fault, validate_output
+from job_consumer.output.failures import ModelFailed, is_models_fault
+from job_consumer.output.survey import OutputFile
 
 _CHUNK_BYTES = 256 * 1024
 _SAMPLE_BYTES = 64 * 1024
@@ -23,18 +23,11 @@ _EARLIEST_S = calendar.timegm((1980, 1, 1, 0, 0, 0))
 _LATEST_S = calendar.timegm((2107, 12, 31, 23, 59, 58))
 
 
-def stream_zip(folder: Path, *, max_bytes: int, max_entries: int = MAX_ENTRIES) -> Iterator[bytes]:
-    """The folder as a zip in chunks of at most 256 KiB, in bounded memory; the same files give the same bytes.
+def stream_zip(folder: Path, files: list[OutputFile]) -> Iterator[bytes]:
+    """Files of a folder as a zip in chunks of at most 256 KiB, in bounded memory; the same files give the same bytes.
 
-    Raises `ModelFailed` (`no_output`, `output_rejected`, `output_too_large`) from the call itself, so that a bad
-    output starts no upload; from the iterator only where a file changed since. `max_bytes` limits the sum of the file
-    sizes, holes included.
+    Raises `ModelFailed` (`output_rejected`) where a file has changed since the survey.
     """
-    files = validate_output(folder, max_bytes=max_bytes, max_entries=max_entries)
-    return _stream(folder, files)
-
-
-def _stream(folder: Path, files: list[OutputFile]) -> Iterator[bytes]:
     sink = _Sink()
     # zipfile's type asks for a whole file object; given only write and flush, it never seeks.
     with open_folder(folder) as folder_fd, zipfile.ZipFile(cast(IO[bytes], sink), "w") as archive:
@@ -83,7 +76,7 @@ def _describe(file: OutputFile) -> zipfile.ZipInfo:
 
 def _read(folder_fd: int, file: OutputFile) -> Generator[bytes, None, None]:
     """The bytes of a file, at most its validated size: what it has gained since was not in the budget."""
-    *parents, name = file.path.split("/")
+    *parents, name = file.source.split("/")
     left = file.size
     try:
         with open_beneath(folder_fd, parents) as parent_fd, open_file(name, dir_fd=parent_fd) as descriptor:
@@ -103,7 +96,7 @@ def _read(folder_fd: int, file: OutputFile) -> Generator[bytes, None, None]:
 
 
 def _changed(file: OutputFile) -> ModelFailed:
-    return ModelFailed(Reason.OUTPUT_REJECTED, f"{quoted(file.path)} in /output changed after the run had ended.")
+    return ModelFailed(Reason.OUTPUT_REJECTED, f"{quoted(file.source)} in /output changed after the run had ended.")
 
 
 class _Sink:

@@ -1,7 +1,7 @@
 """One attempt at one task: prepare, run, deliver, and clean up whatever happens."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from functools import partial
 from typing import TypeVar
@@ -181,8 +181,7 @@ class Attempt:
             follower.finish()
         finally:
             follower.abandon()
-        self._judge(state, follower.tail)
-        self._deliver(heartbeat)
+        self._deliver(heartbeat, self._judge(state, follower.tail))
 
     def _watch(self, heartbeat: TaskHeartbeat) -> ExitState:
         complaint = Complaint()
@@ -227,20 +226,19 @@ class Attempt:
             self._log.warning("the engine does not say that it stopped the run: %s", error)
         raise failed
 
-    def _judge(self, state: ExitState, log_end: str) -> None:
+    def _judge(self, state: ExitState, log_end: str) -> list[str]:
         try:
-            judge_end(state, log_end, self._assignment, self._context.sandbox.limits)
+            return judge_end(state, log_end, self._assignment, self._context.sandbox.limits)
         except ModelFailed as failed:
             # Most programs just end where a disk is full.
             short = self._disk.shortage() if failed.reason is Reason.EXIT_CODE else None
             raise ModelFailed(short.reason, short.detail, state.exit_code) if short else failed from None
 
-    def _deliver(self, heartbeat: TaskHeartbeat) -> None:
-        api, folder, limit = self._context.api, self._workspace.output_dir, self._assignment.max_output_bytes
+    def _deliver(self, heartbeat: TaskHeartbeat, warnings: Sequence[str] = ()) -> None:
+        api, folder = self._context.api, self._workspace.output_dir
+        upload = partial(upload_output, self._context, self._key, folder, self._assignment, warnings)
         try:
-            commit = self._offer(
-                heartbeat, lambda: upload_output(api, self._context.consumer, self._key, folder, limit)
-            )
+            commit = self._offer(heartbeat, upload)
         except TooLarge as error:
             raise ModelFailed(Reason.OUTPUT_TOO_LARGE, str(error), 0) from error
         self._offer(heartbeat, lambda: api.commit(self._key.uid, self._key.fence, commit))

@@ -23,8 +23,9 @@ class RunInterrupted(Exception):
         self.blameless = blameless
 
 
-def judge_end(state: ExitState, log_end: str, assignment: Assignment, limits: Limits) -> None:
-    """Raises `RunInterrupted` if something else ended the run, `ModelFailed` if it failed.
+def judge_end(state: ExitState, log_end: str, assignment: Assignment, limits: Limits) -> list[str]:
+    """What the owner of a run that finished should know. Raises `RunInterrupted` if something else ended the run,
+    `ModelFailed` if it failed.
 
     `log_end` is the end of its log, `limits` are those of its host.
     """
@@ -36,9 +37,11 @@ def judge_end(state: ExitState, log_end: str, assignment: Assignment, limits: Li
         raise RunInterrupted(f"{detail} (exit code {state.exit_code})", blameless=False)
     if state.out_of_memory:
         detail = f"the run needed more than its {memory_limit(assignment, limits)} bytes of memory"
+        if state.exit_code == 0 and not assignment.strict_output:
+            return [f"{detail}, so one of its processes was killed; the output may lack what that one was to write"]
         raise ModelFailed(Reason.OUT_OF_MEMORY, detail, state.exit_code)
     if state.exit_code == 0:
-        return
+        return []
     if fault := command_fault(state.exit_code, log_end):
         raise ModelFailed(Reason.IMAGE_NOT_FOUND, f"the image's command cannot be executed: {fault}", state.exit_code)
     said = explain_exit(state.exit_code, log_end, shared_memory_bytes=shared_memory_limit(assignment, limits))

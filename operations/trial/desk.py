@@ -47,8 +47,7 @@ class Desk(PrivateClient):
 
     def read_log(self, uid: str, fence: int) -> str:
         """The log as a server would keep it."""
-        path = self._logs.path(uid, fence)
-        return path.read_text(errors="replace") if path.exists() else ""
+        return b"".join(self._logs.read(uid, fence)).decode(errors="replace")
 
     def beat(self, uid: str, fence: int, beat: Heartbeat) -> HeartbeatReply:
         """Nobody cancels a trial."""
@@ -71,13 +70,11 @@ class Desk(PrivateClient):
     def append_log(self, uid: str, fence: int, offset: int, piece: bytes) -> int:
         """Keeps the piece as a server does, and shows what is new of it."""
         after = self._logs.append(uid, fence, offset, piece)
-        with self._logs.path(uid, fence).open("rb") as log:
-            log.seek(self._shown_bytes)
-            fresh = log.read()
-        self._shown_bytes += len(fresh)
-        if fresh:
+        while True:
+            fresh, self._shown_bytes = self._logs.read_at(uid, fence, self._shown_bytes)
+            if not fresh:
+                return after
             self._on_log(fresh)
-        return after
 
     def upload_output(self, uid: str, fence: int, pieces: Iterable[bytes]) -> ArchiveView:
         """Stores the zip in the trial's folder."""

@@ -102,6 +102,7 @@ def _body(options: TrialOptions, trial: Trial, advice: list[Advice], relaxed: Tr
         "exit_code": failure.exit_code if failure else 0,
         "log_tail": trial.log_tail,
         "output": [{"path": path, "size_bytes": size_bytes} for path, size_bytes in trial.output],
+        "warnings": list(trial.warnings),
         "advice": [{"problem": each.problem, "repair": each.repair} for each in advice],
         "compatible": relaxed
         and {"status": _status(relaxed), "detail": _detail(relaxed), "changed": list(relaxed.changed)},
@@ -115,6 +116,7 @@ def _show(options: TrialOptions, trial: Trial, advice: list[Advice], relaxed: Tr
         lines += [f"output: {len(trial.output)} files"]
         lines += [f"  {path}  {format_size(size)}" for path, size in trial.output[:_OUTPUT_LINES]]
         lines += [f"  and {len(trial.output) - _OUTPUT_LINES} more"] if len(trial.output) > _OUTPUT_LINES else []
+    lines += [f"warning: {warning}" for warning in trial.warnings]
     for each in advice:
         lines += ["", f"what broke: {each.problem}", f"how to repair: {each.repair}"]
     if relaxed is not None:

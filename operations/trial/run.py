@@ -10,7 +10,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 from contract.errors import InvalidArchive
-from contract.schemas import ArchiveView, Assignment, Failure, Isolation, PullPolicy, Release
+from contract.schemas import ArchiveView, Assignment, Commit, Failure, Isolation, PullPolicy, Release
 from contract.zip_rules import check_archive, verify_contents
 from inference_client.pack import select
 from job_consumer.container_spec import SANDBOX_USER, Limits, Sandbox
@@ -57,6 +57,8 @@ class Trial:
     log_tail: str
     output: tuple[tuple[str, int], ...]
     """Path and bytes of each file that would be sent."""
+    warnings: tuple[str, ...]
+    """What its owner would be told of an output that would not be sent as it is."""
     changed: tuple[str, ...]
     """What it made or changed in the image's file system, where that is writable."""
 
@@ -107,6 +109,7 @@ class Bench:
             log=desk.read_log(assignment.uid, _FENCE),
             log_tail=desk.tail(assignment.uid, _FENCE),
             output=() if failure else _files(desk.output_zip),
+            warnings=tuple(desk.ending.warnings) if isinstance(desk.ending, Commit) else (),
             changed=self._engine.changed,
         )
 
@@ -126,6 +129,7 @@ class Bench:
                 "memory_limit_bytes": options.memory_limit_bytes,
                 "max_unpacked_bytes": options.sizes.max_unpacked_bytes,
                 "max_output_bytes": options.sizes.max_output_bytes,
+                "strict_output": False,
                 "attempt": 1,
                 "time_limit_s": options.time_limit_s,
                 "input": _view(self._zips.input),

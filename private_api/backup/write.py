@@ -142,12 +142,12 @@ def _was_removed(database: Database, key: str) -> bool:
 
 
 def _copy_log(logs: TaskLogs, uid: str, fence: int, copies: _Copies) -> None:
-    source = logs.path(uid, fence)
-    path = f"logs/{source.name}"
-    try:
-        # The log may grow meanwhile; what was written by now is copied.
-        sha256, size = copy_file(source, copies.folder / path)
-    except FileNotFoundError:
-        # This attempt wrote nothing, or retention removed the log with its task.
-        return
-    copies.add(FileEntry(path=path, sha256=sha256, size_bytes=size))
+    # None if this attempt wrote nothing, or retention removed the log with its task.
+    for source in logs.files(uid, fence):
+        path = f"logs/{source.relative_to(logs.root)}"
+        try:
+            # The log may grow meanwhile; what was written by now is copied.
+            sha256, size = copy_file(source, copies.folder / path)
+        except FileNotFoundError:
+            continue
+        copies.add(FileEntry(path=path, sha256=sha256, size_bytes=size))

@@ -1,5 +1,6 @@
 """A task with its outlook, and the answer to a poll: its place in the queue, what it waits for, when it will end."""
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,12 +20,19 @@ from private_api.placement.waiting import Wait, find_wait, is_of_kind
 from private_api.tables import ArchiveRow, AttemptRow, Outcome, TaskRow
 from private_api.task_logs import TaskLogs
 from private_api.tasks.read import last_fence, poll_error, view_task
-from private_api.tasks.rows import find_task
+from private_api.tasks.rows import find_task, may_read
 
 _SAMPLE = 20
 """How many past runs of a model the estimate looks at."""
 _UNFORESEEABLE = frozenset({WaitsFor.CONSUMER, WaitsFor.RESUME, WaitsFor.REPAIR, WaitsFor.HELD_GPU})
 """Waits that end when somebody does something."""
+
+
+@dataclass(frozen=True)
+class StoredOutput(StoredArchive):
+    """The result of a finished task."""
+
+    warning_count: int
 
 
 @dataclass(frozen=True)
@@ -37,12 +45,16 @@ class Outlook:
 
 
 def show_task(database: Database, logs: TaskLogs, uid: str, caller: Caller) -> TaskView:
-    """The whole task. Raises `TaskNotFound`."""
+    """The whole task; its warnings, which name files, are for those who may read them. Raises `TaskNotFound`."""
     with database.read() as session:
-        return _whole_view(session, find_task(session, uid, caller), logs, database.now(session))
+        row = find_task(session, uid, caller)
+        view = _whole_view(session, row, logs, database.now(session))
+        if row.warning_count == 0 or row.warnings is None or not may_read(caller, row.owner):
+            return view
+        return view.model_copy(update={"warnings": json.loads(row.warnings)})
 
 
-def find_output(database: Database, store: ArchiveStore, logs: TaskLogs, uid: str, caller: Caller) -> StoredArchive:
+def find_output(database: Database, store: ArchiveStore, logs: TaskLogs, uid: str, caller: Caller) -> StoredOutput:
     """The result of a finished task. Raises `TaskNotFound`, `TaskPending`, `TaskFailed`, `OutputMissing`."""
     with database.read() as session:
         row = find_task(session, uid, caller)
@@ -54,7 +66,7 @@ def find_output(database: Database, store: ArchiveStore, logs: TaskLogs, uid: st
             raise OutputMissing(detail, status=row.status)
     if not store.path(output.key).is_file():
         raise OutputMissing("the task finished, but its output's file is missing on the server", status=row.status)
-    return output
+    return StoredOutput(output.key, output.sha256, output.size_bytes, row.warning_count)
 
 
 def read_outlook(session: Session, row: TaskRow, now: datetime) -> Outlook:

@@ -29,11 +29,14 @@ class ZipResponse(FileResponse):
 
     A whole zip whose bytes are no longer those that were stored is cut before its last byte; of a range the digest says
     nothing. It is sent as `application/octet-stream` to a caller that accepts that and does not name `application/zip`.
+    An output whose task has warnings says how many.
     """
 
     chunk_size = _CHUNK_BYTES
 
-    def __init__(self, services: Services, archive: StoredArchive, if_none_match: str | None = None) -> None:
+    def __init__(
+        self, services: Services, archive: StoredArchive, if_none_match: str | None = None, *, warning_count: int = 0
+    ) -> None:
         self._archive = archive
         self._database = services.database
         etag = f'"{archive.sha256}"'
@@ -48,6 +51,7 @@ class ZipResponse(FileResponse):
                 "content-length": str(archive.size_bytes),
                 "repr-digest": f"sha-256=:{_base64_of_hex(archive.sha256)}:",
                 "cache-control": "private, no-transform",
+                **({"x-task-warnings": str(warning_count)} if warning_count else {}),
             },
         )
 
@@ -103,11 +107,7 @@ class _CheckedBody:
 
 def read_log(logs: TaskLogs, uid: str, fence: int | None) -> Iterator[bytes]:
     """The log as written so far."""
-    if fence is None or not logs.path(uid, fence).exists():
-        return
-    with logs.path(uid, fence).open("rb") as log:
-        while chunk := log.read(_CHUNK_BYTES):
-            yield chunk
+    return logs.read(uid, fence) if fence is not None else iter(())
 
 
 async def follow_log(services: Services, uid: str, caller: Caller) -> AsyncIterator[bytes]:
@@ -119,23 +119,14 @@ async def follow_log(services: Services, uid: str, caller: Caller) -> AsyncItera
             newest, status = await run_in_threadpool(find_log, services.database, uid, caller)
             if newest != fence:
                 fence, position = newest, 0
-            while fence is not None and (
-                chunk := await run_in_threadpool(_read_at, services.logs, uid, fence, position)
-            ):
-                position += len(chunk)
+            while fence is not None:
+                chunk, position = await run_in_threadpool(services.logs.read_at, uid, fence, position)
+                if not chunk:
+                    break
                 yield chunk
             if status.is_terminal:
                 return
             await watcher.changed(_FOLLOW_S)
-
-
-def _read_at(logs: TaskLogs, uid: str, fence: int, position: int) -> bytes:
-    try:
-        with logs.path(uid, fence).open("rb") as log:
-            log.seek(position)
-            return log.read(_CHUNK_BYTES)
-    except FileNotFoundError:
-        return b""
 
 
 def _base64_of_hex(text: str) -> str:

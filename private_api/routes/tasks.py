@@ -27,7 +27,8 @@ from contract.errors import (
 from contract.history import AttemptView, EventView
 from contract.overview import TaskListQuery
 from contract.reruns import TaskRerun
-from contract.schemas import LogQuery, TaskPoll, TaskSubmission, TaskView
+from contract.schemas import TaskView
+from contract.task_queries import LogQuery, TaskPoll, TaskSubmission
 from contract.zip_rules import check_archive
 from kit.http_errors import document_errors
 from kit.openapi import ZIP_ANSWER, ZIP_BODY
@@ -136,7 +137,8 @@ def _add_tasks(router: APIRouter, services: Services) -> None:
         """The output zip, or one of the codes 551 to 554. `wait` holds the answer until the task ends."""
         if query.wait:
             await wait_until_ended(request, uid, caller, query.wait)
-        return ZipResponse(services, await run_in_threadpool(find_output, database, store, logs, uid, caller))
+        output = await run_in_threadpool(find_output, database, store, logs, uid, caller)
+        return ZipResponse(services, output, warning_count=output.warning_count)
 
     @router.get("/{uid}/status", name="show_task", responses=document_errors(TaskRecordNotFound))
     async def status(request: Request, uid: str, query: Annotated[TaskPoll, Query()], caller: GivenCaller) -> TaskView:
@@ -153,9 +155,8 @@ def _add_tasks(router: APIRouter, services: Services) -> None:
     @router.head("/{uid}", include_in_schema=False)
     def fetch_output(request: Request, uid: str, caller: GivenCaller) -> Response:
         """The output zip with `ETag` (its sha256), `Content-Length` and one `Range`."""
-        return ZipResponse(
-            services, find_output(database, store, logs, uid, caller), request.headers.get("if-none-match")
-        )
+        output, known = find_output(database, store, logs, uid, caller), request.headers.get("if-none-match")
+        return ZipResponse(services, output, known, warning_count=output.warning_count)
 
     @router.get("/{uid}/logs", response_class=Response, responses=document_errors(TaskNotFound))
     async def show_log(uid: str, query: Annotated[LogQuery, Query()], caller: GivenCaller) -> Response:

@@ -91,6 +91,7 @@ def build_assignment(session: Session, row: TaskRow, sizes: SizeLimits, replica_
         has_run=_has_run(session, version),
         time_limit_s=version.time_limit_s,
         memory_limit_bytes=version.memory_limit_bytes,
+        strict_output=version.strict_output,
         max_unpacked_bytes=sizes.max_unpacked_bytes,
         max_output_bytes=sizes.max_output_bytes,
         input=task_input,

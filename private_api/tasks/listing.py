@@ -16,9 +16,9 @@ from private_api.tasks.rows import may_read
 def list_tasks(database: Database, caller: Caller, query: TaskListQuery) -> list[TaskView]:
     """A page of the tasks that the caller may see, newest first: its own, with the scope operate everybody's.
 
-    They lack position, eta, waits_for and log_tail, which cost further queries, and other owners' tasks detail and
-    label, unless the caller has the scope admin. `query.after` is the last uid of the page before; it may have been
-    deleted since. Raises `Unauthenticated` without a key, `PermissionDenied` for another owner's tasks, and
+    They lack position, eta, waits_for, log_tail and warnings, which cost further queries, and other owners' tasks
+    detail and label, unless the caller has the scope admin. `query.after` is the last uid of the page before; it may
+    have been deleted since. Raises `Unauthenticated` without a key, `PermissionDenied` for another owner's tasks, and
     `InvalidRequest`.
     """
     visible = _visible(caller, query.owner)

@@ -80,7 +80,7 @@ def view_task(row: TaskRow) -> TaskView:
         detail=row.detail,
         exit_code=row.exit_code,
         cancel_requested=row.cancel_at is not None,
-        # These take further queries; see `placement.outlook`.
+        # These take further queries, as the warnings do; see `placement.outlook`.
         position=None,
         eta=None,
         waits_for=None,
@@ -93,6 +93,7 @@ def view_task(row: TaskRow) -> TaskView:
         ended_at=row.ended_at,
         input=view_archive(row.input),
         output=view_archive(row.output),
+        warning_count=row.warning_count,
         rerun_of=row.rerun_of,
     )
 

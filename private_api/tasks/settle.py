@@ -1,5 +1,7 @@
 """How holders end their attempts: by a commit, a failure or a release. Each call is fenced."""
 
+import json
+
 from contract.errors import InvalidRequest, StaleFence
 from contract.schemas import Commit, Failure, Release, Settled
 from contract.statuses import Reason, Status
@@ -68,6 +70,9 @@ def commit_output(database: Database, store: ArchiveStore, uid: str, fence: int,
             raise InvalidRequest("no output of this sha256 and size was uploaded under this fence")
         row.output = keep_archive(session, StoredArchive(key, commit.sha256, commit.size_bytes), now)
         row.exit_code = commit.exit_code
+        # ASCII: any text in it can be stored.
+        row.warnings = json.dumps(commit.warnings) if commit.warnings else None
+        row.warning_count = max(commit.warning_count, len(commit.warnings))
         end_task(session, row, Status.FINISHED, now)
         session.flush()
         reach(Failpoint.COMMIT_WRITTEN)

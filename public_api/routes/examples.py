@@ -15,12 +15,14 @@ EXAMPLE_MODEL: dict[str, Any] = {
     "isolation": "strict",
     "time_limit_s": 86400,
     "memory_limit_bytes": 17179869184,
+    "strict_output": False,
     "archive": {"sha256": "6d9f206d84890af21dbaf255736ec1716a5c0791a0bb4ed45ac7d71209d457e0", "size_bytes": 98566144},
     "created_at": "2026-11-21T07:10:36.248436Z",
     "retired": False,
 }
+_OF_A_VERSION = ("version", "container_tag", "description", "use_gpu", "strict_output", "archive")
 EXAMPLE_VERSION: dict[str, Any] = {
-    **{name: EXAMPLE_MODEL[name] for name in ("version", "container_tag", "description", "use_gpu", "archive")},
+    **{name: EXAMPLE_MODEL[name] for name in _OF_A_VERSION},
     "created_at": EXAMPLE_MODEL["created_at"],
     "default": True,
     "retired": False,
@@ -44,6 +46,8 @@ EXAMPLE_TASK: dict[str, Any] = {
     "ended_at": "2026-11-21T07:13:44.902551Z",
     "input": {"sha256": "8f434346648f6b96df89dda901c5176b10a6d83961dd3c1ac88b59b2dc327aa4", "size_bytes": 48211034},
     "output": {"sha256": "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03", "size_bytes": 1204816},
+    "warnings": [],
+    "warning_count": 0,
 }
 
 _OF_A_RESULT = ("exit_code", "output")

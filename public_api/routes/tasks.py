@@ -21,15 +21,8 @@ from contract.errors import (
 from contract.history import AttemptView, EventView
 from contract.overview import TaskListQuery
 from contract.reruns import TaskRerun
-from contract.schemas import (
-    MODEL_REFERENCE_LENGTH,
-    UID_PATTERN,
-    LogQuery,
-    ModelRegistration,
-    TaskPoll,
-    TaskSubmission,
-    TaskView,
-)
+from contract.schemas import MODEL_REFERENCE_LENGTH, UID_PATTERN, ModelRegistration, TaskView
+from contract.task_queries import LogQuery, TaskPoll, TaskSubmission
 from kit.http_errors import document_errors
 from kit.openapi import ZIP_ANSWER, ZIP_BODY
 from public_api.relay import UPLOAD_PATIENCE_S, Relay
@@ -142,7 +135,10 @@ def _add_downloads(router: APIRouter, relay: Relay) -> None:
 
     @router.get("/{uid}/output", response_class=Response, responses=_OUTPUT_ANSWERS, dependencies=headers)
     async def fetch_output(request: Request, uid: Uid) -> Response:
-        """The output zip with `ETag` (its sha256), `Content-Length` and one `Range`. A finished task answers 200."""
+        """The output zip with `ETag` (its sha256), `Content-Length` and one `Range`. A finished task answers 200.
+
+        `X-Task-Warnings` says how many warnings the task has, if any; its `/status` has them.
+        """
         return relay.forward(request, f"/api/tasks/{uid}/output")
 
     @router.head("/{uid}/output", response_class=Response, responses=_OUTPUT_ANSWERS)
@@ -160,8 +156,8 @@ def _add_records(router: APIRouter, relay: Relay) -> None:
         """The tasks that the key may see, newest first: its owner's; with the scope `operate` everybody's.
 
         Every filter that is given must apply. `after` is the last uid of the page before. Needs a key. `position`,
-        `eta` and `log_tail` are null here; a task's `/status` has them. `detail` and `label` are null for other owners'
-        tasks without the scope `admin`.
+        `eta` and `log_tail` are null and `warnings` is empty here; a task's `/status` has them. `detail` and `label`
+        are null for other owners' tasks without the scope `admin`.
         """
         return relay.forward(request, "/api/tasks/", query=query)
 

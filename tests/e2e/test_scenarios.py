@@ -119,12 +119,24 @@ def test_a_failed_run_says_its_exit_code_and_shows_its_log(door: DoorClient) -> 
     [
         ("true", "no_output"),
         ("ln -s /etc/passwd /output/p", "output_rejected"),
-        ("mkfifo /output/f; echo x > /output/x", "output_rejected"),
     ],
 )
 def test_an_output_that_cannot_be_taken_says_why(door: DoorClient, script: str, reason: str) -> None:
     answer = door.ended(door.submit(door.add_model(script_image(script)), {"i": b""}))
     assert (answer.status_code, answer.json()["reason"]) == (552, reason)
+
+
+def test_what_cannot_be_sent_is_left_out_with_a_warning_unless_the_model_is_strict(door: DoorClient) -> None:
+    image = script_image("mkfifo /output/pipe; echo x > /output/T1.nii; ln -s T1.nii /output/t1.nii")
+    uid = door.submit(door.add_model(image), {"i": b""})
+    assert door.result(uid) == {"T1.nii": b"x\n", "t1.nii": b"x\n"}
+    clash = "'T1.nii' and 't1.nii' name the same file where case is ignored"
+    status = door.status(uid)
+    assert (status["status"], status["warning_count"]) == ("finished", 2)
+    assert status["warnings"] == ["'pipe' was left out: a FIFO", clash]
+    assert door.http.get(f"/api/tasks/{uid}").headers["x-task-warnings"] == "2"
+    answer = door.ended(door.submit(door.add_model(image, strict_output=True), {"i": b""}))
+    assert (answer.status_code, answer.json()["reason"]) == (552, "output_rejected")
 
 
 def test_too_much_memory_is_told_as_such(door: DoorClient) -> None:

@@ -57,7 +57,7 @@ def serve_door(
         yield f"http://127.0.0.1:{port}"
 
 
-def finish(door: RunningDoor, uid: str) -> bytes:
+def finish(door: RunningDoor, uid: str, *warnings: str) -> bytes:
     """Run a queued task as a consumer would; returns the output."""
     output = make_zip({"file.txt": f"the output of {uid}{'.' * 1000}".encode()}, method=zipfile.ZIP_STORED)
     with PrivateClient(door.private_url, TOKEN) as consumer:
@@ -67,9 +67,14 @@ def finish(door: RunningDoor, uid: str) -> bytes:
         consumer.beat(uid, assignment.fence, Heartbeat(consumer="tests", phase=Phase.RUNNING))
         consumer.append_log(uid, assignment.fence, 0, b"a line\n")
         stored = consumer.upload_output(uid, assignment.fence, [output])
-        consumer.commit(
-            uid, assignment.fence, Commit(consumer="tests", sha256=stored.sha256, size_bytes=stored.size_bytes)
+        commit = Commit(
+            consumer="tests",
+            sha256=stored.sha256,
+            size_bytes=stored.size_bytes,
+            warnings=list(warnings),
+            warning_count=len(warnings),
         )
+        consumer.commit(uid, assignment.fence, commit)
     return output
 
 

@@ -172,6 +172,18 @@ def test_everything_comes_back_as_it_was_on_either_kind_of_database(
     assert show_model(back.database, "weighty").version == 2
 
 
+def test_a_log_of_several_files_comes_back(harness: Harness, blank: Database, folder: Path, tmp_path: Path) -> None:
+    held = harness.submit_and_claim()
+    offset = 0
+    for number in range(18):
+        offset = harness.logs.append(held.uid, held.fence, offset, b"%d" % (number % 10) * 1024**2)
+    harness.logs.append(held.uid, held.fence, offset, b"the end\n")
+    take(harness, folder)
+    _, back = bring_back(blank, tmp_path / "new", folder)
+    assert b"".join(back.logs.read(held.uid, held.fence)) == b"".join(harness.logs.read(held.uid, held.fence))
+    assert back.logs.tail(held.uid, held.fence).endswith("the end\n")
+
+
 def test_what_had_not_ended_waits_again_under_a_fence_nobody_has(
     harness: Harness, blank: Database, folder: Path, tmp_path: Path
 ) -> None:

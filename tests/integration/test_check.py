@@ -132,7 +132,6 @@ BROKEN = [
     ),
     Broken("time", UNTIL_TOLD, "time limit", "--time-limit", reason="time_limit", options=("--time-limit", "1")),
     Broken("link", "ln -s /model /output/model", "a symbolic link", "cp -L", reason="output_rejected"),
-    Broken("hard-link", "cd /output; echo 1 > a; ln a b", "a hard link", "write a copy", reason="output_rejected"),
     Broken("fifo", "mkfifo /output/pipe", "a FIFO", "in /tmp", reason="output_rejected"),
     Broken(
         "silence",
@@ -204,6 +203,35 @@ def test_a_code_comes_with_what_it_means(engine: docker.APIClient, scan: Path, e
     verdict = check(image, scan, SHARED_MEMORY_BYTES=str(8 * MIB))
     assert verdict["reason"] == reason, verdict
     assert said in verdict["detail"], verdict
+
+
+def test_a_blemish_costs_no_output_and_is_told(engine: docker.APIClient, scan: Path) -> None:
+    script = "cd /output; echo 1 > lh.pial.T1; ln -s lh.pial.T1 lh.pial; ln lh.pial.T1 again; ln -s /etc/passwd out"
+    image = script_image(engine, f"{script}; mkfifo pipe; echo 2 > $(printf 'Sch\\344del')")
+    verdict = check(image, scan, expect=0)
+    assert {file["path"]: file["size_bytes"] for file in verdict["output"]} == {
+        "lh.pial.T1": 2,
+        "lh.pial": 2,
+        "again": 2,
+        "Sch%E4del": 2,
+    }
+    assert verdict["warnings"] == [
+        "'out' was left out: a symbolic link that leads out of /output",
+        "'pipe' was left out: a FIFO",
+        r"'Sch\udce4del' was sent as 'Sch%E4del': its name is not valid UTF-8",
+    ]
+    assert "warning: 'pipe' was left out: a FIFO\n" in run(image, scan).stdout
+
+
+def test_a_process_that_was_killed_for_memory_is_told_where_the_run_went_on(
+    engine: docker.APIClient, scan: Path
+) -> None:
+    image = script_image(engine, "tail /dev/zero; echo 1 > /output/done")
+    verdict = repeat_until_told(
+        lambda: check(image, scan, "--memory", "16MiB", expect=0), lambda verdict: verdict["warnings"]
+    )
+    (warning,) = verdict["warnings"]
+    assert "more than its 16777216 bytes of memory, so one of its processes was killed" in warning
 
 
 def test_who_it_is_can_be_asked_for(engine: docker.APIClient, scan: Path) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from contract.schemas import ConsumerRegistration
+from contract.claims import ClaimRequest
+from contract.schemas import Commit, ConsumerRegistration
 from inference_client.cli.exit_codes import ExitCode
 from tests.integration.infer_harness import Server, User, serve
+from tests.zips import make_zip
 
 UTC = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 LOCAL = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \+0545"
@@ -202,3 +204,23 @@ def test_an_operator_drains_a_consumer_and_lets_it_work_again(server: Server, tm
     assert json.loads(carol.pipes("resume", "gpu-host-1", "--json").stdout)["draining_at"] is None
     refused = carol.pipes("drain", "gpu-host-1", INFERENCE_SERVER_KEY=server.key)
     assert (refused.returncode, "scope operate" in refused.stderr) == (ExitCode.REFUSED, True)
+
+
+def test_the_warnings_of_a_task_are_shown_with_its_output_and_its_status(anybody: User, server: Server) -> None:
+    uid = anybody.submits("echo")
+    told = [f"'{number}.lnk' leads out of /output and was left out" for number in range(12)]
+    with server.api.consumer() as consumer:
+        held = consumer.claim(ClaimRequest(consumer="warner", uid=uid))
+        assert held is not None
+        stored = consumer.upload_output(uid, held.fence, [make_zip({"a.txt": b"a"})])
+        commit = Commit(consumer="warner", **stored.model_dump(), warnings=told, warning_count=120)
+        consumer.commit(uid, held.fence, commit)
+    shown = [*(f"warning: {text}" for text in told[:10]), f"and 110 more: infer status {uid} --json"]
+    beginnings = ("warning: ", "and ")
+    for command in (("status", uid), ("wait", uid), ("fetch", uid, "-o", str(anybody.home / "out.zip"))):
+        ended = anybody.pipes(*command)
+        lines = [line for line in ended.stderr.splitlines() if line.startswith(beginnings)]
+        assert (ended.returncode, lines) == (0, shown), command
+    assert "warnings   120" in anybody.pipes("status", uid).stdout
+    whole = anybody.pipes("status", uid, "--json")
+    assert (json.loads(whole.stdout)["warnings"], whole.stderr) == (told, "")

@@ -229,6 +229,18 @@ def test_an_output_is_fetched_whole_in_part_and_not_again(door: RunningDoor, htt
     assert http.get(f"/api/tasks/{uid}/logs", params={"follow": True}).text == "a line\n"
 
 
+def test_warnings_reach_the_client_with_the_output_and_the_status(
+    door: RunningDoor, http: httpx.Client, model: str
+) -> None:
+    uid = submit(http, model)
+    finish(door, uid, "'latest' is a link that leads out of /output and was left out")
+    for path in (f"/api/tasks/{uid}", f"/api/tasks/{uid}/output"):
+        assert (http.get(path).headers["x-task-warnings"], http.head(path).headers["x-task-warnings"]) == ("1", "1")
+    told = http.get(f"/api/tasks/{uid}/status").json()
+    assert told["warnings"] == ["'latest' is a link that leads out of /output and was left out"]
+    assert told["warning_count"] == 1
+
+
 @pytest.mark.parametrize(
     ("accept", "kind"),
     [

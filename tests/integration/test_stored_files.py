@@ -21,6 +21,7 @@ from private_api.database import Database
 from private_api.keys import create_key
 from tests.integration.public_door import PLAIN, exchange, serve_door
 from tests.running_api import RunningApi, run_private_api
+from tests.zips import make_zip
 
 NAMES = (
     "mask.txt",
@@ -236,6 +237,16 @@ def test_without_files_the_codes_are_those_of_the_output(lab: Lab, http: httpx.C
         assert (answer.status_code, answer.json()["error"]) == (410, "InputMissing")
     for known in ("0" * 64, "x"):
         assert http.get(f"/api/tasks/{known}/output/files").status_code == 554
+
+
+def test_names_that_differ_only_in_case_are_two_files_of_an_output(lab: Lab, http: httpx.Client) -> None:
+    content = {"T1.nii": b"upper", "t1.nii": b"lower", "A/x": b"1", "a/x": b"2"}
+    uid = lab.submit(make_output(zipfile.ZIP_STORED))
+    lab.finish(uid, make_zip(content))
+    listed = http.get(f"/api/tasks/{uid}/output/files").json()
+    assert [file["path"] for file in listed] == list(content)
+    for name, data in content.items():
+        assert http.get(f"/api/tasks/{uid}/output/files/{name}").content == data
 
 
 def test_the_files_of_others_are_for_the_admin_alone_and_that_is_logged(

@@ -74,8 +74,10 @@ def check_goes_on(harness: Harness) -> None:
     """Everything that the services do, on the old rows and on new ones."""
     assert [model.human_readable_id for model in list_models(harness.database, limit=9, after=None)] == ["old"]
     (version,) = list_versions(harness.database, "old", VersionListQuery())
-    assert (version.version, version.default, version.retired) == (1, True, False)
+    assert (version.version, version.default, version.retired, version.strict_output) == (1, True, False, False)
     assert find_output(harness.database, harness.store, harness.logs, "cccc", ANONYMOUS).key == "outputs/c.zip"
+    finished = show_task(harness.database, harness.logs, "cccc", ANONYMOUS)
+    assert (finished.warnings, finished.warning_count) == ([], 0)
     with pytest.raises(TaskFailed, match="exit code 3"):
         find_output(harness.database, harness.store, harness.logs, "dddd", ANONYMOUS)
     # The consumer that holds a task asks whether it still does, as it does after its own restart, and ends it.

@@ -99,6 +99,7 @@ class Peer:
         self.consumers: list[dict[str, Any]] = []
         self.output = b""
         self.etag: str | None = None
+        self.warning_count = 0
         self.log = b""
         self.events: list[dict[str, Any]] = []
         self.attempts: list[dict[str, Any]] = []
@@ -149,7 +150,8 @@ class Peer:
         etag = self.etag if self.etag is not None else f'"{hashlib.sha256(self.output).hexdigest()}"'
         wanted = seen.headers.get("range", "")
         if not wanted or seen.headers.get("if-range") != etag:
-            return Answer(body=self.output, headers={"ETag": etag})
+            warned = {"X-Task-Warnings": str(self.warning_count)} if self.warning_count else {}
+            return Answer(body=self.output, headers={"ETag": etag, **warned})
         start = int(wanted.removeprefix("bytes=").removesuffix("-"))
         headers = {"ETag": etag, "Content-Range": f"bytes {start}-{len(self.output) - 1}/{len(self.output)}"}
         return Answer(206, self.output[start:], headers)

@@ -160,6 +160,39 @@ def test_fetch_goes_to_the_current_folder(
     assert hashlib.sha256((tmp_path / f"{UID}.zip").read_bytes()).digest() == hashlib.sha256(peer.output).digest()
 
 
+def test_warnings_are_shown_once_in_lines_that_steer_no_terminal(
+    infer: Infer, peer: Peer, scan: Path, tmp_path: Path
+) -> None:
+    warned = task_view(status="finished", attempt=1, warnings=["a\x1b[2J", "b\nwarning: forged"], warning_count=2)
+    peer.views, peer.warning_count = deque([warned]), 2
+    lines = "warning: a\N{REPLACEMENT CHARACTER}[2J\nwarning: b warning: forged\n"
+    for command in (
+        ("wait", UID),
+        ("submit", MODEL, scan, "--wait"),
+        ("submit", MODEL, scan, "-o", tmp_path / "out.zip"),
+        ("submit", MODEL, scan, "-o", tmp_path / "out.zip", "--json"),
+        ("fetch", UID, "-o", tmp_path / "out.zip"),
+        ("fetch", UID, "-o", tmp_path / "out.zip", "--json"),
+        ("status", UID),
+    ):
+        code, _, err = infer(*command)
+        assert (code, err.count(lines), err.count("warning: ")) == (0, 1, 3), command
+    assert "warning" not in infer("status", UID, "--json")[2]
+
+
+def test_a_task_without_warnings_shows_none_and_is_asked_for_no_more(infer: Infer, peer: Peer, tmp_path: Path) -> None:
+    assert "warning" not in infer("fetch", UID, "-o", tmp_path / "out.zip")[2]
+    assert peer.calls("GET", STATUS) == []
+    assert "warning" not in infer("status", UID)[1]
+
+
+def test_the_warnings_of_a_batch_name_their_case(infer: Infer, peer: Peer, scan: Path) -> None:
+    peer.views = deque([task_view(status="finished", warnings=["a link was left out"], warning_count=1)])
+    code, _, err = infer("submit", MODEL, scan, "--each", "--wait")
+    assert code == 0
+    assert f"warning: {scan}: a link was left out\n" in err
+
+
 def test_a_bad_output_place_is_refused_before_anything_is_sent(
     infer: Infer, peer: Peer, scan: Path, tmp_path: Path
 ) -> None:
@@ -445,7 +478,17 @@ def test_a_reader_that_has_seen_enough_is_no_error(peer: Peer) -> None:
 
 
 def test_models_add_sends_what_the_options_say(infer: Infer, peer: Peer, scan: Path) -> None:
-    options = ["--gpu", "--time-limit", "2h", "--memory", "4GiB", "--pull-policy", "never", "--replace"]
+    options = [
+        "--gpu",
+        "--time-limit",
+        "2h",
+        "--memory",
+        "4GiB",
+        "--pull-policy",
+        "never",
+        "--replace",
+        "--strict-output",
+    ]
     code, out, _ = infer("models", "add", "example/echo:1", MODEL, "--archive-folder", scan, *options)
     assert (code, out) == (0, f"{MODEL}\n")
     assert peer.seen[0].query == {
@@ -454,6 +497,7 @@ def test_models_add_sends_what_the_options_say(infer: Infer, peer: Peer, scan: P
         "model_available": "true",
         "use_gpu": "true",
         "pull_policy": "never",
+        "strict_output": "true",
         "time_limit_s": "7200",
         "memory_limit_bytes": str(4 * 2**30),
         "replace": "true",

@@ -151,6 +151,67 @@ def test_an_output_that_would_leave_its_folder_is_refused(client: InferenceClien
         client.run("seg", b"ct")
 
 
+def test_an_output_has_the_warnings_of_its_task(client: InferenceClient, peer: Peer) -> None:
+    assert client.run("seg", b"ct").warnings == []
+    peer.views.append(task_view(status="finished", warnings=["a link was left out"], warning_count=1))
+    peer.views.popleft()
+    peer.warning_count = 1
+    output = client.run("seg", b"ct")
+    assert output.warnings == client.output(UID).warnings == ["a link was left out"]
+    assert "with 1 warning" in output._repr_html_()
+    (result,) = client.map("seg", [b"ct"])
+    assert result.task is not None
+    assert result.task.warnings == result.output.warnings == ["a link was left out"]
+
+
+def ignores_case(folder: Path) -> bool:
+    (folder / "probe").touch()
+    return (folder / "PROBE").exists()
+
+
+def test_names_that_differ_only_in_case_are_two_files_where_the_disk_tells_them_apart(
+    client: InferenceClient, peer: Peer, tmp_path: Path
+) -> None:
+    if ignores_case(tmp_path):
+        pytest.skip("this file system takes them for one")
+    content = {"T1.nii": b"upper", "t1.nii": b"lower", "A/x": b"1", "a/x": b"2", "a/y": b"3"}
+    peer.output = make_zip(content)
+    output = client.output(UID)
+    assert {name: file.path.read_bytes() for name, file in output.items()} == content
+    folder = output.save(tmp_path / "out")
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert found == content
+
+
+@pytest.mark.parametrize("names", [["a.txt", "T1.nii", "T1.nii"], ["a", "a/b"], ["a/b", "a"]])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_no_file_of_an_output_replaces_another_one(
+    client: InferenceClient, peer: Peer, tmp_path: Path, names: list[str]
+) -> None:
+    # The same name twice is one file everywhere, as names that differ in case are on some file systems.
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for name in names:
+            archive.writestr(name, name)
+    peer.output = target.getvalue()
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UnusableInput, match=r"the same file in .*; nothing was unpacked"):
+        client.fetch(UID, tmp_path / "out", extract=True)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_file_is_not_taken_for_another_one_on_a_disk_that_ignores_case(client: InferenceClient, peer: Peer) -> None:
+    peer.output = make_zip({"T1.nii": b"upper", "t1.nii": b"lower"})
+    output = client.output(UID)
+    upper = output["T1.nii"].path
+    if not upper.with_name("t1.nii").exists():
+        # As such a disk answers.
+        upper.with_name("t1.nii").hardlink_to(upper)
+    with pytest.raises(UnusableInput, match="one on this file system"):
+        _ = output["t1.nii"].path
+    assert output["t1.nii"].read_bytes() == b"lower"
+
+
 def test_what_a_notebook_shows_is_escaped(client: InferenceClient) -> None:
     shown = client.run("seg", b"ct")._repr_html_()
     assert "report/&lt;b&gt;summary&lt;/b&gt;.txt" in shown

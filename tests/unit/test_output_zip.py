@@ -8,15 +8,18 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contract.statuses import Reason
 from contract.zip_rules import check_archive, verify_contents
 from job_consumer.output.failures import ModelFailed
-from job_consumer.output.validation import measure_folder
+from job_consumer.output.measure import measure_folder
+from job_consumer.output.survey import Survey, survey_output
 from job_consumer.output.zip_stream import stream_zip
 from job_consumer.unpack import unpack_archive
+from tests.zips import read_zip
 
 LIMIT = 1024**3
 NOISE = random.Random(1).randbytes(300_000)  # noqa: S311 - not a secret
@@ -42,14 +45,26 @@ def fill(folder: Path) -> None:
     (folder / "program").touch(0o755)
 
 
-def collect(folder: Path, *, max_bytes: int = LIMIT, max_entries: int = 10_000) -> bytes:
-    return b"".join(stream_zip(folder, max_bytes=max_bytes, max_entries=max_entries))
+def survey(folder: Path, *, max_bytes: int = LIMIT, max_entries: int = 10_000, strict: bool = False) -> Survey:
+    return survey_output(folder, max_bytes=max_bytes, max_entries=max_entries, strict=strict)
 
 
-def refusal(folder: Path, *, max_bytes: int = LIMIT, max_entries: int = 10_000) -> ModelFailed:
-    # Not iterated: what is wrong must be known before an upload begins.
+def stream(folder: Path, **options: Any) -> Iterator[bytes]:
+    return stream_zip(folder, survey(folder, **options).files)
+
+
+def collect(folder: Path, **options: Any) -> bytes:
+    return b"".join(stream(folder, **options))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What is sent, folders left out."""
+    return read_zip(collect(folder))
+
+
+def refusal(folder: Path, *, strict: bool = True, **options: Any) -> ModelFailed:
     with pytest.raises(ModelFailed) as refused:
-        stream_zip(folder, max_bytes=max_bytes, max_entries=max_entries)
+        survey(folder, strict=strict, **options)
     return refused.value
 
 
@@ -135,7 +150,7 @@ def test_memory_and_chunks_are_bounded(output: Path) -> None:
         file.truncate(48 * 1024**2)
     tracemalloc.start()
     try:
-        longest = max(len(chunk) for chunk in stream_zip(output, max_bytes=LIMIT))
+        longest = max(len(chunk) for chunk in stream(output))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -191,7 +206,7 @@ def _device(path: Path) -> None:
         (_device, "device"),
     ],
 )
-def test_what_is_no_plain_file_is_rejected_and_never_opened(
+def test_what_is_no_plain_file_refuses_a_strict_output_and_is_never_opened(
     output: Path, make: Callable[[Path], None], says: str
 ) -> None:
     (output / "fine").touch()
@@ -215,7 +230,7 @@ def test_what_is_no_plain_file_is_rejected_and_never_opened(
         (b"/".join([b"d"] * 65), "deeper than 64"),
     ],
 )
-def test_a_name_that_an_archive_may_not_have_is_rejected(output: Path, name: bytes, says: str) -> None:
+def test_a_name_that_an_archive_may_not_have_refuses_a_strict_output(output: Path, name: bytes, says: str) -> None:
     path = os.path.join(os.fsencode(output), name)  # noqa: PTH118 - bytes
     os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120 - bytes
     with open(path, "wb"):  # noqa: PTH123 - bytes
@@ -225,7 +240,7 @@ def test_a_name_that_an_archive_may_not_have_is_rejected(output: Path, name: byt
     assert says in failed.detail
 
 
-def test_names_that_differ_only_in_case_are_rejected(output: Path) -> None:
+def test_names_that_differ_only_in_case_refuse_a_strict_output(output: Path) -> None:
     (output / "Lung").touch()
     (output / "lung").touch()
     if len(list(output.iterdir())) == 1:
@@ -321,7 +336,7 @@ def test_a_file_that_changes_between_survey_and_reading_is_rejected(
     output: Path, change: Callable[[Path], None]
 ) -> None:
     (output / "a").write_bytes(NOISE)
-    chunks = stream_zip(output, max_bytes=LIMIT)
+    chunks = stream(output)
     change(output / "a")
     with pytest.raises(ModelFailed) as failed:
         list(chunks)
@@ -333,7 +348,7 @@ def test_a_folder_that_becomes_a_link_before_reading_is_not_followed(output: Pat
     for folder in (output / "d", tmp_path / "secrets"):
         folder.mkdir()
         (folder / "a").write_bytes(NOISE)
-    chunks = stream_zip(output, max_bytes=LIMIT)
+    chunks = stream(output)
     (output / "d").rename(tmp_path / "moved")
     (output / "d").symlink_to(tmp_path / "moved")
     with pytest.raises(ModelFailed):
@@ -342,7 +357,7 @@ def test_a_folder_that_becomes_a_link_before_reading_is_not_followed(output: Pat
 
 def test_of_a_file_that_grows_the_surveyed_bytes_are_taken(output: Path) -> None:
     (output / "a").write_bytes(NOISE)
-    chunks = stream_zip(output, max_bytes=len(NOISE))
+    chunks = stream(output, max_bytes=len(NOISE))
     with (output / "a").open("ab") as file:
         file.write(NOISE)
     with zipfile.ZipFile(io.BytesIO(b"".join(chunks))) as archive:
@@ -353,7 +368,7 @@ def test_an_upload_that_is_given_up_leaves_nothing_open(output: Path) -> None:
     (output / "d").mkdir()
     (output / "d" / "a").write_bytes(NOISE * 10)
     before = open_descriptors()
-    chunks = stream_zip(output, max_bytes=LIMIT)
+    chunks = stream(output)
     next(chunks)
     assert open_descriptors() > before
     chunks.close()  # type: ignore[attr-defined]

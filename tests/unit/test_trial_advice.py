@@ -17,7 +17,7 @@ LIMITS = limits_of(LimitSettings())
 
 def failed(log: str, *, isolation: Isolation = Isolation.STRICT, changed: tuple[str, ...] = ()) -> Trial:
     failure = Failure(consumer="c", reason=Reason.EXIT_CODE, detail="the container ended with exit code 1", exit_code=1)
-    return Trial(isolation, "65532:65532", failure, log, log, (), changed)
+    return Trial(isolation, "65532:65532", failure, log, log, (), (), changed)
 
 
 def advice_for(log: str, **options: bool) -> list[Advice]:
@@ -100,7 +100,7 @@ def test_the_comparison_speaks_only_where_the_log_does_not() -> None:
 def test_an_output_that_is_refused_is_quoted_with_its_repair(fault: str, repair: str) -> None:
     detail = f"/output holds what cannot be sent: 'x' ({fault})."
     failure = Failure(consumer="c", reason=Reason.OUTPUT_REJECTED, detail=detail)
-    (advice,) = advise(Trial(Isolation.STRICT, None, failure, "", "", (), ()), LIMITS)
+    (advice,) = advise(Trial(Isolation.STRICT, None, failure, "", "", (), (), ()), LIMITS)
     assert advice.problem == detail
     assert repair in advice.repair
 
@@ -113,5 +113,5 @@ def test_a_user_that_a_root_consumer_would_not_use_is_noted(user: str | None, li
 
 
 def test_a_run_that_finished_needs_no_advice() -> None:
-    trial = Trial(Isolation.STRICT, None, None, "touch: /app/x: Read-only file system\n", "", (("a", 1),), ())
+    trial = Trial(Isolation.STRICT, None, None, "touch: /app/x: Read-only file system\n", "", (("a", 1),), (), ())
     assert advise(trial, LIMITS) == []
