@@ -201,6 +201,24 @@ def test_http_leads_to_the_port_of_https(host: Host) -> None:
     assert (answer.status_code, answer.headers["Location"]) == (301, f"{host.url}/docs?a=b")
 
 
+def test_make_up_says_where_to_go_and_shows_the_first_key_once(host: Host) -> None:
+    variables = {**os.environ, **host.compose.variables, "REQUIRE_API_KEY": "1"}
+    command = ["make", "up"]
+    first, again = (
+        subprocess.run(command, cwd=host.folder, env=variables, capture_output=True, text=True, check=False)
+        for _ in range(2)
+    )
+    assert (first.returncode, again.returncode) == (0, 0), f"{first.stderr}\n{again.stderr}"
+    assert f"InferenceServer is ready at {host.url}; docs at {host.url}/docs\n" in first.stdout
+    (key,) = re.findall(r"^is_\w+$", first.stdout, re.MULTILINE)
+    assert CERTIFICATE in first.stdout
+    assert host.get("/api/models/").status_code == 401
+    assert host.get("/api/models/", key).status_code == 200
+    assert "is_" not in again.stdout
+    # Open again, for the tests after this one.
+    host.type("docker compose up -d --wait")
+
+
 @pytest.mark.long
 def test_a_task_is_run_and_a_soft_reset_keeps_everything(host: Host) -> None:
     uid = host.submit()
@@ -255,24 +273,6 @@ def test_a_full_take_down_leaves_an_empty_server(host: Host) -> None:
     host.wait_ready()
     assert host.get(f"/api/tasks/{uid}").status_code == 554
     assert host.output(host.submit()) == CONTENT
-
-
-def test_make_up_says_where_to_go_and_shows_the_first_key_once(host: Host) -> None:
-    variables = {**os.environ, **host.compose.variables, "REQUIRE_API_KEY": "1"}
-    command = ["make", "up"]
-    first, again = (
-        subprocess.run(command, cwd=host.folder, env=variables, capture_output=True, text=True, check=False)
-        for _ in range(2)
-    )
-    assert (first.returncode, again.returncode) == (0, 0), f"{first.stderr}\n{again.stderr}"
-    assert f"InferenceServer is ready at {host.url}; docs at {host.url}/docs\n" in first.stdout
-    (key,) = re.findall(r"^is_\w+$", first.stdout, re.MULTILINE)
-    assert CERTIFICATE in first.stdout
-    assert host.get("/api/models/").status_code == 401
-    assert host.get("/api/models/", key).status_code == 200
-    assert "is_" not in again.stdout
-    # Open again, for the tests after this one.
-    host.type("docker compose up -d --wait")
 
 
 def test_no_container_of_it_shows_a_secret(host: Host) -> None:

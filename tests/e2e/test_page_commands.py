@@ -127,7 +127,18 @@ def environment(system: System, folder: Path) -> dict[str, str]:
     return {**server, "INFERENCE_SERVER_KEY": key, "KEY": key, "HOME": str(folder)}
 
 
-@pytest.mark.parametrize("walk", WALKS, ids=lambda walk: f"{walk.page}: {', '.join(walk.titles) or 'all'}")
+WALKS_WITH_MARKS = [
+    pytest.param(
+        walk,
+        # The containers of examples are also those of tests/grpc and tests/e2e/test_examples.py.
+        marks=[pytest.mark.long] if walk.page.startswith(("examples/", "docs/grpc/", "runtimes/")) else [],
+        id=f"{walk.page}: {', '.join(walk.titles) or 'all'}",
+    )
+    for walk in WALKS
+]
+
+
+@pytest.mark.parametrize("walk", WALKS_WITH_MARKS)
 def test_the_commands_of_a_page_work(walk: Walk, tmp_path: Path, checkout: Path) -> None:
     require_docker()
     with standalone_system(tmp_path) as system:
