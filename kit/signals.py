@@ -2,6 +2,9 @@
 
 import signal
 import threading
+from queue import SimpleQueue
+
+from kit.threads import SupervisedThread
 
 
 class StopEvent(threading.Event):
@@ -14,13 +17,23 @@ class StopEvent(threading.Event):
 def stop_event() -> StopEvent:
     """An event that SIGTERM or SIGINT sets. Call it from the main thread; a second signal ends the process at once."""
     event = StopEvent()
+    # The handler runs in the main thread, which may hold the event's own lock just then, as it begins or ends to wait:
+    # setting the event there would wait for that lock for ever. This queue may be put to in any moment.
+    received: SimpleQueue[int] = SimpleQueue()
+    is_told = False
 
     def handle(number: int, _frame: object) -> None:
-        if event.is_set():
+        nonlocal is_told
+        if is_told:
             raise SystemExit(128 + number)
-        event.by_hand = number == signal.SIGINT
+        is_told = True
+        received.put(number)
+
+    def tell() -> None:
+        event.by_hand = received.get() == signal.SIGINT
         event.set()
 
+    SupervisedThread("signals", tell).start()
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
     return event
