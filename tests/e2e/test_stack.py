@@ -1,15 +1,18 @@
 """The Compose stack as an operator treats it: killed parts, resets, and what can be seen from outside."""
 
+import asyncio
 import json
 import os
 import socket
 import ssl
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from tests.browser import require_chromium
@@ -17,12 +20,15 @@ from tests.e2e.by_mouse import do_main_job
 from tests.e2e.client import DoorClient, door_of
 from tests.e2e.compose import ROOT, Compose, build_image, compose_project
 from tests.e2e.images import UNTIL_TOLD, echo_image, script_image
+from tests.e2e.systems import trust
 from tests.services import require_docker
 from tests.waiting import wait_until
 from tests.zips import make_zip, read_zip
 
 SERVICES = ("postgres", "rabbitmq", "private-api", "public-api", "grpc-gateway", "traefik", "job-consumer")
 TASKS = 50
+CROWD = 500
+"""A hospital's clients: so many wait for an answer, and as many ask once a second."""
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +177,24 @@ def test_http_redirects_to_https_and_old_tls_is_refused(compose: Compose, door: 
     parts = urlsplit(door.url)
     with socket.create_connection((parts.hostname or "", parts.port or 443), 5) as raw, pytest.raises(ssl.SSLError):
         old.wrap_socket(raw, server_hostname=parts.hostname)
+
+
+def test_a_crowd_behind_one_address_is_served(door: DoorClient) -> None:
+    uid = door.submit(door.add_model(script_image(UNTIL_TOLD)), {"i": b""})
+    door.wait_status(uid, "running")
+    url = f"{door.url}/api/tasks/{uid}"
+
+    async def poll(client: httpx.AsyncClient, wait_s: int) -> int:
+        return (await client.get(url, params={"wait": wait_s})).status_code
+
+    async def ask() -> Counter[int]:
+        limits = httpx.Limits(max_connections=CROWD * 2, max_keepalive_connections=CROWD * 2)
+        async with httpx.AsyncClient(verify=trust(door.verify), limits=limits, timeout=300, trust_env=False) as client:
+            waiting = [poll(client, 30) for _ in range(CROWD)]
+            return Counter(await asyncio.gather(*waiting, *(poll(client, 0) for _ in range(CROWD))))
+
+    assert asyncio.run(ask()) == {551: 2 * CROWD}
+    door.http.delete(f"/api/tasks/{uid}")
 
 
 def test_answers_carry_security_headers_and_the_docs_ask_no_outside_host(door: DoorClient) -> None:
