@@ -7,8 +7,10 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -88,6 +90,26 @@ def test_every_service_killed_in_turn_costs_no_task(compose: Compose, door: Door
     assert {uid: door.result(uid)["n"] for uid in tasks} == tasks
     # Finished once: what ran again after a kill was refused its commit.
     assert {door.status(uid)["status"] for uid in tasks} == {"finished"}
+
+
+def test_who_polls_while_the_door_is_replaced_waits_a_moment(compose: Compose, door: DoorClient) -> None:
+    (uid,) = submit_numbers(door, 1)
+    door.ended(uid)
+    seen = Counter[int]()
+    stopped, context = threading.Event(), trust(door.verify)
+
+    def poll() -> None:
+        while not stopped.is_set():
+            # On a connection of its own, as scripts do.
+            answer = httpx.get(f"{door.url}/api/tasks/{uid}/status", verify=context, timeout=300)
+            seen[answer.status_code] += 1
+
+    with ThreadPoolExecutor(4) as pool:
+        polls = [pool.submit(poll) for _ in range(4)]
+        compose.run("up", "--detach", "--wait", "--force-recreate", "--no-deps", "public-api")
+        stopped.set()
+    assert not [failed for failed in polls if failed.exception()]
+    assert set(seen) == {200}, seen
 
 
 def test_down_and_up_keeps_tasks_in_every_state(compose: Compose, door: DoorClient) -> None:
