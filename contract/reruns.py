@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from contract.queries import TaskSubmission
 from contract.schemas import Query
-from contract.task_queries import TaskSubmission
 
 
 class RerunVersion(StrEnum):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from contract.statuses import Phase, Reason, Status, WaitsFor
 
-MODEL_ID_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"
+MODEL_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 MODEL_REFERENCE_PATTERN = MODEL_ID_PATTERN.removesuffix("$") + r"(@[1-9][0-9]{0,8})?$"
 """An id, which means the model's default version, or `<id>@<version>`. No id has an `@`."""
 MODEL_REFERENCE_LENGTH = 138
@@ -26,7 +26,7 @@ ModelId = Annotated[
     str,
     Field(
         pattern=MODEL_ID_PATTERN,
-        description="The model's unique name: lower-case letters, digits, `.`, `_`, `-`; at most 128.",
+        description="The model's name, unique regardless of case: letters, digits, `.`, `_`, `-`; at most 128.",
         examples=["spleen-segmentation"],
     ),
 ]
@@ -72,50 +72,6 @@ class Isolation(StrEnum):
     """An unprivileged user and a read-only root file system."""
     COMPATIBLE = "compatible"
     """The image's own user and a writable root file system."""
-
-
-class ModelRegistration(Query):
-    """The query of `POST /api/models/`."""
-
-    human_readable_id: ModelId
-    container_tag: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=512,
-            pattern=r"^[A-Za-z0-9][^\s\x00-\x1f]*$",
-            description="The Docker image to run, as `docker run` takes it.",
-            examples=["registry.example.org/spleen:3"],
-        ),
-    ]
-    description: Annotated[str, Field(max_length=4096, description="For people.")] = ""
-    model_available: Annotated[
-        bool, Field(description="Whether `zip_file` carries static content for `/model`. Must agree with the body.")
-    ] = False
-    use_gpu: Annotated[bool, Field(description="Whether a task needs a GPU.")] = False
-    pull_policy: Annotated[PullPolicy, Field(description="When the consumer pulls the image.")] = PullPolicy.MISSING
-    isolation: Annotated[
-        Isolation,
-        Field(
-            description="`strict`: unprivileged user, read-only root file system. `compatible`: the image's own user "
-            "and a writable root, for images that need it. Neither has a network or any capability."
-        ),
-    ] = Isolation.STRICT
-    time_limit_s: Annotated[
-        int, Field(ge=1, le=30 * 24 * 3600, description="How long one run may take, in seconds.")
-    ] = 24 * 3600
-    memory_limit_bytes: Annotated[
-        int | None, Field(ge=6 * 1024**2, description="Memory of one run in bytes; unset: the consumer's own limit.")
-    ] = None
-    strict_output: Annotated[
-        bool,
-        Field(
-            description="Refuse an output with anything that cannot travel, instead of leaving that out with a warning."
-        ),
-    ] = False
-    replace: Annotated[
-        bool, Field(description="Make a new version where the id exists; queued tasks keep the version they had.")
-    ] = False
 
 
 class ListQuery(Query):

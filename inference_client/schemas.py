@@ -31,7 +31,7 @@ class ModelRegistration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # Checked here, so that no large archive is sent under a name that cannot be registered.
-    human_readable_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
+    human_readable_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
     container_tag: str
     description: str = ""
     model_available: bool = False

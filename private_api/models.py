@@ -10,7 +10,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from contract.errors import InvalidRequest, ModelExists, ModelNotFound, ModelRetired
-from contract.schemas import PROCESS_TAG_PREFIX, ArchiveView, ModelRegistration, ModelView
+from contract.queries import ModelRegistration
+from contract.schemas import PROCESS_TAG_PREFIX, ArchiveView, ModelView
 from private_api.archives import ArchiveStore, StoredArchive, Upload
 from private_api.database import Database
 from private_api.tables import ArchiveRow, ModelRow, ModelVersionRow
@@ -81,11 +82,9 @@ def check_registration(database: Database, registration: ModelRegistration, *, a
             raise InvalidRequest(
                 "container_tag: the program is part of the model's zip, so model_available must be true"
             )
-    if registration.replace:
-        return
     with database.read() as session:
-        if _exists(session, registration.human_readable_id):
-            raise _known(registration)
+        if (model := _find_model(session, registration.human_readable_id)) is not None:
+            _refuse_known(session, model, registration)
 
 
 def register_model(
@@ -107,6 +106,8 @@ def register_model(
     try:
         with database.write() as session:
             now = database.now(session)
+            # Names that differ in case are no two rows to the database's own constraint.
+            database.serialize(session, f"model {registration.human_readable_id.lower()}")
             model = _next_version(session, registration, now)
             archive = _share_archive(session, stored, now) if stored is not None else None
             version = ModelVersionRow(
@@ -205,21 +206,34 @@ def _exists(session: Session, human_readable_id: str) -> bool:
     return session.scalars(statement.limit(1)).first() is not None
 
 
-def _known(registration: ModelRegistration) -> ModelExists:
-    name = registration.human_readable_id
-    return ModelExists(f"a model with the id {name!r} is registered; replace=true makes a new version")
+def _find_model(session: Session, human_readable_id: str) -> ModelRow | None:
+    """The model of this id however it is spelled, also one that was deleted."""
+    spelled = func.lower(ModelRow.human_readable_id) == human_readable_id.lower()
+    return session.scalars(select(ModelRow).where(spelled)).one_or_none()
+
+
+def _refuse_known(session: Session, model: ModelRow, registration: ModelRegistration) -> None:
+    """Raises `ModelExists` if the registration must not become the next version of the model."""
+    name = model.human_readable_id
+    if not _exists(session, name):
+        return
+    if name != registration.human_readable_id:
+        raise ModelExists(f"a model with the id {name!r} is registered, and ids are unique regardless of case")
+    if not registration.replace:
+        raise ModelExists(f"a model with the id {name!r} is registered; replace=true makes a new version")
 
 
 def _next_version(session: Session, registration: ModelRegistration, now: datetime) -> ModelRow:
-    statement = select(ModelRow).where(ModelRow.human_readable_id == registration.human_readable_id).with_for_update()
-    model = session.scalars(statement).one_or_none()
+    model = _find_model(session, registration.human_readable_id)
     if model is None:
         model = ModelRow(human_readable_id=registration.human_readable_id, newest_version=1, created_at=now)
         session.add(model)
         session.flush()
         return model
-    if not registration.replace and _exists(session, registration.human_readable_id):
-        raise _known(registration)
+    session.refresh(model, with_for_update=True)
+    _refuse_known(session, model, registration)
+    # Of one that was deleted, the spelling is the new one's.
+    model.human_readable_id = registration.human_readable_id
     model.newest_version += 1
     model.default_version = None
     return model

@@ -18,7 +18,8 @@ from contract.errors import (
     TooLarge,
 )
 from contract.model_versions import MAX_VERSION, ModelChange, ModelVersionView, VersionChange, VersionListQuery
-from contract.schemas import ListQuery, ModelRegistration, ModelView
+from contract.queries import ModelRegistration
+from contract.schemas import ListQuery, ModelView
 from contract.zip_rules import check_archive, verify_contents
 from kit.http_errors import document_errors
 from kit.openapi import OPTIONAL_ZIP_BODY

@@ -26,9 +26,9 @@ from contract.errors import (
 )
 from contract.history import AttemptView, EventView
 from contract.overview import TaskListQuery
+from contract.queries import LogQuery, TaskPoll, TaskSubmission
 from contract.reruns import TaskRerun
 from contract.schemas import TaskView
-from contract.task_queries import LogQuery, TaskPoll, TaskSubmission
 from contract.zip_rules import check_archive
 from kit.http_errors import document_errors
 from kit.openapi import ZIP_ANSWER, ZIP_BODY

@@ -16,7 +16,8 @@ from contract.errors import (
     TooLarge,
 )
 from contract.model_versions import ModelChange, ModelVersionView, VersionChange, VersionListQuery
-from contract.schemas import ListQuery, ModelRegistration, ModelView
+from contract.queries import ModelRegistration
+from contract.schemas import ListQuery, ModelView
 from kit.http_errors import document_errors
 from kit.openapi import OPTIONAL_ZIP_BODY
 from public_api.relay import UPLOAD_PATIENCE_S, Relay

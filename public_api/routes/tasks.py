@@ -20,9 +20,9 @@ from contract.errors import (
 )
 from contract.history import AttemptView, EventView
 from contract.overview import TaskListQuery
+from contract.queries import LogQuery, ModelRegistration, TaskPoll, TaskSubmission
 from contract.reruns import TaskRerun
-from contract.schemas import MODEL_REFERENCE_LENGTH, UID_PATTERN, ModelRegistration, TaskView
-from contract.task_queries import LogQuery, TaskPoll, TaskSubmission
+from contract.schemas import MODEL_REFERENCE_LENGTH, UID_PATTERN, TaskView
 from kit.http_errors import document_errors
 from kit.openapi import ZIP_ANSWER, ZIP_BODY
 from public_api.relay import UPLOAD_PATIENCE_S, Relay

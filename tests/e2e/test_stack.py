@@ -1,15 +1,20 @@
 """The Compose stack as an operator treats it: killed parts, resets, and what can be seen from outside."""
 
+import asyncio
 import json
 import os
 import socket
 import ssl
 import subprocess
 import sys
+import threading
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from tests.browser import require_chromium
@@ -17,12 +22,15 @@ from tests.e2e.by_mouse import do_main_job
 from tests.e2e.client import DoorClient, door_of
 from tests.e2e.compose import ROOT, Compose, build_image, compose_project
 from tests.e2e.images import UNTIL_TOLD, echo_image, script_image
+from tests.e2e.systems import trust
 from tests.services import require_docker
 from tests.waiting import wait_until
 from tests.zips import make_zip, read_zip
 
 SERVICES = ("postgres", "rabbitmq", "private-api", "public-api", "grpc-gateway", "traefik", "job-consumer")
 TASKS = 50
+CROWD = 500
+"""A hospital's clients: so many wait for an answer, and as many ask once a second."""
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +90,26 @@ def test_every_service_killed_in_turn_costs_no_task(compose: Compose, door: Door
     assert {uid: door.result(uid)["n"] for uid in tasks} == tasks
     # Finished once: what ran again after a kill was refused its commit.
     assert {door.status(uid)["status"] for uid in tasks} == {"finished"}
+
+
+def test_who_polls_while_the_door_is_replaced_waits_a_moment(compose: Compose, door: DoorClient) -> None:
+    (uid,) = submit_numbers(door, 1)
+    door.ended(uid)
+    seen = Counter[int]()
+    stopped, context = threading.Event(), trust(door.verify)
+
+    def poll() -> None:
+        while not stopped.is_set():
+            # On a connection of its own, as scripts do.
+            answer = httpx.get(f"{door.url}/api/tasks/{uid}/status", verify=context, timeout=300)
+            seen[answer.status_code] += 1
+
+    with ThreadPoolExecutor(4) as pool:
+        polls = [pool.submit(poll) for _ in range(4)]
+        compose.run("up", "--detach", "--wait", "--force-recreate", "--no-deps", "public-api")
+        stopped.set()
+    assert not [failed for failed in polls if failed.exception()]
+    assert set(seen) == {200}, seen
 
 
 def test_down_and_up_keeps_tasks_in_every_state(compose: Compose, door: DoorClient) -> None:
@@ -171,6 +199,24 @@ def test_http_redirects_to_https_and_old_tls_is_refused(compose: Compose, door: 
     parts = urlsplit(door.url)
     with socket.create_connection((parts.hostname or "", parts.port or 443), 5) as raw, pytest.raises(ssl.SSLError):
         old.wrap_socket(raw, server_hostname=parts.hostname)
+
+
+def test_a_crowd_behind_one_address_is_served(door: DoorClient) -> None:
+    uid = door.submit(door.add_model(script_image(UNTIL_TOLD)), {"i": b""})
+    door.wait_status(uid, "running")
+    url = f"{door.url}/api/tasks/{uid}"
+
+    async def poll(client: httpx.AsyncClient, wait_s: int) -> int:
+        return (await client.get(url, params={"wait": wait_s})).status_code
+
+    async def ask() -> Counter[int]:
+        limits = httpx.Limits(max_connections=CROWD * 2, max_keepalive_connections=CROWD * 2)
+        async with httpx.AsyncClient(verify=trust(door.verify), limits=limits, timeout=300, trust_env=False) as client:
+            waiting = [poll(client, 30) for _ in range(CROWD)]
+            return Counter(await asyncio.gather(*waiting, *(poll(client, 0) for _ in range(CROWD))))
+
+    assert asyncio.run(ask()) == {551: 2 * CROWD}
+    door.http.delete(f"/api/tasks/{uid}")
 
 
 def test_answers_carry_security_headers_and_the_docs_ask_no_outside_host(door: DoorClient) -> None:

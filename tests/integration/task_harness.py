@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from contract.access import ANONYMOUS, Caller
 from contract.claims import ClaimRequest
+from contract.queries import ModelRegistration
 from contract.schemas import (
     Assignment,
     Commit,
@@ -20,7 +21,6 @@ from contract.schemas import (
     Failure,
     Heartbeat,
     HeartbeatReply,
-    ModelRegistration,
     Release,
     Settled,
 )

@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from contract.access import ANONYMOUS, Scope
 from contract.deployments import ReplicaBeat, ReplicaEnd, ReplicaReason
 from contract.errors import OutputMissing, ServiceUnavailable, StaleFence, TaskFailed
-from contract.schemas import ModelRegistration
+from contract.queries import ModelRegistration
 from contract.statuses import Phase, Reason, Status
 from private_api.archives import ArchiveStore
 from private_api.backup.files import BackupError, Manifest, hash_file, read_lines

@@ -11,7 +11,7 @@ from contract.access import ANONYMOUS
 from contract.broker import CPU_QUEUE, GPU_QUEUE
 from contract.broker.memory import InMemoryBroker
 from contract.errors import OutputMissing
-from contract.schemas import ModelRegistration
+from contract.queries import ModelRegistration
 from contract.statuses import Reason, Status
 from private_api.archives import ArchiveStore
 from private_api.loops.dispatcher import Dispatcher

@@ -20,7 +20,8 @@ from contract.errors import (
 )
 from contract.model_versions import ModelChange, ModelVersionView, VersionChange, VersionListQuery
 from contract.overview import TaskListQuery
-from contract.schemas import ModelRegistration, ModelView
+from contract.queries import ModelRegistration
+from contract.schemas import ModelView
 from contract.statuses import Status
 from private_api.loops.janitor import ORPHAN_AGE_S, Janitor
 from private_api.model_versions import change_model, change_version, delete_model, delete_version, list_versions

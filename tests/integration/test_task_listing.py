@@ -11,8 +11,8 @@ from sqlalchemy import event
 from contract.access import Caller, Scope
 from contract.errors import InvalidRequest, PermissionDenied
 from contract.overview import EVERYBODY, TaskListQuery
+from contract.queries import TaskSubmission
 from contract.statuses import Status
-from contract.task_queries import TaskSubmission
 from private_api.database import Database
 from private_api.tasks.cancel import cancel_task, delete_task
 from private_api.tasks.listing import list_tasks
