@@ -45,8 +45,11 @@ def upgrade(database: Database, revision: str = "head") -> None:
             connection.execute(text("SET statement_timeout = 0"))
             connection.commit()
         try:
-            migrate(connection.execution_options(writes=True), revision)
-            connection.commit()
+            connection.execution_options(writes=True)
+            # One transaction for all steps. SQLite has no other lock, and of its own accord Alembic would commit each
+            # step there, so that two processes took the same one.
+            with connection.begin():
+                migrate(connection, revision)
         finally:
             connection.invalidate()
             if not database.is_sqlite:

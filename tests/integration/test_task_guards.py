@@ -1,13 +1,14 @@
 """What the database itself guarantees: one event per change, triggers against what must never happen, migrations."""
 
 import multiprocessing
+import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.synchronize import Barrier
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import Engine, event, inspect, text
 from sqlalchemy.exc import DatabaseError
 
 from contract.access import ANONYMOUS
@@ -18,6 +19,7 @@ from private_api.tables import Base
 from private_api.tasks.cancel import cancel_task
 from tests.databases import migrate_url
 from tests.integration.task_harness import Harness
+from tests.waiting import START_S
 
 
 def finished(harness: Harness) -> None:
@@ -140,9 +142,24 @@ def test_upgrading_a_database_again_changes_nothing(empty_database_url: str) -> 
         database.close()
 
 
-def test_two_processes_may_upgrade_an_empty_database_at_once(empty_database_url: str) -> None:
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(migrate_url, [empty_database_url] * 4))
+def _migrate_once_all_are_here(url: str, barrier: Barrier) -> None:
+    # Whoever migrates in several transactions lets the others in between.
+    event.listen(Engine, "begin", lambda _connection: time.sleep(0.02))
+    barrier.wait(START_S)
+    migrate_url(url)
+
+
+def test_processes_may_upgrade_an_empty_database_at_once(empty_database_url: str) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(3)
+    starting = [
+        context.Process(target=_migrate_once_all_are_here, args=(empty_database_url, barrier)) for _ in range(3)
+    ]
+    for process in starting:
+        process.start()
+    for process in starting:
+        process.join(START_S)
+    assert [process.exitcode for process in starting] == [0, 0, 0]
     database = Database(empty_database_url)
     try:
         assert set(Base.metadata.tables) < set(inspect(database.engine).get_table_names())
