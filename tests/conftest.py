@@ -18,7 +18,7 @@ from tests.databases import PostgresServer, copy_sqlite, make_sqlite_template, m
 from tests.progress import Progress
 from tests.running_api import RunningApi, run_private_api
 from tests.scheduling import GroupScheduling
-from tests.services import require_postgres
+from tests.services import require_postgres, sockets_forgiven
 
 _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 settings.register_profile(
@@ -161,3 +161,18 @@ def private_api(database_url: str, tmp_path: Path) -> Iterator[RunningApi]:
     """A private API that answers over HTTP: the test runs once on each kind of database."""
     with run_private_api(database_url, tmp_path / "data") as api:
         yield api
+
+
+@pytest.fixture
+def api(sqlite_url: str, tmp_path: Path) -> Iterator[RunningApi]:
+    """The same, for what does not depend on the kind of database."""
+    with run_private_api(sqlite_url, tmp_path / "data") as api:
+        yield api
+
+
+@pytest.fixture
+def collected_sockets() -> Iterator[None]:
+    """Once the test is over, what docker-py left of failed connections is collected, unheard."""
+    yield
+    with sockets_forgiven():
+        pass

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from job_consumer.container_spec import Limits
 from job_consumer.engines.docker.engine import DockerEngine
 from job_consumer.service import ConsumerOptions, run_consumer
 from job_consumer.settings import Credential
@@ -22,20 +21,16 @@ from private_api.tables import TaskRow
 from tests.e2e.client import DoorClient
 from tests.e2e.images import script_image
 from tests.e2e.mortal_engine import Death, MortalEngine, mortal_engine
-from tests.running_api import RunningApi, run_private_api
-from tests.services import require_docker, sockets_forgiven
+from tests.limits import CONTAINER_LIMITS
+from tests.running_api import RunningApi
+from tests.services import require_docker
 from tests.waiting import START_S, wait_until
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.usefixtures("collected_sockets"),
+]
 MIB = 1024**2
-LIMITS = Limits(
-    memory_bytes=64 * MIB,
-    cpus=None,
-    pids=64,
-    shared_memory_bytes=16 * MIB,
-    temporary_bytes=16 * MIB,
-    log_bytes=MIB,
-)
 # Half of the output at once, the other half once the test lets it go on.
 RUN = """
 echo 1 > /output/first
@@ -102,19 +97,6 @@ def engines() -> Iterator[Engines]:
         yield Engines(stack)
 
 
-@pytest.fixture(autouse=True)
-def _collected() -> Iterator[None]:
-    yield
-    with sockets_forgiven():
-        pass
-
-
-@pytest.fixture
-def api(sqlite_url: str, tmp_path: Path) -> Iterator[RunningApi]:
-    with run_private_api(sqlite_url, tmp_path / "data") as running:
-        yield running
-
-
 @contextmanager
 def consumers(api: RunningApi, engine: MortalEngine, work_dir: Path) -> Iterator[None]:
     """One for each task. When the block ends they leave what runs, as consumers do."""
@@ -126,7 +108,7 @@ def consumers(api: RunningApi, engine: MortalEngine, work_dir: Path) -> Iterator
             stack.callback(docker_engine.close)
             credential = Credential("SERVICE_TOKEN", api.token)
             options = ConsumerOptions(
-                api_url=api.url, credential=credential, consumer=name, work_dir=work_dir, limits=LIMITS
+                api_url=api.url, credential=credential, consumer=name, work_dir=work_dir, limits=CONTAINER_LIMITS
             )
             threads.append(threading.Thread(target=run_consumer, args=(options, api.broker, docker_engine, stopping)))
         for thread in threads:

@@ -15,19 +15,13 @@ from job_consumer.context import ConsumerContext
 from job_consumer.heartbeat import TaskHeartbeat
 from job_consumer.settings import Credential
 from job_consumer.workspace import WorkDir
-from tests.running_api import RunningApi, run_private_api
+from tests.running_api import RunningApi
 from tests.unit.consumer_peer import MemoryEngine
 from tests.waiting import wait_until
 from tests.zips import make_zip
 
 ZIP = {"Content-Type": "application/zip"}
 HOURS_S = 6 * 3600.0
-
-
-@pytest.fixture
-def api(sqlite_url: str, tmp_path: Path) -> Iterator[RunningApi]:
-    with run_private_api(sqlite_url, tmp_path / "data") as running:
-        yield running
 
 
 @pytest.fixture

@@ -8,41 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from job_consumer.container_spec import Limits
 from job_consumer.engine_watch import Complaint, EngineGone
 from job_consumer.engines.docker.engine import DockerEngine
 from job_consumer.service import ConsumerOptions, run_consumer
 from job_consumer.settings import Credential
 from tests.e2e.client import DoorClient
 from tests.e2e.images import script_image
-from tests.running_api import RunningApi, run_private_api
-from tests.services import require_docker, sockets_forgiven
+from tests.limits import CONTAINER_LIMITS
+from tests.running_api import RunningApi
+from tests.services import require_docker
 from tests.tcp_proxy import Mode, TcpProxy
 from tests.waiting import wait_until
 
 MIB = 1024**2
-LIMITS = Limits(
-    memory_bytes=64 * MIB,
-    cpus=None,
-    pids=64,
-    shared_memory_bytes=16 * MIB,
-    temporary_bytes=16 * MIB,
-    log_bytes=MIB,
-)
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def _collected() -> Iterator[None]:
-    yield
-    with sockets_forgiven():
-        pass
-
-
-@pytest.fixture
-def api(sqlite_url: str, tmp_path: Path) -> Iterator[RunningApi]:
-    with run_private_api(sqlite_url, tmp_path / "data") as running:
-        yield running
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.usefixtures("collected_sockets"),
+]
 
 
 @pytest.fixture
@@ -65,7 +47,7 @@ def consumer(
         credential=Credential("SERVICE_TOKEN", api.token),
         consumer="a-1",
         work_dir=folder / "work",
-        limits=LIMITS,
+        limits=CONTAINER_LIMITS,
         alive_file=folder / "alive",
         engine_patience_s=patience_s,
     )

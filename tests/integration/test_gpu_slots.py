@@ -22,7 +22,7 @@ from private_api.placement.consumers import register_consumer
 from private_api.tables import ConsumerRow
 from tests.e2e.systems import Process
 from tests.gpu_host import gpu_or
-from tests.running_api import RunningApi, run_private_api
+from tests.running_api import RunningApi
 from tests.services import require_docker, require_rabbitmq
 from tests.waiting import wait_until
 
@@ -108,12 +108,6 @@ def test_of_many_that_register_at_once_one_gets_the_gpu(database: Database) -> N
 class StartConsumer(Protocol):
     def __call__(self, name: str, work_dir: str) -> Process:
         """Start a consumer of this name over a work directory: one host is one directory."""
-
-
-@pytest.fixture
-def api(sqlite_url: str, tmp_path: Path) -> Iterator[RunningApi]:
-    with run_private_api(sqlite_url, tmp_path / "data") as running:
-        yield running
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.integration.public_door import PLAIN, open_socket, serve_door
-from tests.running_api import RunningApi, run_private_api
+from tests.running_api import RunningApi
 from tests.services import missing
 from tests.zips import make_zip
 
@@ -38,14 +38,8 @@ public class Submit {
 
 
 @pytest.fixture
-def private(sqlite_url: str, tmp_path: Path) -> Iterator[RunningApi]:
-    with run_private_api(sqlite_url, tmp_path / "data") as api:
-        yield api
-
-
-@pytest.fixture
-def door(private: RunningApi) -> Iterator[str]:
-    with serve_door(private.url) as url:
+def door(api: RunningApi) -> Iterator[str]:
+    with serve_door(api.url) as url:
         yield url
 
 
@@ -79,11 +73,11 @@ def length(body: bytes) -> bytes:
 @pytest.mark.parametrize("pieces", ["at once", "in pieces", "in chunks"])
 @pytest.mark.parametrize("service", ["public", "private"])
 def test_a_request_that_offers_another_protocol_is_served_whole(
-    service: str, pieces: str, submit_to: str, private: RunningApi
+    service: str, pieces: str, submit_to: str, api: RunningApi
 ) -> None:
     body = make_zip({"a": b"x" * 300_000})
-    url = submit_to if service == "public" else private.url
-    token = b"Authorization: Bearer %b\r\n" % private.token.encode()
+    url = submit_to if service == "public" else api.url
+    token = b"Authorization: Bearer %b\r\n" % api.token.encode()
     head = b"POST /api/tasks/?human_readable_id=echo HTTP/1.1\r\nHost: door\r\nContent-Type: application/zip\r\n"
     head += OFFER + (token if service == "private" else b"")
     if pieces == "at once":

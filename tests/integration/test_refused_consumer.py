@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import text
 
 from contract.access import Scope
-from job_consumer.container_spec import Limits
 from job_consumer.engines.process.engine import ProcessEngine
 from job_consumer.service import ConsumerOptions, run_consumer
 from job_consumer.settings import Credential
@@ -19,19 +18,12 @@ from kit.healthcheck import main as check_health
 from private_api.database import Database
 from private_api.keys import create_key, revoke_key
 from private_api.tables import ConsumerRow
+from tests.limits import PROCESS_LIMITS
 from tests.running_api import RunningApi, run_private_api
 from tests.waiting import wait_until
 from tests.zips import make_zip
 
 MIB = 1024**2
-LIMITS = Limits(
-    memory_bytes=512 * MIB,
-    cpus=None,
-    pids=64,
-    shared_memory_bytes=64 * MIB,
-    temporary_bytes=64 * MIB,
-    log_bytes=MIB,
-)
 
 
 @pytest.fixture
@@ -57,7 +49,7 @@ def consumer(api: RunningApi, folder: Path, credential: Credential) -> Iterator[
         credential=credential,
         consumer="a-1",
         work_dir=folder / "work",
-        limits=LIMITS,
+        limits=PROCESS_LIMITS,
         alive_file=folder / "alive",
     )
     thread = threading.Thread(target=run_consumer, args=(options, api.broker, engine, stopping))

@@ -16,7 +16,6 @@ from contract.errors import ConsumerNotFound
 from contract.overview import ConsumerView
 from contract.statuses import ConsumerStatus
 from job_consumer import worker
-from job_consumer.container_spec import Limits
 from job_consumer.engines.process.engine import ProcessEngine
 from job_consumer.health import WorkDisk
 from job_consumer.service import ConsumerOptions, run_consumer
@@ -25,20 +24,13 @@ from kit.healthcheck import main as check_health
 from private_api.database import Database
 from private_api.placement.fleet import show_consumer
 from private_api.tables import TaskRow
+from tests.limits import PROCESS_LIMITS
 from tests.running_api import RunningApi, run_private_api
 from tests.services import missing
 from tests.waiting import START_S, wait_until
 from tests.zips import make_zip
 
 MIB = 1024**2
-LIMITS = Limits(
-    memory_bytes=512 * MIB,
-    cpus=None,
-    pids=64,
-    shared_memory_bytes=64 * MIB,
-    temporary_bytes=64 * MIB,
-    log_bytes=MIB,
-)
 OPERATOR = Caller("carol", frozenset({Scope.OPERATE}))
 
 
@@ -92,7 +84,7 @@ class Lab:
             credential=Credential("SERVICE_TOKEN", self.api.token),
             consumer=name,
             work_dir=work,
-            limits=LIMITS,
+            limits=PROCESS_LIMITS,
             alive_file=self.folder / f"{name}.alive",
             min_free_bytes=min_free_bytes,
             first_pause_s=5.0,
