@@ -1,6 +1,6 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docs pictures prepare test test-long check format protos lock clean up down secrets image grpc-clients grpc-images test-grpc openapi-clients engine-matrix failpoints mutants chaos soak
+.PHONY: help setup demo docs pictures prepare test test-long check format protos lock clean up down secrets image grpc-clients grpc-images test-grpc test-engine openapi-clients engine-matrix failpoints mutants chaos soak
 
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
@@ -83,6 +83,11 @@ grpc-images: ## Build the images of the examples that are called live
 
 test-grpc: setup grpc-clients grpc-images ## Run public gRPC clients against the examples' containers, and on a whole stack
 	$(VENV)/python -m tests.run tests/grpc
+
+test-engine: setup ## Run what talks to a Docker Engine, and standalone, on the Engine that DOCKER_HOST names
+	$(VENV)/python -m pytest --numprocesses 2 tests/integration/test_docker_engine.py tests/integration/test_docker_images.py \
+		tests/integration/test_engines.py tests/integration/test_engine_away.py tests/integration/test_model_cache.py \
+		tests/integration/test_image_cache.py tests/integration/test_check.py tests/e2e/test_compatibility.py
 
 check: setup ## Check format, lint, types, architecture, and that generated code is up to date
 	$(VENV)/ruff format --check .

@@ -30,13 +30,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import docker
-
 from benchmarks.bare_relay import HEALTH
 from tests.e2e.client import DoorClient, door_of
 from tests.e2e.compose import IMAGE, compose_system
 from tests.e2e.images import call_server_image
 from tests.e2e.systems import System, free_port
+from tests.engine_client import engine_client
 from tests.waiting import wait_until
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -190,7 +189,7 @@ def control_process() -> Lane:
 
 def address_of(service: str) -> str:
     """The address of a service's container on the network that Traefik and the doors share."""
-    client = docker.APIClient()
+    client = engine_client()
     try:
         (row,) = client.containers(filters={"label": f"com.docker.compose.service={service}"})
         networks = client.inspect_container(row["Id"])["NetworkSettings"]["Networks"]
@@ -220,7 +219,7 @@ def run_load(lane: Lane, concurrency: int, size: int, seconds: float, *more: str
 
 def gateway_cpu_us() -> float:
     """CPU time that all gateways on this Engine have used so far, in microseconds."""
-    client = docker.APIClient()
+    client = engine_client()
     try:
         filters = {"label": "com.docker.compose.service=grpc-gateway"}
         usage = [client.stats(row["Id"], stream=False, one_shot=True) for row in client.containers(filters=filters)]

@@ -1,15 +1,13 @@
 """A door to the machine's Docker Engine that holds back some calls, as an Engine that hangs would."""
 
-import os
 import re
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
-SOCKET = urlsplit(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")).path
+from tests.engine_client import SOCKET
 
 
 @dataclass

@@ -28,10 +28,14 @@ def echo_image() -> str:
     return ECHO_TAG
 
 
-@functools.cache
 def script_image(script: str) -> str:
     """An image whose own command is this busybox shell script."""
-    dockerfile = f"FROM busybox:1.37\nCMD {json.dumps(['/bin/sh', '-c', script])}\n"
+    return dockerfile_image(f"FROM busybox:1.37\nCMD {json.dumps(['/bin/sh', '-c', script])}\n")
+
+
+@functools.cache
+def dockerfile_image(dockerfile: str) -> str:
+    """An image of this Dockerfile, which can copy nothing."""
     tag = f"inference-server-tests:{hashlib.sha256(dockerfile.encode()).hexdigest()[:12]}"
     client = docker.from_env()
     try:

@@ -15,6 +15,7 @@ import docker
 import httpx
 
 from tests.e2e.processes import Process
+from tests.engine_client import engine_client
 from tests.services import BROKER_URL
 from tests.waiting import START_S, wait_until
 
@@ -191,7 +192,7 @@ def _running(system: System) -> Iterator[None]:
 def containers(system: System, **filters: str) -> list[str]:
     """The ids of the containers of this system's consumer, in any state; `filters` are the Engine's."""
     # The low-level client: the other one inspects each container, which may be gone by then.
-    client = docker.APIClient()
+    client = engine_client()
     try:
         found = client.containers(all=True, filters=_of_consumer(system) | filters)
         return [container["Id"] for container in found]
@@ -201,7 +202,7 @@ def containers(system: System, **filters: str) -> list[str]:
 
 def leftovers(system: System) -> list[str]:
     """Containers and per-task volumes of this system's consumer that still exist."""
-    client = docker.APIClient()
+    client = engine_client()
     try:
         volumes = [volume["Name"] for volume in client.volumes(filters=_of_consumer(system))["Volumes"] or []]
     finally:
@@ -215,7 +216,7 @@ def _of_consumer(system: System) -> dict[str, str]:
 
 def remove_leftovers(system: System) -> None:
     """Remove what a failed test left, and the model volumes, which are meant to stay."""
-    client = docker.APIClient()
+    client = engine_client()
     try:
         for container in client.containers(all=True, filters=_of_consumer(system)):
             client.remove_container(container["Id"], force=True)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import docker
 import grpc
 import httpx
 import pytest
@@ -15,6 +14,7 @@ from job_consumer.engines import LABEL
 from standalone.server import REPLICA_NETWORK
 from tests.e2e.compose import compose_system
 from tests.e2e.systems import System, standalone_system, trust
+from tests.engine_client import engine_client
 from tests.integration.replica_harness import backend_image
 from tests.services import require_docker
 from tests.waiting import wait_until
@@ -38,7 +38,7 @@ def replicas(http: httpx.Client, status: str) -> list[dict[str, Any]]:
 
 
 def containers(system: System, kind: str = "replica") -> list[dict[str, Any]]:
-    client = docker.APIClient(version="auto")
+    client = engine_client()
     try:
         labels = [f"{LABEL}.consumer={system.consumer_name()}", f"{LABEL}.{kind}"]
         found: list[dict[str, Any]] = client.containers(all=True, filters={"label": labels})

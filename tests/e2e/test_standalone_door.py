@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import docker
 import grpc
 import pytest
 
@@ -16,6 +15,7 @@ from job_consumer.engines import LABEL
 from tests.e2e.grpc_door import application
 from tests.e2e.images import call_server_image, user_service_image
 from tests.e2e.systems import Process, System, free_port, port_is_free, standalone_system
+from tests.engine_client import engine_client
 from tests.services import require_docker
 from tests.waiting import wait_until
 
@@ -46,7 +46,7 @@ def infer(system: System, *arguments: str) -> str:
 
 def in_replica(system: System, program: str) -> str:
     """What a program prints inside this server's only replica."""
-    client = docker.APIClient(version="auto")
+    client = engine_client()
     try:
         labels = [f"{LABEL}.consumer={system.consumer_name()}", f"{LABEL}.replica"]
         (container,) = client.containers(filters={"label": labels})

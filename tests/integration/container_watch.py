@@ -6,9 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import docker
-
 from job_consumer.engines import LABEL
+from tests.engine_client import engine_client
 
 
 @dataclass
@@ -39,7 +38,7 @@ class ContainerWatch:
 def watch_containers(consumer: str) -> Iterator[ContainerWatch]:
     """Watch while the block is open; the test waits for the events that it wants to have seen."""
     watch = ContainerWatch()
-    client = docker.APIClient(version="auto")
+    client = engine_client()
     filters = {"label": f"{LABEL}.consumer={consumer}", "event": ["start", "die"]}
     events = client.events(decode=True, filters=filters)
 

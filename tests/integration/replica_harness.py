@@ -26,6 +26,7 @@ from job_consumer.replicas.replica import Replica
 from job_consumer.service import ConsumerOptions, run_consumer
 from job_consumer.settings import Credential
 from job_consumer.workspace import WorkDir
+from tests.engine_client import engine_client
 from tests.integration.engine_harness import MIB
 from tests.running_api import RunningApi
 from tests.services import require_rabbitmq
@@ -228,7 +229,7 @@ def replica_harness(api: RunningApi, work_dir: Path) -> Iterator[ReplicaHarness]
     with ExitStack() as stack:
         network = stack.enter_context(replica_network())
         http = stack.enter_context(api.client())
-        client = docker.APIClient(version="auto")
+        client = engine_client()
         stack.callback(client.close)
         harness = ReplicaHarness(api, network, work_dir, http, client, backend_image())
         try:

@@ -25,6 +25,7 @@ from job_consumer.engines.docker.witness import WitnessEngine
 from job_consumer.settings import JobConsumerSettings
 from standalone.server import consumer_in_thread
 from tests.e2e.images import UNTIL_TOLD
+from tests.engine_client import engine_client
 from tests.integration.engine_harness import build_image
 from tests.integration.infer_harness import User
 from tests.integration.public_door import serve_door
@@ -43,7 +44,7 @@ SECRET = "RUN mkdir -m 700 /secret && echo 42 > /secret/weights && chmod 600 /se
 @pytest.fixture(scope="module")
 def engine() -> Iterator[docker.APIClient]:
     require_docker()
-    client = docker.APIClient(version="auto")
+    client = engine_client()
     yield client
     client.close()
 

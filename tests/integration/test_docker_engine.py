@@ -29,6 +29,7 @@ from job_consumer.engines import (
 from job_consumer.engines.docker.ending import START_LABEL, engine_start, exit_state
 from job_consumer.engines.docker.engine import DockerEngine
 from job_consumer.engines.docker.errors import start_error
+from tests.engine_client import engine_client
 from tests.integration.engine_harness import (
     MIB,
     Harness,
@@ -44,7 +45,7 @@ from tests.waiting import wait_until
 @pytest.fixture
 def client() -> Iterator[docker.APIClient]:
     require_docker()
-    with closing(docker.APIClient(version="auto")) as made:
+    with closing(engine_client()) as made:
         yield made
 
 

@@ -14,6 +14,7 @@ import pytest
 from job_consumer.engines import EngineUnavailable, ImageNotFound
 from job_consumer.engines.docker import images as docker_images
 from job_consumer.engines.docker.images import PullFault, pull_fault
+from tests.engine_client import engine_client
 from tests.integration.engine_harness import Harness, docker_harness
 from tests.integration.image_registry import Registry, serve_slow_image
 from tests.services import require_docker
@@ -23,7 +24,7 @@ from tests.waiting import PATIENCE_S, wait_until
 @pytest.fixture
 def client() -> Iterator[docker.APIClient]:
     require_docker()
-    with closing(docker.APIClient(version="auto")) as made:
+    with closing(engine_client()) as made:
         yield made
 
 

@@ -14,6 +14,7 @@ from job_consumer.service import ConsumerOptions, run_consumer
 from job_consumer.settings import Credential
 from tests.e2e.client import DoorClient
 from tests.e2e.images import script_image
+from tests.engine_client import SOCKET
 from tests.limits import CONTAINER_LIMITS
 from tests.running_api import RunningApi
 from tests.services import require_docker
@@ -31,7 +32,7 @@ pytestmark = [
 def proxy() -> Iterator[TcpProxy]:
     """Stands before the Engine."""
     require_docker()
-    with TcpProxy("unix:///var/run/docker.sock", 0) as made:
+    with TcpProxy(f"unix://{SOCKET}", 0) as made:
         yield made
 
 

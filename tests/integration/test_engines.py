@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
 
-import docker
 import pytest
 
 from job_consumer.engines import RunKey, RunState, RunVanished
+from tests.engine_client import engine_client
 from tests.integration.engine_harness import END_S, MIB, Harness, docker_harness, process_harness
 from tests.services import require_docker
 from tests.waiting import repeat_until_told
@@ -29,7 +29,7 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]
             yield made
         return
     require_docker()
-    with closing(docker.APIClient(version="auto")) as client, docker_harness(tmp_path / "work", client) as made:
+    with closing(engine_client()) as client, docker_harness(tmp_path / "work", client) as made:
         yield made
 
 
@@ -38,7 +38,7 @@ def test_an_engine_says_who_it_is(harness: Harness) -> None:
 
 
 def test_an_engine_names_the_machine_that_runs_are_on(harness: Harness) -> None:
-    with closing(docker.APIClient(version="auto")) as client:
+    with closing(engine_client()) as client:
         assert harness.engine.host_name() in (client.info()["Name"], socket.gethostname())
 
 

@@ -17,6 +17,7 @@ from job_consumer.context import ConsumerContext
 from job_consumer.engines import RunKey
 from job_consumer.image_cache import open_image
 from job_consumer.settings import Credential
+from tests.engine_client import engine_client
 from tests.integration.engine_harness import MIB, Harness, docker_harness
 from tests.integration.image_registry import serve_slow_image
 from tests.services import require_docker
@@ -28,7 +29,7 @@ OWN = "busybox:1.37"
 @pytest.fixture
 def client() -> Iterator[docker.APIClient]:
     require_docker()
-    with closing(docker.APIClient(version="auto")) as made:
+    with closing(engine_client()) as made:
         yield made
 
 

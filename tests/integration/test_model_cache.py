@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import docker
 import pytest
 
 from job_consumer.engines import RunKey
 from job_consumer.model_cache import make_room
 from job_consumer.workspace import WorkDir
+from tests.engine_client import engine_client
 from tests.integration.engine_harness import MIB, Harness, docker_harness, process_harness
 from tests.services import require_docker
 from tests.small_disk import small_disk
@@ -28,7 +28,7 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]
             yield made
         return
     require_docker()
-    with closing(docker.APIClient(version="auto")) as client, docker_harness(tmp_path / "work", client) as made:
+    with closing(engine_client()) as client, docker_harness(tmp_path / "work", client) as made:
         yield made
 
 
@@ -105,6 +105,6 @@ def kept_volumes(harness: Harness) -> int:
     """The Engine's volumes over models' folders of this work directory."""
     if harness.kind != "docker":
         return 0
-    with closing(docker.APIClient(version="auto")) as client:
+    with closing(engine_client()) as client:
         volumes = client.volumes(filters={"label": "inference-server.kept"})["Volumes"] or []
     return sum(volume["Options"]["device"].startswith(str(harness.work.root)) for volume in volumes)
