@@ -1,6 +1,8 @@
 """Models as people write them, and what the server makes of each; the rows of docs/compatibility.md."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 BUSYBOX, PYTHON = "busybox:1.37", "python:3.13-slim"
 
@@ -16,9 +18,9 @@ class Kind:
     dockerfile: tuple[str, ...] = ()
     """Lines after FROM."""
     base: str = BUSYBOX
-    options: dict[str, object] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     """Of the registration."""
-    files: dict[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
     """What is in the result, exactly."""
     reason: str = ""
     """Why the task fails, if it does."""
