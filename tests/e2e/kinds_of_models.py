@@ -55,7 +55,7 @@ FINISHES = (
         files={"ok": b"nonroot"},
     ),
     Kind("keeps a cache in its home", f"mkdir -p ~/.cache/torch && touch ~/.cache/torch/x && {WRITE}", files=OK),
-    Kind("writes to /tmp and /var/tmp", f"touch /tmp/a /var/tmp/b && {WRITE}", files=OK),
+    Kind("writes to /tmp", f"touch /tmp/a && {WRITE}", files=OK),
     Kind("writes beside its program, compatible", f"touch /app.pid && {WRITE}", options=COMPATIBLE, files=OK),
     Kind(
         "shares memory between processes",
@@ -115,6 +115,13 @@ FAILS = (
         says=("no weights",),
     ),
     Kind("writes beside its program, strict", f"touch /app.pid && {WRITE}", reason="exit_code", says=("ead-only",)),
+    Kind(
+        "writes to /var/tmp, strict",
+        f"touch /var/tmp/a && {WRITE}",
+        base=PYTHON,
+        reason="exit_code",
+        says=("Read-only file system",),
+    ),
     Kind("needs the network", "wget -T 5 http://198.51.100.1/w.pt", reason="exit_code", says=("unreachable",)),
     Kind("crashes by a wrong access to memory", "kill -SEGV $$", reason="exit_code", says=("SIGSEGV",)),
     Kind("has a command that is not there", "", ('CMD ["/no/such"]',), reason="image_not_found", says=("/no/such",)),
