@@ -21,7 +21,18 @@ OnPull = Callable[[int], None]
 """Takes how many percent of an image have been pulled."""
 
 
-class EngineUnavailable(Exception):
+class EngineError(Exception):
+    """`detail` is for everyone, in sentences of ours. `str` adds what the engine said, for the operator's log alone.
+
+    An engine quotes what it met in its host's network: told to users, it would scan that network for them.
+    """
+
+    def __init__(self, detail: str = "", said: str = "") -> None:
+        super().__init__(f"{detail}: {said}" if said else detail)
+        self.detail = detail
+
+
+class EngineUnavailable(EngineError):
     """The engine does not answer, or failed for a reason other than the model. The attempt may be repeated."""
 
 
@@ -29,8 +40,8 @@ class EngineRefused(EngineUnavailable):
     """Nothing listens where the engine should."""
 
 
-class ImageNotFound(Exception):
-    """The image (or program) is absent and cannot be obtained. The text says what was tried and what to do."""
+class ImageNotFound(EngineError):
+    """The image (or program) is absent and cannot be obtained. The detail says what was tried and what to do."""
 
 
 class RunVanished(Exception):
@@ -180,6 +191,13 @@ class Engine(Protocol):
         says so, or when no registry can be reached in three tries and nothing says that it exists: it is not here and
         never ran. Raises `EngineUnavailable` when the registry of an image that exists cannot be reached, or when one
         was reached but is in trouble (5xx, 429).
+        """
+        ...
+
+    def look_up_image(self, image: str, pull_policy: PullPolicy) -> bool:
+        """Whether the image is here; False if `ensure_image` would have to pull it, and a registry has it.
+
+        Pulls nothing. Raises as `ensure_image` does, but asks a registry only once.
         """
         ...
 

@@ -8,13 +8,13 @@ _MODELS_FAULTS = frozenset({EACCES, ELOOP, ENOENT, ENOTDIR, ENXIO, EPERM})
 
 
 class ModelFailed(Exception):
-    """The run ended without a usable output. `detail` is for the owner of the task."""
+    """The run ended without a usable output. `detail` is for the owner of the task, `said` for the log in its place."""
 
-    def __init__(self, reason: Reason, detail: str, exit_code: int | None = None) -> None:
+    def __init__(self, reason: Reason, detail: str, exit_code: int | None = None, *, said: str | None = None) -> None:
         self.reason = reason
         self.detail = detail
         self.exit_code = exit_code
-        super().__init__(f"{reason}: {detail}")
+        super().__init__(f"{reason}: {said or detail}")
 
 
 def is_models_fault(error: OSError) -> bool:

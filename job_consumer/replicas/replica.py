@@ -48,12 +48,15 @@ _RETRY_S = 2.0
 
 
 class ReplicaEnded(Exception):
-    """The replica is to end, or has ended, for a reason that the private API must know."""
+    """The replica is to end, or has ended, for a reason that the private API must know; `said` is for the log alone."""
 
-    def __init__(self, reason: ReplicaReason, detail: str = "", exit_code: int | None = None) -> None:
+    def __init__(
+        self, reason: ReplicaReason, detail: str = "", exit_code: int | None = None, *, said: str | None = None
+    ) -> None:
         self.reason = reason
         self.detail = detail
         self.exit_code = exit_code
+        self.said = said
         super().__init__(f"{reason}: {detail}")
 
 
@@ -124,11 +127,12 @@ class Replica:
             self._wait_ready(heartbeat)
             self._watch(heartbeat)
         except ReplicaEnded as ended:
-            return self._end(ended.reason, ended.detail, ended.exit_code)
+            return self._end(ended.reason, ended.detail, ended.exit_code, said=ended.said)
         except LOST as error:
             raise AttemptLost from error
         except (EngineUnavailable, RunVanished, OSError, InferenceError) as error:
-            return self._end(ReplicaReason.RELEASED, f"{type(error).__name__}: {error}")
+            said = error.detail if isinstance(error, EngineUnavailable) else error
+            return self._end(ReplicaReason.RELEASED, f"{type(error).__name__}: {said}", said=str(error))
         except (ConsumerStopping, AttemptLost):
             raise
         except Exception as error:
@@ -148,7 +152,7 @@ class Replica:
             image, policy = self._assignment.container_tag, self._assignment.pull_policy
             open_image(self._context, self._key, self._assignment, partial(self._engine.ensure_image, image, policy))
         except ImageNotFound as error:
-            raise ReplicaEnded(ReplicaReason.IMAGE_NOT_FOUND, str(error)) from error
+            raise ReplicaEnded(ReplicaReason.IMAGE_NOT_FOUND, error.detail, said=str(error)) from error
         self._check(heartbeat)
 
     def _start(self, heartbeat: ReplicaHeartbeat) -> None:
@@ -165,7 +169,7 @@ class Replica:
         try:
             self._engine.start(spec)
         except ImageNotFound as error:
-            raise ReplicaEnded(ReplicaReason.IMAGE_NOT_FOUND, str(error)) from error
+            raise ReplicaEnded(ReplicaReason.IMAGE_NOT_FOUND, error.detail, said=str(error)) from error
 
     def _wait_ready(self, heartbeat: ReplicaHeartbeat) -> None:
         limit_s = self._assignment.serving.start_timeout_s
@@ -202,7 +206,7 @@ class Replica:
         try:
             address = self._engine.address(self._key, serving.port)
         except EngineUnavailable as error:
-            return None, str(error)
+            return None, error.detail
         if address is None:
             return None, "its container has no address"
         return address, why_not_ready(address, serving, model_names(self._assignment), _PROBE_TIMEOUT_S)
@@ -237,7 +241,7 @@ class Replica:
         try:
             tail = self._engine.log_tail(self._key, LOG_TAIL_BYTES).decode(errors="replace").strip()
         except (EngineUnavailable, RunVanished) as error:
-            tail = f"(its log cannot be read: {error})"
+            tail = f"(its log cannot be read: {error.detail if isinstance(error, EngineUnavailable) else error})"
         return f"{text}; its log ends with:\n{tail}" if tail else f"{text}; it wrote no log"
 
     def _check(self, heartbeat: ReplicaHeartbeat) -> None:
@@ -250,9 +254,11 @@ class Replica:
         if self._context.stopping.is_set():
             raise ConsumerStopping
 
-    def _end(self, reason: ReplicaReason, detail: str, exit_code: int | None = None) -> ReplicaEnd:
+    def _end(
+        self, reason: ReplicaReason, detail: str, exit_code: int | None = None, *, said: str | None = None
+    ) -> ReplicaEnd:
         detail = detail.replace("\0", "\N{REPLACEMENT CHARACTER}")[:4096]
-        self._log.info("ends: %s %s", reason, detail)
+        self._log.info("ends: %s %s", reason, said or detail)
         return ReplicaEnd(consumer=self._context.consumer, reason=reason, detail=detail, exit_code=exit_code)
 
     def _report(self, heartbeat: ReplicaHeartbeat, end: ReplicaEnd) -> None:

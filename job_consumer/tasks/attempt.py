@@ -102,7 +102,8 @@ class Attempt:
                 self._log.warning("the attempt cannot continue here and is given back: %s", error)
                 if not isinstance(error, EngineUnavailable):
                     self._free()
-                self._release(heartbeat, f"{self._context.consumer}: {error}", blameless=False)
+                detail = error.detail if isinstance(error, EngineUnavailable) else error
+                self._release(heartbeat, f"{self._context.consumer}: {detail}", blameless=False)
         except ConsumerStopping:
             if self._has_run() or kept_verdict(self._workspace) is not None:
                 return Ending.LEFT_RUNNING
@@ -137,7 +138,7 @@ class Attempt:
             open_image(self._context, self._key, self._assignment, ensure)
             heartbeat.note_pull(None)
         except ImageNotFound as error:
-            raise ModelFailed(Reason.IMAGE_NOT_FOUND, str(error)) from error
+            raise ModelFailed(Reason.IMAGE_NOT_FOUND, error.detail, said=str(error)) from error
 
     def _fetch_input(self, heartbeat: TaskHeartbeat) -> None:
         archive, limit = self._workspace.input_zip, self._assignment.max_unpacked_bytes
@@ -167,7 +168,7 @@ class Attempt:
         try:
             self._context.engine.start(spec)
         except ImageNotFound as error:
-            raise ModelFailed(Reason.IMAGE_NOT_FOUND, str(error)) from error
+            raise ModelFailed(Reason.IMAGE_NOT_FOUND, error.detail, said=str(error)) from error
         reach(Failpoint.RUN_STARTED)
         heartbeat.enter(Phase.RUNNING, at_once=True)
 

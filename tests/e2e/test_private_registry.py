@@ -92,7 +92,7 @@ def test_a_standalone_server_pulls_with_the_login_of_its_user(
         variables = {"INFERENCE_SERVER_URL": system.url}
         refused = paste(checkout, registry.typed(register), SUBMIT, fails=True, **variables)
         assert "image_not_found" in refused
-        assert "no basic auth credentials" in refused
+        assert "wants a login that this consumer does not have" in refused
         assert "finished" in paste(checkout, registry.typed(login), SUBMIT, **variables)
         pull, local, save, load = section(PAGE, "Without giving credentials away").commands
         image = f"{registry.address}/lab/segment:1"

@@ -299,7 +299,10 @@ def test_the_log_is_live_and_ctrl_c_leaves_nothing(engine: docker.APIClient, sca
 
 
 def test_an_image_that_is_not_there_fails_as_on_the_server(engine: docker.APIClient, scan: Path) -> None:
-    assert check("localhost:1/none:1", scan)["reason"] == "image_not_found"
+    verdict = check("localhost:1/none:1", scan)
+    assert verdict["reason"] == "image_not_found"
+    # What the Engine met at that address is not for the user of a server.
+    assert verdict["detail"] == "the image localhost:1/none:1 is not on this host and no registry could be reached"
 
 
 def test_without_an_engine_that_is_said(scan: Path, tmp_path: Path) -> None:

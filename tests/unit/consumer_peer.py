@@ -119,6 +119,10 @@ class MemoryEngine:
     ) -> None:
         self._fail("ensure_image")
 
+    def look_up_image(self, image: str, pull_policy: str) -> bool:
+        self._fail("look_up_image")
+        return True
+
     def start(self, spec: ContainerSpec) -> None:
         self._fail("start")
         self._runs[spec.key] = spec

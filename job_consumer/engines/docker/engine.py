@@ -31,7 +31,7 @@ from job_consumer.engines import (
 from job_consumer.engines.docker.ending import START_LABEL, describe_run, engine_start, exit_state
 from job_consumer.engines.docker.errors import engine_errors, is_read_timeout, start_error
 from job_consumer.engines.docker.host import describe_host
-from job_consumer.engines.docker.images import PullingClient, ensure_image
+from job_consumer.engines.docker.images import PullingClient, ensure_image, look_up_image
 from job_consumer.engines.docker.log import follow_log, read_tail
 from job_consumer.engines.docker.profile import (
     ENDED,
@@ -100,6 +100,11 @@ class DockerEngine(DockerStorage):
         """A registry's refusal to give an image counts as its absence."""
         with engine_errors():
             ensure_image(self._client(), image, pull_policy, self._closing, on_progress, has_run=has_run)
+
+    def look_up_image(self, image: str, pull_policy: PullPolicy) -> bool:
+        """A registry is asked by the Engine, as for a pull."""
+        with engine_errors():
+            return look_up_image(self._client(), image, pull_policy)
 
     def start(self, spec: ContainerSpec) -> None:
         """The container's name decides: of two creations, one is a conflict."""

@@ -12,8 +12,14 @@ from requests.exceptions import ReadTimeout
 from job_consumer.engines import EngineRefused, EngineUnavailable, ImageNotFound
 
 CONTAINER_ID = re.compile(r"\b[0-9a-f]{64}\b")
-CANNOT_EXECUTE = re.compile(
-    r'exec: "|executable file not found|exec format error|no command specified|unable to find user', re.IGNORECASE
+# What they quote is the image's own.
+_COMMAND_FAULTS = (
+    (re.compile(r"no command specified", re.IGNORECASE), "it names none"),
+    (re.compile(r"unable to find (?P<what>user|group) (?P<name>[^\s:]+)", re.IGNORECASE), "it has no {what} {name}"),
+    (re.compile(r"exec format error", re.IGNORECASE), "it is made for another kind of CPU, or is a script without #!"),
+    (re.compile(r'exec: "(?P<name>[^"]+)".*permission denied', re.IGNORECASE), "{name} is not executable"),
+    (re.compile(r'exec: "(?P<name>[^"]+)"', re.IGNORECASE), "{name} is not in the image, or not on its PATH"),
+    (re.compile(r"executable file not found", re.IGNORECASE), "it is not in the image, or not on its PATH"),
 )
 PART_OF_ENGINE = re.compile(r"docker-init|nvidia-container")
 NO_GPU_SUPPORT = "could not select device driver"
@@ -29,20 +35,20 @@ def engine_errors() -> Iterator[None]:
     try:
         yield
     except APIError as error:
-        raise EngineUnavailable(f"the Docker Engine refused: {engine_text(error)}") from error
+        raise EngineUnavailable("the Docker Engine refused", engine_text(error)) from error
     # requests' errors are OSErrors.
     except (DockerException, urllib3.exceptions.HTTPError, OSError) as error:
         kind = EngineRefused if is_refusal(error) else EngineUnavailable
-        raise kind(f"no Docker Engine answers: {error}") from error
+        raise kind("no Docker Engine answers", str(error)) from error
 
 
 def engine_text(error: APIError) -> str:
-    """What the Engine said, as a user may read it."""
+    """What the Engine said, as its operator may read it."""
     return readable(error.explanation or str(error))
 
 
 def readable(text: str) -> str:
-    """The text without container ids, which say nothing to a user."""
+    """The text without container ids, which say nothing to anybody."""
     return " ".join(CONTAINER_ID.sub("", text).split())
 
 
@@ -52,10 +58,19 @@ def start_error(error: APIError) -> ImageNotFound | EngineUnavailable:
     if NO_GPU_SUPPORT in text:
         return EngineUnavailable(INSTALL_GPU_SUPPORT)
     if "no such image" in text.lower():
-        return ImageNotFound(f"the image is not on this host any more: {text}")
-    if CANNOT_EXECUTE.search(text) and not PART_OF_ENGINE.search(text):
-        return ImageNotFound(f"the image's command cannot be executed: {text}")
-    return EngineUnavailable(f"the Docker Engine refused to start the container: {text}")
+        return ImageNotFound("the image is not on this host any more", text)
+    if (fault := _command_fault(text)) is not None:
+        return ImageNotFound(f"the image's command cannot be executed: {fault}", text)
+    return EngineUnavailable("the Docker Engine refused to start the container", text)
+
+
+def _command_fault(text: str) -> str | None:
+    if PART_OF_ENGINE.search(text):
+        return None
+    for pattern, fault in _COMMAND_FAULTS:
+        if found := pattern.search(text):
+            return fault.format(**found.groupdict())
+    return None
 
 
 def is_refusal(error: BaseException | None) -> bool:

@@ -68,6 +68,11 @@ class ProcessEngine:
                 f"or register the model with container_tag={PROCESS_TAG_PREFIX}<program in its zip>"
             )
 
+    def look_up_image(self, image: str, pull_policy: PullPolicy) -> bool:
+        """Looks up nothing."""
+        self.ensure_image(image, pull_policy)
+        return True
+
     def start(self, spec: ContainerSpec) -> None:
         """The run's lock decides: it is taken before the supervisor exists, which inherits it."""
         self.ensure_image(spec.image, PullPolicy.NEVER)
