@@ -131,6 +131,8 @@ class ReplicaBeat(Message):
     consumer: str
     ready: bool
     address: str | None = Field(None, description="`host:port`; needed once it is ready.")
+    detail: Annotated[str, Field(max_length=4096)] = ""
+    """While it is not ready: what its probe heard last."""
 
 
 class ReplicaBeatReply(Message):
@@ -174,7 +176,12 @@ class Route(Message):
     @property
     def model_names(self) -> list[str]:
         """The names inside TensorFlow's and KServe's messages that lead to it."""
-        return self.serving.model_names or [self.human_readable_id]
+        return self.serving.routed_model_names(self.human_readable_id)
+
+    @property
+    def inner_model_names(self) -> list[str]:
+        """The names by which its containers call their models, routed by or not."""
+        return self.serving.inner_model_names(self.human_readable_id)
 
 
 class RoutingTable(Message):

@@ -105,6 +105,15 @@ class ServingSpec(BaseModel):
     model_names: Annotated[
         list[Name], Field(max_length=64, description="Names of models inside messages; default: the model's id.")
     ] = []
+    unrouted_model_names: Annotated[
+        list[Name],
+        Field(
+            max_length=64,
+            description="Names of models inside the container that lead no call here, so that other deployments may "
+            "have them too: their calls come by `prefix` or `application`. With these alone, `model_names` has no "
+            "default.",
+        ),
+    ] = []
     restricted_keys: Annotated[list[RestrictedKey], Field(max_length=16)] = []
     allow_admin: Annotated[
         bool, Field(description="Whether loading, unloading, shared memory, trace and log settings are passed on.")
@@ -139,6 +148,14 @@ class ServingSpec(BaseModel):
         if self.replicas_min > self.replicas_max:
             raise ValueError("replicas_min is larger than replicas_max")
         return self
+
+    def routed_model_names(self, human_readable_id: str) -> list[str]:
+        """The names inside messages that lead to the deployment of this model."""
+        return self.model_names or ([] if self.unrouted_model_names else [human_readable_id])
+
+    def inner_model_names(self, human_readable_id: str) -> list[str]:
+        """The names by which the container calls its models."""
+        return list(dict.fromkeys([*self.routed_model_names(human_readable_id), *self.unrouted_model_names]))
 
     @property
     def service(self) -> str | None:

@@ -18,6 +18,8 @@ class Target:
 
     deployment: Deployment
     path: str
+    affinity: str = ""
+    """The sequence that the call's first message is part of, if metadata names nothing that binds it to a replica."""
 
 
 class Call:

@@ -50,7 +50,8 @@ class Keys:
         self._client = client
         self._table = table
         self._replica_key = replica_key(service_token)
-        self._requires_key = requires_key
+        self.requires_key = requires_key
+        """Whether a call without a key is refused."""
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._asking: dict[str, asyncio.Task[_Known]] = {}
         self._questions = asyncio.Semaphore(_MOST_QUESTIONS)
@@ -60,7 +61,7 @@ class Keys:
         if access is Access.OPEN:
             return ANONYMOUS
         if key is None:
-            if self._requires_key:
+            if self.requires_key:
                 raise status_error_of(Unauthenticated(KEY_WANTED))
             return ANONYMOUS
         # Keys look like is_<id>_<secret>; only tokens have a dot.

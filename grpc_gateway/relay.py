@@ -159,7 +159,7 @@ class Relay:
     async def _acquire(self, call: Call, target: Target, call_class: CallClass) -> Replica:
         """A connected replica. Nothing has been sent anywhere yet, so another one may be tried."""
         headers, deployment = call.headers, target.deployment
-        affinity = headers.multiplexed_model_id or headers.session_id
+        affinity = headers.multiplexed_model_id or headers.session_id or target.affinity
         replica = await deployment.acquire(call_class, affinity, call.time_remaining())
         if replica.is_connected:
             return replica

@@ -25,6 +25,7 @@ from grpc_gateway.refusals import (
     unknown_status,
     unnamed_statistics,
 )
+from grpc_gateway.sequences import sequence_of
 from grpc_gateway.statuses import StatusError
 from grpc_gateway.table import Table
 from kit.protobuf import peek, peek_text
@@ -87,7 +88,8 @@ class Router:
             # A name with neither a capital nor a dot was hardly meant as a service.
             raise unknown_prefix(service) if _PREFIX.match(service) else unknown_application("")
         self.check_restriction(call, deployment)
-        return Target(deployment, call.path)
+        has_choice = deployment.route.serving.replicas_max > 1
+        return Target(deployment, call.path, sequence_of(call.path, message) if has_choice else "")
 
     def known_target(self, call: Call) -> Deployment | None:
         """Where a call to a user's own service goes, as far as its path and metadata say."""
@@ -113,7 +115,7 @@ class Router:
 
     def by_model(self, call: Call, name: str) -> Deployment | None:
         """The deployment for a call that names a model."""
-        return self.named(call) or self._table.by_model.get(name) or self._only_of_unnamed()
+        return self.named(call) or self._table.by_model.get(name) or self._only_of(name)
 
     def check_restriction(self, call: Call, deployment: Deployment | None) -> None:
         """Raises `StatusError` if the call needs one of the deployment's restricted keys and lacks it."""
@@ -128,11 +130,15 @@ class Router:
             raise restricted(header)
 
     def _by_model(self, call: Call, method: Method, message: bytes) -> Deployment | None:
+        """The deployment of the model in the message; None if it names none and need not. Raises `StatusError`."""
         assert method.name is not None  # noqa: S101 - the caller asked
         name = peek_text(message, method.name)
         if not name and call.path == STATISTICS:
             return self._only_of_kserve()
-        deployment = self._table.by_model.get(name) or self._only_of_unnamed()
+        if not name and method.is_admin:
+            # Trace settings without a model are those of a whole server, like the log's.
+            return None
+        deployment = self._table.by_model.get(name) or self._only_of(name)
         if deployment is not None:
             return deployment
         raise _unknown(call.path, method, name, message)
@@ -145,10 +151,14 @@ class Router:
             raise unnamed_statistics(sorted(one.id for one in speaking))
         return speaking[0]
 
-    def _only_of_unnamed(self) -> Deployment | None:
-        """The only deployment, unless it lists its models: a name that is not in the list is unknown."""
+    def _only_of(self, name: str) -> Deployment | None:
+        """The only deployment, unless it lists its models: a name that is not in the lists is unknown."""
         only = self._table.only
-        return only if only is not None and not only.route.serving.model_names else None
+        if only is None:
+            return None
+        serving = only.route.serving
+        is_listed = bool(serving.model_names or serving.unrouted_model_names)
+        return only if not is_listed or name in serving.unrouted_model_names else None
 
 
 def _unknown(path: str, method: Method, name: str, message: bytes) -> StatusError:

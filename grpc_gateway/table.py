@@ -33,7 +33,7 @@ class Table:
         self.by_application: dict[str, Deployment] = {}
         self.by_model: dict[str, Deployment] = {}
         self.by_name: dict[str, list[Deployment]] = {}
-        """By id, application, model name or service: whatever a health check may name."""
+        """By id, application, model name (routed by or not) or service: whatever a health check may name."""
         self.only: Deployment | None = None
         """The only deployment, if there is exactly one."""
 
@@ -125,7 +125,7 @@ def _by_name(everyone: Iterable[Deployment]) -> dict[str, list[Deployment]]:
     names: dict[str, list[Deployment]] = {}
     for deployment in everyone:
         route = deployment.route
-        own = {deployment.id, route.application, *route.model_names, *filter(None, [route.serving.service])}
+        own = {deployment.id, route.application, *route.inner_model_names, *filter(None, [route.serving.service])}
         for name in own:
             names.setdefault(name, []).append(deployment)
     return names

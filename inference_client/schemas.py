@@ -175,6 +175,7 @@ class ServingSpec(BaseModel):
     default_service: str | None = None
     application: str | None = None
     model_names: list[str] = []
+    unrouted_model_names: list[str] = []
     restricted_keys: list[RestrictedKey] = []
     allow_admin: bool = False
     share_gpu: bool = False

@@ -162,16 +162,21 @@ class ReplicaHeartbeat(LeaseHeartbeat):
         )
         self._assignment = assignment
         self._address: str | None = None
+        self._heard = ""
         self.is_stopped = False
         """No gateway uses it any more: end it."""
 
     def note_ready(self, address: str) -> None:
         """Report the replica ready, at once."""
-        self._address = address
+        self._heard, self._address = "", address
         self._wake.set()
 
+    def note_not_ready(self, heard: str) -> None:
+        """Report with the next beat what the probe of a replica that is not ready heard."""
+        self._heard = heard
+
     def _send(self) -> None:
-        address = self._address
-        beat = ReplicaBeat(consumer=self._context.consumer, ready=address is not None, address=address)
+        address, heard = self._address, self._heard
+        beat = ReplicaBeat(consumer=self._context.consumer, ready=address is not None, address=address, detail=heard)
         reply = self._context.api.beat_replica(self._assignment.uid, self._assignment.fence, beat)
         self.is_stopped = self.is_stopped or reply.stop

@@ -63,6 +63,27 @@ def peek(message: bytes, path: Sequence[int]) -> bytes | int | None:
     return None
 
 
+def peek_each(message: bytes, wanted: int) -> Iterator[bytes]:
+    """The values of a repeated message, string or bytes field, as far as the bytes are well formed.
+
+    No other field is copied, and of a message with very many fields only the first are looked at.
+    """
+    position, end = 0, len(message)
+    try:
+        for _ in range(MAX_PEEKED_FIELDS):
+            if position >= end:
+                return
+            number, kind, position = _read_tag(message, position)
+            if kind == VARINT:
+                _, position = _read_varint(message, position)
+                continue
+            start, position = _read_bounds(message, position, kind)
+            if number == wanted and kind == LENGTH:
+                yield message[start:position]
+    except MalformedMessage:
+        return
+
+
 def peek_text(message: bytes, path: Sequence[int]) -> str:
     """The string that `path` leads to; empty if there is none, as in protobuf."""
     value = peek(message, path)

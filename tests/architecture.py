@@ -78,7 +78,8 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         # The middle: what every call passes, whatever its protocol. One room.
         (
             r"admission|background|calls|deployments|door|handlers|headers|keys|method_types|methods|options|ports"
-            r"|refusals|relay|replica_choice|replica_reflection|replicas|routing|server|settings|statuses|table|table_sync",
+            r"|refusals|relay|replica_choice|replica_reflection|replicas|routing|sequences|server|settings|statuses"
+            r"|table|table_sync",
         ),
         (r"protocols(\..*)?",),
         ("service",),

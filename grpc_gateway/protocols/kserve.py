@@ -95,7 +95,7 @@ class KServe:
             for shown_one in shown
             if shown_one.route.serving.protocol is WireProtocol.KSERVE
             if shown_one.is_ready or not only_ready
-            for model in _entries(shown_one)
+            for model in _entries(shown_one, is_named=deployment is not None)
         ]
         return RepositoryIndexResponse(models=models).SerializeToString()
 
@@ -116,11 +116,13 @@ async def _ask(replica: Replica, call: Call, request: bytes) -> bytes | None:
         raise status_error_of_call(error) from error
 
 
-def _entries(deployment: Deployment) -> list[RepositoryIndexResponse.ModelIndex]:
+def _entries(deployment: Deployment, *, is_named: bool) -> list[RepositoryIndexResponse.ModelIndex]:
+    """Its models: of a deployment that the call named, those too that calls must name it for."""
     route = deployment.route
+    names = route.inner_model_names if is_named else route.model_names
     state = "READY" if deployment.is_ready else _STATES[route.status]
     version, reason = str(route.model_version), route.detail or ""
     return [
         RepositoryIndexResponse.ModelIndex(name=name, version=version, state=state, reason=reason)
-        for name in route.model_names
+        for name in names
     ]

@@ -130,7 +130,15 @@ def _why_no_connection(address: str, timeout_s: float) -> str | None:
 
 def _why_not_available(channel: grpc.Channel, models: list[str], timeout_s: float) -> str | None:
     for model in models:
-        reply = _call(channel, MODEL_STATUS, bytes_field(1, text_field(1, model)), timeout_s)
+        try:
+            reply = _call(channel, MODEL_STATUS, bytes_field(1, text_field(1, model)), timeout_s)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            return (
+                f"NOT_FOUND: {error.details()}. If the container calls its model otherwise, name that in model_names "
+                "or unrouted_model_names"
+            )
         versions = [version for number, version in fields(reply) if number == 1]
         states = [_number(version, 2) for version in versions if isinstance(version, bytes)]
         if AVAILABLE not in states:

@@ -178,6 +178,7 @@ class Replica:
             address, answer = self._probe()
             if address is not None and answer is None:
                 break
+            heartbeat.note_not_ready(_storable(answer or ""))
             self._raise_if_ended(_PROBE_PAUSE_S)
             self._check(heartbeat)
             if time.monotonic() > deadline:
@@ -257,7 +258,7 @@ class Replica:
     def _end(
         self, reason: ReplicaReason, detail: str, exit_code: int | None = None, *, said: str | None = None
     ) -> ReplicaEnd:
-        detail = detail.replace("\0", "\N{REPLACEMENT CHARACTER}")[:4096]
+        detail = _storable(detail)
         self._log.info("ends: %s %s", reason, said or detail)
         return ReplicaEnd(consumer=self._context.consumer, reason=reason, detail=detail, exit_code=exit_code)
 
@@ -297,3 +298,8 @@ class Replica:
             self._log.warning(
                 "the replica could not be given back; the private API gives it up when its lease ends: %s", error
             )
+
+
+def _storable(text: str) -> str:
+    """What a container said, as the private API takes it."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")[:4096]

@@ -11,7 +11,7 @@ OUTPUTS = "/tasks/output"
 
 def model_names(assignment: ReplicaAssignment) -> list[str]:
     """The names by which the replica's protocol calls its models."""
-    return assignment.serving.model_names or [assignment.human_readable_id]
+    return assignment.serving.inner_model_names(assignment.human_readable_id)
 
 
 def decide_replica(

@@ -49,7 +49,7 @@ def deploy_model(database: Database, reference: str, serving: ServingSpec, *, ow
         row = lock_deployment(session, known.id if known else None)
         now = database.now(session)
         application = serving.application or human_readable_id
-        names = dict.fromkeys(serving.model_names or [human_readable_id])
+        names = dict.fromkeys(serving.routed_model_names(human_readable_id))
         _refuse_taken(session, row.id if row else 0, serving.prefix, application, list(names))
         if row is None:
             row = DeploymentRow(model_id=version.model_id, owner=owner, wanted=0, wanted_at=now, created_at=now)

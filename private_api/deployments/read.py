@@ -57,7 +57,8 @@ def live_replicas(session: Session, deployment_id: int) -> list[ReplicaRow]:
 def judge(row: DeploymentRow, live: Iterable[ReplicaRow]) -> tuple[DeploymentStatus, str | None]:
     """The status of a deployment, and why it has it."""
     statuses = [replica.status for replica in live]
-    waiting = next((replica.detail for replica in live if replica.status == ReplicaStatus.WANTED), None)
+    begun = [replica for replica in live if replica.status in (ReplicaStatus.WANTED, ReplicaStatus.STARTING)]
+    waiting = next((replica.detail for replica in begun if replica.detail), None)
     if ReplicaStatus.READY in statuses:
         return DeploymentStatus.READY, row.detail or waiting
     if row.failures:

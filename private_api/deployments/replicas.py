@@ -80,8 +80,10 @@ def beat_replica(database: Database, uid: str, fence: int, beat: ReplicaBeat) ->
         if beat.ready:
             row.address = beat.address
         if became_ready:
-            row.ready_at = now
+            row.ready_at, row.detail = now, None
             move_replica(row, ReplicaStatus.READY)
+        elif row.status == ReplicaStatus.STARTING:
+            row.detail = f"not ready yet: {beat.detail}" if beat.detail else None
         note_seen(session, beat.consumer, now)
         stop = False
         if row.status == ReplicaStatus.DRAINING and row.drain_until is not None:
@@ -154,6 +156,7 @@ def build_assignment(row: ReplicaRow, hosting: Hosting) -> ReplicaAssignment:
             "GATEWAY_TOKEN": sign_token(replica_key(hosting.service_token), Claims(row.uid, row.owner, None)),
             "STREAM_TOKEN_KEY": stream_key(hosting.service_token, name).hex(),
             "REDHARE_MODEL_NAME": name,
+            "REDHARE_MODEL_VERSION": str(row.model_version.number),
             "REDHARE_MODEL_PATH": "/model",
         },
     )

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from contract.broker import replica_queue_for
 from contract.deployments import ReplicaReason, ReplicaStatus
 from contract.errors import DeploymentNotFound, StaleFence
-from contract.serving import ServingSpec
+from contract.serving import ServingSpec, WireProtocol
 from private_api.deployment_tables import DeploymentRow, ReplicaRow
 from private_api.tables import ModelRow, OutboxRow
 
@@ -96,14 +96,23 @@ def serving_of(row: DeploymentRow | ReplicaRow) -> ServingSpec:
 
 def is_current(row: ReplicaRow, deployment: DeploymentRow) -> bool:
     """Whether the replica's container is the one that the deployment would start now."""
-    return row.model_version_id == deployment.model_version_id and as_container_sees(
-        serving_of(row)
-    ) == as_container_sees(serving_of(deployment))
+    has, wanted = serving_of(row), serving_of(deployment)
+    if row.model_version_id != deployment.model_version_id or as_container_sees(has) != as_container_sees(wanted):
+        return False
+    # Its consumer goes on asking for what it was told when it claimed the replica.
+    return row.status != ReplicaStatus.STARTING or _as_probe_sees(has) == _as_probe_sees(wanted)
 
 
 def as_container_sees(serving: ServingSpec) -> tuple[object, ...]:
     """The settings whose change needs another container; all others concern only gateways and this service."""
     return (serving.port, serving.protocol, serving.readiness, serving.share_gpu, serving.serves_tasks)
+
+
+def _as_probe_sees(serving: ServingSpec) -> tuple[object, ...]:
+    """The settings by which a container is judged ready, beside those it sees itself."""
+    if serving.protocol is not WireProtocol.TENSORFLOW:
+        return ()
+    return (sorted(serving.model_names), sorted(serving.unrouted_model_names))
 
 
 def want_replica(session: Session, deployment: DeploymentRow, now: datetime) -> ReplicaRow:

@@ -12,6 +12,7 @@ from redhare_runtime.serve import serve_kernel
 __all__ = ["Kernel", "KernelContext", "TaskContext"]
 
 _log = logging.getLogger("kernel")
+_LEVELS = {-1: logging.DEBUG, 0: logging.INFO, 1: logging.WARNING, 2: logging.ERROR}
 
 
 class Kernel:
@@ -35,6 +36,11 @@ class Kernel:
         serve_kernel(self)
 
     @staticmethod
+    def log(level: int, message: object) -> None:
+        """Write a line to the container's log: -1 debug, 0 info, 1 warning, 2 error."""
+        _log.log(_LEVELS.get(level, logging.ERROR if level > max(_LEVELS) else logging.DEBUG), "%s", message)
+
+    @staticmethod
     def log_info(message: object) -> None:
         """Write a line to the container's log."""
         _log.info("%s", message)
@@ -43,6 +49,11 @@ class Kernel:
     def log_debug(message: object) -> None:
         """Write a line to the container's log if LOG_LEVEL=DEBUG."""
         _log.debug("%s", message)
+
+    @staticmethod
+    def log_warn(message: object) -> None:
+        """Write a line to the container's log."""
+        _log.warning("%s", message)
 
     @staticmethod
     def log_error(message: object) -> None:

@@ -76,9 +76,15 @@ class DeploymentHarness:
         return assignment
 
     def beat(
-        self, held: ReplicaAssignment, *, ready: bool = True, consumer: str = "ada", address: str | None = ADDRESS
+        self,
+        held: ReplicaAssignment,
+        *,
+        ready: bool = True,
+        consumer: str = "ada",
+        address: str | None = ADDRESS,
+        detail: str = "",
     ) -> ReplicaBeatReply:
-        beat = ReplicaBeat(consumer=consumer, ready=ready, address=address)
+        beat = ReplicaBeat(consumer=consumer, ready=ready, address=address, detail=detail)
         return beat_replica(self.tasks.database, held.uid, held.fence, beat)[0]
 
     def beat_uid(self, uid: str) -> ReplicaBeatReply:

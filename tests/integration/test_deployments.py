@@ -104,6 +104,20 @@ def test_a_name_leads_to_one_deployment_and_the_error_names_which(
     plane.deploy("other", **second)
 
 
+def test_two_deployments_may_call_their_models_the_same_inside(plane: DeploymentHarness) -> None:
+    """As two stock containers do that serve one model each."""
+    for name in ("service1", "service2"):
+        plane.register(name)
+        plane.deploy(name, protocol="tensorflow", prefix=name, unrouted_model_names=["model"])
+    routes = read_table(plane.tasks.database).routes
+    assert [(route.model_names, route.inner_model_names) for route in routes] == [([], ["model"])] * 2
+    # They take nothing from a deployment whose calls the name leads to.
+    plane.register("model")
+    plane.deploy("model")
+    plane.deploy("service1", prefix="service1", model_names=["one"], unrouted_model_names=["model"])
+    assert read_table(plane.tasks.database).routes[1].inner_model_names == ["one", "model"]
+
+
 def test_of_many_that_want_a_name_at_once_one_gets_it(plane: DeploymentHarness) -> None:
     names = [f"m{number}" for number in range(8)]
     for name in names:
@@ -289,6 +303,23 @@ def test_what_a_container_notices_replaces_it(plane: DeploymentHarness, change: 
     plane.deploy(replicas_min=1, **change)
     plane.scale()
     assert plane.statuses() == ["ready", "wanted"]
+
+
+def test_a_replica_that_waits_for_the_wrong_model_is_replaced_and_a_ready_one_stays(plane: DeploymentHarness) -> None:
+    plane.register()
+    plane.deploy(replicas_min=1, protocol="tensorflow")
+    plane.scale()
+    plane.claim()
+    plane.deploy(replicas_min=1, protocol="tensorflow", unrouted_model_names=["model"])
+    plane.scale()
+    assert plane.statuses() == ["draining", "wanted"]
+    held = plane.claim()
+    assert held.serving.unrouted_model_names == ["model"]
+    plane.beat(held)
+    plane.deploy(replicas_min=1, protocol="tensorflow", model_names=["model"])
+    plane.scale()
+    assert plane.live()[-1].uid == held.uid
+    assert plane.live()[-1].status == "ready"
 
 
 def test_replicas_are_replaced_one_by_one(plane: DeploymentHarness) -> None:

@@ -166,15 +166,41 @@ def test_a_stream_token_is_given_back_as_it_is_and_not_for_longer(gateway):
     assert authenticate(gateway, token=token).token == token
 
 
-def test_in_the_open_mode_nobody_needs_a_password_but_a_wrong_one_is_refused(gateway):
-    assert authenticate(gateway).token
-    with pytest.raises(grpc.RpcError) as error:
-        authenticate(gateway, userpasswd=base64.b64encode(b"x:y").decode())
-    assert refusal_of(error)[0] is grpc.StatusCode.UNAUTHENTICATED
-
-
 def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
+
+
+def owner_of(token: str) -> str | None:
+    return verify_token(stream_key(TOKEN, "darkflow"), token).owner
+
+
+@pytest.mark.parametrize(
+    ("attributes", "owner"),
+    [
+        ({}, None),
+        ({"userpasswd": encoded("Admin:Admin")}, None),
+        ({"user_name": "Admin", "password": "Admin"}, None),
+        ({"user_name": "Admin"}, None),
+        ({"password": "Admin"}, None),
+        ({"userpasswd": USERPASSWD}, OWNER),
+        ({"user_name": KEY_ID, "password": KEY_SECRET}, OWNER),
+    ],
+)
+def test_in_the_open_mode_any_name_and_password_pass_and_a_key_still_counts(gateway, attributes, owner):
+    assert owner_of(authenticate(gateway, **attributes).token) == owner
+
+
+def test_in_the_open_mode_what_is_no_name_and_password_is_refused(gateway):
+    for attributes in ({"userpasswd": "@"}, {"token": "is_nonsense"}):
+        with pytest.raises(grpc.RpcError) as error:
+            authenticate(gateway, **attributes)
+        assert refusal_of(error)[0] is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_name_and_password_may_come_as_two_attributes(strict_gateway):
+    assert owner_of(authenticate(strict_gateway, user_name=KEY_ID, password=KEY_SECRET).token) == OWNER
+    # As IBM's own page has it: userpasswd goes before a password that stands beside it.
+    assert owner_of(authenticate(strict_gateway, userpasswd=USERPASSWD, password="Admin").token) == OWNER
 
 
 @pytest.mark.parametrize(
@@ -187,6 +213,9 @@ def encoded(text: str) -> str:
         ({"userpasswd": f"@{USERPASSWD}"}, "UNAUTHENTICATED", "is not base64"),
         ({"userpasswd": base64.b64encode(b"\xff\xfe:x").decode()}, "UNAUTHENTICATED", "is not base64"),
         ({"userpasswd": USERPASSWD[:-2]}, "UNAUTHENTICATED", "is not base64"),
+        ({"user_name": "Admin", "password": "Admin"}, "UNAUTHENTICATED", "not known"),
+        ({"user_name": KEY_ID}, "UNAUTHENTICATED", "not known"),
+        ({"password": KEY_SECRET}, "UNAUTHENTICATED", "this server wants a key"),
         ({"token": "is_nonsense"}, "UNAUTHENTICATED", "not known"),
         ({"token": "a.b"}, "UNAUTHENTICATED", "The token is refused"),
         ({"token": token_for("darkflow", expires_in_s=-1)}, "UNAUTHENTICATED", "has expired"),

@@ -10,6 +10,7 @@ import pytest
 
 from contract.deployments import DeploymentStatus
 from grpc_gateway.admission import CallClass
+from grpc_gateway.generated.kserve_pb2 import ModelInferRequest
 from grpc_gateway.statuses import StatusError
 from kit.protobuf import text_field
 from tests.integration.grpc_backend import Backend, run_backend
@@ -66,6 +67,40 @@ def test_calls_with_an_affinity_stick_to_a_replica(
         assert {then[each] for each in ids if then[each] != first[each]} == {"three"}
         gateway.give(route("m", one, two))
         assert {each: served_by(gateway, **{name: each}) for each in ids} == first
+
+
+def in_sequence(number: int) -> bytes:
+    """A request for the model `m` within a sequence, as Triton's client writes it."""
+    request = ModelInferRequest(model_name="m", raw_input_contents=[b"x" * 1000])
+    request.parameters["sequence_id"].int64_param = number
+    request.parameters["sequence_start"].bool_param = False
+    return request.SerializeToString()
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+def test_a_sequence_of_a_stateful_model_sticks_to_a_replica(
+    gateway: RunningGateway, one: Backend, two: Backend, method: str
+) -> None:
+    gateway.give(route("m", one, two, protocol="kserve", replicas_max=2))
+
+    def replica_of(number: int, **metadata: str) -> str:
+        if method == "ModelInfer":
+            _, rpc = gateway.unary(KSERVE + method).with_call(
+                in_sequence(number), metadata=tuple(metadata.items()), timeout=60
+            )
+            return trailers_of(rpc)["served-by"]
+        stream = gateway.channel.stream_stream(KSERVE + method)(
+            iter([in_sequence(number)]), metadata=tuple(metadata.items()), timeout=60
+        )
+        assert list(stream) == [in_sequence(number)]
+        return trailers_of(stream)["served-by"]
+
+    first = {number: replica_of(number) for number in range(1, 25)}
+    assert min(list(first.values()).count(name) for name in ("one", "two")) >= 2
+    for _ in range(4):
+        assert {number: replica_of(number) for number in first} == first
+    # What the metadata says goes before it.
+    assert len({replica_of(number, session_id="s") for number in first}) == 1
 
 
 def test_a_model_says_more_than_a_session(gateway: RunningGateway, one: Backend, two: Backend) -> None:

@@ -113,6 +113,47 @@ Slow().run()
     assert max(sizes) > 1
 
 
+def test_a_kernel_finds_all_that_public_ones_call(stubs: Path, tmp_path: Path) -> None:
+    """Each call of the published `redhareapi`, on both contexts and on the kernel itself."""
+    kernel = """
+class Public(Kernel):
+    def on_kernel_start(self, context):
+        self.id = context.get_id()
+        for level, text in ((-1, "minute"), (0, "plain"), (1, "odd"), (2, "bad")):
+            Kernel.log(level, text)
+        Public.log_warn("careful")
+    def on_task_invoke(self, task):
+        first = task
+        while task is not None:
+            last, task = task, task.next()
+        assert first.prev() is None
+        while last is not None:
+            names = [last.get_session_id(), last.get_job_id(), last.get_model_name(), last.get_version(), self.id]
+            said = [*names, last.get_id(), last.get_uuid(), last.get_input_data_extend()]
+            assert last.report_ready("half") is True
+            assert last.set_output_data_extend(json.dumps(said)) is True
+            assert last.set_output_data("again") is False
+            last = last.prev()
+Public().run()
+"""
+    given = {"REDHARE_MODEL_VERSION": "7", "LOG_LEVEL": "DEBUG"}
+    with run_runtime(tmp_path, stubs, kernel, **given) as runtime:
+        call = stream(runtime, requests("a", "b"), metadata=(("request_id", "stream-1"),))
+        told = [json.loads(response.data) for response in call]
+        task, files = run_task(runtime, {"scan.txt": "c"})
+        logs = runtime.logs()
+    assert [one[:5] for one in told] == [["stream-1", "stream-1", "model", "7", "r1"]] * 2
+    assert [one[7] for one in told] == ["a", "b"]
+    assert task.exit_code == 0
+    of_task = json.loads(files["scan.txt"])
+    assert of_task[:2] == ["t", "t"], "a task is one session"
+    for member in (5, 6):
+        assert len({one[member] for one in (*told, of_task)}) == 3
+    for level, text in (("DEBUG", "minute"), ("INFO", "plain"), ("WARNING", "odd"), ("ERROR", "bad")):
+        assert any(level in line and text in line for line in logs.splitlines())
+    assert any("WARNING" in line and "careful" in line for line in logs.splitlines())
+
+
 def test_a_kernel_that_never_asks_for_more_still_answers_all(stubs: Path, tmp_path: Path) -> None:
     kernel = """
 class Single(Kernel):

@@ -95,6 +95,17 @@ def test_a_container_that_does_not_become_ready_in_time_is_ended(harness: Replic
         assert harness.view().status is DeploymentStatus.FAILING
 
 
+def test_a_replica_that_is_not_ready_says_what_its_probe_heard(harness: ReplicaHarness) -> None:
+    harness.register(protocol="tensorflow")
+    with harness.consumer():
+        # The container knows its model as "known".
+        harness.deploy(protocol="tensorflow")
+        wait_until(lambda: "Could not find any versions of model" in (harness.view().detail or ""))
+        assert "unrouted_model_names" in (harness.replica(ReplicaStatus.STARTING).detail or "")
+        harness.deploy(protocol="tensorflow", unrouted_model_names=["known"])
+        assert harness.replica().detail is None
+
+
 def test_a_missing_image_is_told(harness: ReplicaHarness) -> None:
     harness.register(image="is-replica:nowhere")
     with harness.consumer():

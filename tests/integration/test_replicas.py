@@ -14,6 +14,7 @@ from contract.errors import DeploymentNotFound, InvalidRequest, StaleFence
 from contract.tokens import Claims, replica_key, verify_token
 from private_api.deployments.gateways import forget_gateway
 from private_api.deployments.replicas import replica_archive, show_replica
+from private_api.deployments.routing import read_table
 from private_api.loops.dispatcher import Dispatcher
 from private_api.loops.janitor import Janitor
 from tests.integration.deployment_harness import HOSTING, DeploymentHarness
@@ -43,6 +44,7 @@ def test_a_claim_tells_all_that_a_container_needs(plane: DeploymentHarness) -> N
         "MODEL_DIR": "/model",
         "GRPC_GATEWAY": "grpc-gateway:9000",
         "REDHARE_MODEL_NAME": "echo",
+        "REDHARE_MODEL_VERSION": "1",
         "REDHARE_MODEL_PATH": "/model",
     }
     assert HOSTING.service_token not in str(held)
@@ -135,6 +137,21 @@ def test_a_replica_is_ready_once_its_holder_says_so_and_stays_so(plane: Deployme
     assert (ready.status, ready.address, ready.consumer) == ("ready", "10.0.0.7:8001", "ada")
     plane.beat(held, ready=False, address=None)
     assert plane.statuses() == ["ready"]
+
+
+def test_a_replica_that_is_not_ready_says_what_its_probe_heard(plane: DeploymentHarness) -> None:
+    want(plane)
+    held = plane.claim()
+    plane.beat(held, ready=False, address=None)
+    assert plane.show().detail is None
+    plane.beat(held, ready=False, address=None, detail="NOT_FOUND: no such model")
+    view = plane.show()
+    assert (view.status, view.detail) == ("starting", "not ready yet: NOT_FOUND: no such model")
+    assert view.replicas[0].detail == view.detail
+    # Who waits for it hears it too.
+    assert read_table(plane.tasks.database).routes[0].detail == view.detail
+    plane.beat(held)
+    assert (plane.show().status, plane.show().detail, plane.show().replicas[0].detail) == ("ready", None, None)
 
 
 def test_a_host_that_is_silent_for_a_lease_loses_its_replica_and_another_one_is_wanted(

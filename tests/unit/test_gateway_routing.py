@@ -34,6 +34,7 @@ NAMED = [route("a", application="App", model_names=["ma"]), route("b", model_nam
 PREFIXED = [route("a", prefix="p", protocol="kserve"), route("b", prefix="q", default_service="user.Own"), route("c")]
 BARE = [route("a", prefix="p"), B]
 RESTRICTED = [route("a", restricted_keys=[{"categories": ["inference"], "key": "k", "value": "open"}])]
+STOCK = [route(name, protocol="tensorflow", prefix=name, unrouted_model_names=["model"]) for name in ("s1", "s2")]
 LISTED = [route("a", model_names=["known"])]
 KSERVES = [route("a", protocol="kserve"), route("b", protocol="kserve"), route("c")]
 ADMIN = [route("a", allow_admin=True), route("b", allow_admin=True)]
@@ -90,6 +91,7 @@ def find(routes: Sequence[Route] | None, path: str, metadata: dict[str, str], me
         (NAMED, INFER, {}, text_field(1, "mc"), ("b", INFER)),
         (NAMED, PREDICT, {}, spec("mb"), ("b", PREDICT)),
         (NAMED, STATUS, {}, spec("ma", 3), ("a", STATUS)),
+        (ADMIN[:1], f"{KSERVE}/TraceSetting", {}, b"", ("a", f"{KSERVE}/TraceSetting")),
         (ADMIN, LOAD, {}, text_field(1, "a") + text_field(2, "b"), ("b", LOAD)),
         # Then the only deployment, whatever is named.
         ([A], ECHO, {}, b"", ("a", ECHO)),
@@ -100,6 +102,11 @@ def find(routes: Sequence[Route] | None, path: str, metadata: dict[str, str], me
         # Unless it lists its models.
         (LISTED, INFER, {}, text_field(1, "known"), ("a", INFER)),
         (LISTED, ECHO, {}, b"", ("a", ECHO)),
+        # Names that several containers have inside lead nowhere by themselves.
+        (STOCK, "/s1/Predict", {}, spec("model"), ("s1", PREDICT)),
+        (STOCK, "/s2/Predict", {}, spec("model"), ("s2", PREDICT)),
+        (STOCK, PREDICT, {"application": "s2"}, spec("model"), ("s2", PREDICT)),
+        (STOCK[:1], PREDICT, {}, spec("model"), ("s1", PREDICT)),
         # Statistics of no model are those of the only KServe deployment.
         ([route("a", protocol="kserve"), B], STATISTICS, {}, b"", ("a", STATISTICS)),
         (KSERVES, STATISTICS, {"application": "b"}, b"", ("b", STATISTICS)),
@@ -154,6 +161,9 @@ EARLY = (CODE.UNAVAILABLE, "Route table is not populated yet.")
             (CODE.NOT_FOUND, "Request for unknown model: 'x' version 9 is not found"),
         ),
         ([A, B], PREDICT, {}, spec("x"), (CODE.NOT_FOUND, "Servable not found for request: Latest(x)")),
+        (STOCK, PREDICT, {}, spec("model"), (CODE.NOT_FOUND, "Servable not found for request: Latest(model)")),
+        (STOCK, PREDICT, {}, spec("s1"), (CODE.NOT_FOUND, "Servable not found for request: Latest(s1)")),
+        (STOCK[:1], PREDICT, {}, spec("x"), (CODE.NOT_FOUND, "Servable not found for request: Latest(x)")),
         ([A, B], PREDICT, {}, spec("x", 5), (CODE.NOT_FOUND, "Servable not found for request: Specific(x, 5)")),
         ([A, B], PREDICT, {}, spec(""), (CODE.INVALID_ARGUMENT, "ModelSpec has no name specified.")),
         ([A, B], PREDICT, {}, b"", (CODE.INVALID_ARGUMENT, "Missing ModelSpec")),
@@ -170,6 +180,17 @@ EARLY = (CODE.UNAVAILABLE, "Route table is not populated yet.")
             ),
         ),
         # What a deployment has to allow.
+        *(
+            (
+                ADMIN if allowed else [A, B],
+                f"{KSERVE}/{method}",
+                {},
+                b"",
+                (CODE.UNIMPLEMENTED, f"{method} is passed on only where a deployment sets allow_admin."),
+            )
+            for method in ("TraceSetting", "LogSettings", "RepositoryModelLoad")
+            for allowed in (False, True)
+        ),
         *(
             (
                 [A],

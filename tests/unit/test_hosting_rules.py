@@ -51,6 +51,19 @@ def decide(
     return decide_replica(RunKey(UID, 3, RunKind.REPLICA), given, sandbox, FOLDER, model)
 
 
+@pytest.mark.parametrize(
+    ("serving", "names"),
+    [
+        ({}, ["spleen"]),
+        ({"model_names": ["a", "b"]}, ["a", "b"]),
+        ({"unrouted_model_names": ["model"]}, ["model"]),
+        ({"model_names": ["a"], "unrouted_model_names": ["model", "a"]}, ["a", "model"]),
+    ],
+)
+def test_a_container_must_have_the_models_by_its_own_names(serving: dict[str, Any], names: list[str]) -> None:
+    assert model_names(assignment(serving=serving)) == names
+
+
 def test_the_serving_port_is_published_where_the_consumer_is_told_to() -> None:
     assert decide(assignment(), publish_address="192.0.2.7").publication == Publication("192.0.2.7", 8001)
 

@@ -18,6 +18,7 @@ from public_api.settings import PublicApiSettings
 from tests.unit.manifests import KUBERNETES, NAME, Rendered, Resource, containers, copy_manifests, kubectl, render
 
 REPOSITORY = Path(__file__).parents[2]
+ROUTES = REPOSITORY / "traefik/configuration/dynamic/routes.toml"
 GUIDE = REPOSITORY / "docs/operations/kubernetes.md"
 OVERLAYS = ["cpu", "gpu"]
 OLDEST, NEWEST = "1.30", kubernetes_validate.latest_version()
@@ -170,9 +171,11 @@ def test_ports_are_the_settings_ports_everywhere(rendered: Rendered) -> None:
         "postgres": private["postgres_port"].default,
         "rabbitmq": private["rabbit_port"].default,
     }
+    control = GatewaySettings.model_fields["grpc_control_port"].default
     for service, _, container in rendered.workloads():
         ports = [port["containerPort"] for port in container.get("ports", [])]
-        assert ports == ([expected[service]] if service in expected else [])
+        further = [control] if service == "grpc-gateway" else []
+        assert ports == ([expected[service], *further] if service in expected else [])
         variables = rendered.variables(container)
         if service in ("private-api", "public-api"):
             assert variables[f"{service.upper().replace('-', '_')}_PORT"] == str(expected[service])
@@ -181,6 +184,7 @@ def test_ports_are_the_settings_ports_everywhere(rendered: Rendered) -> None:
             assert (probes[0]["path"], probes[2]["path"]) == ("/readyz", "/healthz")
         if service == "grpc-gateway":
             assert variables["GRPC_PORT"] == str(expected[service])
+            assert variables["GRPC_CONTROL_PORT"] == str(control)
         for variable in ("POSTGRES_HOSTNAME", "RABBIT_HOSTNAME"):
             if service in SETTINGS and variable in variables:
                 host = variables[variable]
@@ -189,8 +193,8 @@ def test_ports_are_the_settings_ports_everywhere(rendered: Rendered) -> None:
             assert variables["PRIVATE_API_URL"] == f"http://private-api:{expected['private-api']}"
     named = {service: container["ports"] for service, _, container in rendered.workloads() if service in expected}
     for service in rendered.of_kind("Service"):
-        (port,), (own,) = service["spec"]["ports"], named[service["metadata"]["name"]]
-        assert (port["port"], port["targetPort"]) == (own["containerPort"], own["name"])
+        own = [(port["containerPort"], port["name"]) for port in named[service["metadata"]["name"]]]
+        assert [(port["port"], port["targetPort"]) for port in service["spec"]["ports"]] == own
 
 
 def test_selectors_match_exactly_their_own_pods(rendered: Rendered) -> None:
@@ -228,7 +232,7 @@ def test_traffic_flows_only_along_the_walk_of_a_task(rendered: Rendered) -> None
         ("private-api", "rabbitmq", 5672),
         ("private-api", "postgres", 5432),
     }
-    doors = {("public-api", 8000), ("grpc-gateway", 9000)}
+    doors = {("public-api", 8000), ("grpc-gateway", 9000), ("grpc-gateway", 9001)}
     assert let_in == inside | {("namespace ingress-nginx", *door) for door in doors}
     hosts = {(service, "nodes", FREE_PORTS[0]) for service in ("grpc-gateway", "job-consumer")}
     assert let_out == inside | hosts | {("*", "namespace kube-system", 53)}
@@ -252,7 +256,8 @@ def test_each_ingress_leads_to_its_door_with_tls_and_never_repeats_a_request(ren
     ingress = rendered.get("Ingress", door)
     spec, annotations = ingress["spec"], ingress["metadata"]["annotations"]
     (rule,), (tls,) = spec["rules"], spec["tls"]
-    (path,) = rule["http"]["paths"]
+    path = rule["http"]["paths"][0]
+    assert (path["path"], path["pathType"]) == ("/", "Prefix")
     backend = path["backend"]["service"]
     ports = rendered.get("Service", backend["name"])["spec"]["ports"]
     assert backend["name"] == door
@@ -269,6 +274,43 @@ def test_each_ingress_leads_to_its_door_with_tls_and_never_repeats_a_request(ren
     else:
         assert annotations[f"{prefix}backend-protocol"] == "GRPC"
         assert {port.get("appProtocol") for port in ports} == {"kubernetes.io/h2c"}
+
+
+@pytest.mark.parametrize(
+    ("path", "port"),
+    [
+        *(
+            (path, "grpc-control")
+            for path in (
+                "/grpc.health.v1.Health/Watch",
+                "/ray.serve.RayServeAPIService/Healthz",
+                "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+                "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+                "/inference.GRPCInferenceService/ServerLive",
+                "/inference.GRPCInferenceService/ServerReady",
+                "/inference.GRPCInferenceService/ModelReady",
+                "/inference.GRPCInferenceService/ServerMetadata",
+                "/inference.GRPCInferenceService/RepositoryIndex",
+            )
+        ),
+        ("/inference.GRPCInferenceService/ModelInfer", "grpc"),
+        ("/inference.GRPCInferenceService/ServerReadyOrNot", "grpc"),
+        ("/tensorflow.serving.PredictionService/Predict", "grpc"),
+        ("/service1/Predict", "grpc"),
+    ],
+)
+def test_control_calls_go_to_their_own_process_as_they_do_in_compose(rendered: Rendered, path: str, port: str) -> None:
+    (rule,) = rendered.get("Ingress", "grpc-gateway")["spec"]["rules"]
+
+    def matches(entry: Resource) -> bool:
+        wanted = entry["path"].rstrip("/")
+        return path == wanted or (entry["pathType"] == "Prefix" and path.startswith(f"{wanted}/"))
+
+    longest = max(filter(matches, rule["http"]["paths"]), key=lambda entry: len(entry["path"]))
+    assert longest["backend"]["service"] == {"name": "grpc-gateway", "port": {"name": port}}
+    traefik = tomllib.loads(re.sub(r"\{\{.*?\}\}", "x", ROUTES.read_text()))
+    (regexp,) = re.findall(r"PathRegexp\(`(.*?)`\)", traefik["http"]["routers"]["grpc-control"]["rule"])
+    assert bool(re.search(regexp, path)) is (port == "grpc-control")
 
 
 def test_the_gateway_stops_within_its_pods_grace_and_knows_the_same_policy_as_the_public_api(

@@ -107,7 +107,11 @@ def test_tensorflow_has_an_available_version_of_each_model() -> None:
         assert probe(address, "tensorflow", "one", "two") == (
             "no version of the model two is available; GetModelStatus answers with the states [20]"
         )
-        assert probe(address, "tensorflow", "three") == "NOT_FOUND: Could not find any versions of model three"
+        # As a stock container answers that has its model under another name.
+        assert probe(address, "tensorflow", "three") == (
+            "NOT_FOUND: Could not find any versions of model three. If the container calls its model otherwise, name "
+            "that in model_names or unrouted_model_names"
+        )
 
 
 def test_tcp_asks_for_no_more_than_a_connection() -> None:

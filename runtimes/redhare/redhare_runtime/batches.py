@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Callable, Sequence
 from itertools import count
 from queue import Empty, SimpleQueue
+
+from redhare_runtime.model import Model
 
 logger = logging.getLogger(__name__)
 
@@ -18,8 +21,11 @@ class KernelFailed(Exception):
 class Request:
     """One request; made in the event loop's thread, answered from the kernel's."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, session: str) -> None:
         self.id = str(next(_numbers))
+        self.uuid = str(uuid.uuid4())
+        self.session = session
+        """The stream or the task that it is part of."""
         self.data = data
         self.gone = False
         """Whether its client has stopped waiting for the answer."""
@@ -43,15 +49,41 @@ class Request:
 class TaskContext:
     """One request as the kernel sees it."""
 
-    def __init__(self, batch: Sequence[Request], index: int) -> None:
+    def __init__(self, model: Model, batch: Sequence[Request], index: int = 0, prev: "TaskContext | None" = None) -> None:
+        self._model = model
         self._batch = batch
         self._index = index
+        self._prev = prev
         self._next: TaskContext | None = None
         self._answered = False
 
     def get_id(self) -> str:
         """A name for this request, unique in this process."""
         return self._request.id
+
+    def get_uuid(self) -> str:
+        """A name for this request that no other has, here or elsewhere."""
+        return self._request.uuid
+
+    def get_session_id(self) -> str:
+        """The name of the stream or the task that the request came in."""
+        return self._request.session
+
+    def get_job_id(self) -> str:
+        """The same: a session is one job here."""
+        return self.get_session_id()
+
+    def get_model_name(self) -> str:
+        """The model's name."""
+        return self._model.name
+
+    def get_version(self) -> str:
+        """The model's version."""
+        return self._model.version
+
+    def report_ready(self, data: object = None) -> bool:
+        """Nothing waits for it here: an answer is sent with `set_output_data`."""
+        return True
 
     def get_input_data(self) -> str | bytes:
         """What the client sent: text, or bytes if it is not UTF-8."""
@@ -60,20 +92,33 @@ class TaskContext:
         except UnicodeDecodeError:
             return self._request.data
 
-    def set_output_data(self, data: str | bytes) -> None:
-        """Answer the client. The first answer counts."""
+    def get_input_data_extend(self) -> str | bytes:
+        """The same as `get_input_data`."""
+        return self.get_input_data()
+
+    def set_output_data(self, data: str | bytes) -> bool:
+        """Answer the client. The first answer counts; returns whether this one did."""
         encoded = data.encode() if isinstance(data, str) else bytes(data)
         if self._answered:
             logger.error("request %s: answered twice; only the first answer was sent", self._request.id)
-            return
+            return False
         self._answered = True
         self._request.give(encoded)
+        return True
+
+    def set_output_data_extend(self, data: str | bytes) -> bool:
+        """The same as `set_output_data`."""
+        return self.set_output_data(data)
 
     def next(self) -> "TaskContext | None":
         """The request that waits behind this one, or None; each call returns the same one."""
         if self._next is None and self._index + 1 < len(self._batch):
-            self._next = TaskContext(self._batch, self._index + 1)
+            self._next = TaskContext(self._model, self._batch, self._index + 1, self)
         return self._next
+
+    def prev(self) -> "TaskContext | None":
+        """The request whose `next()` led here, or None."""
+        return self._prev
 
     def settle(self, error: Exception | None) -> int:
         """Once the kernel has returned: answer what it left open. Returns how many requests it took."""
@@ -112,12 +157,12 @@ class Inbox:
         """Let `work` return once it has handled what came before."""
         self._queue.put(None)
 
-    def work(self, invoke: Callable[[TaskContext], None], max_batch: int) -> None:
+    def work(self, invoke: Callable[[TaskContext], None], model: Model) -> None:
         """Hand the kernel batch after batch, until `close`."""
         while True:
-            batch, closed = self._take(max_batch)
+            batch, closed = self._take(model.max_batch)
             while batch:
-                batch = batch[_invoke(invoke, batch) :]
+                batch = batch[_invoke(invoke, model, batch) :]
             if closed:
                 return
 
@@ -137,9 +182,9 @@ class Inbox:
         return batch, True
 
 
-def _invoke(invoke: Callable[[TaskContext], None], batch: Sequence[Request]) -> int:
+def _invoke(invoke: Callable[[TaskContext], None], model: Model, batch: Sequence[Request]) -> int:
     """Call the kernel. Returns how many of the batch it took: one, unless it asks for `next()`."""
-    first, failed = TaskContext(batch, 0), None
+    first, failed = TaskContext(model, batch), None
     try:
         invoke(first)
     # The kernel is foreign code: what it raises concerns the requests it took, not later ones.

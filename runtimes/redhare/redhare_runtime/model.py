@@ -22,6 +22,10 @@ class KernelContext:
         """The name of this replica."""
         return self.instance_id
 
+    def get_id(self) -> str:
+        """The same, under its older name."""
+        return self.instance_id
+
     def get_model_description(self) -> str:
         """The zip's `model.json` as JSON, with `model_path`, `weight_path` and `attributes` filled in."""
         return self.model_description
@@ -40,6 +44,16 @@ class Model:
         return self.folder / self.description["kernel_path"]
 
     @property
+    def name(self) -> str:
+        """The name under which it is served."""
+        return str(self.description["name"])
+
+    @property
+    def version(self) -> str:
+        """Its version as the server counts them, or what the description says."""
+        return str(self.description["version"])
+
+    @property
     def max_batch(self) -> int:
         """How many waiting requests one call of `on_task_invoke` may take at most."""
         return int(self.description["max_batch"])
@@ -54,6 +68,7 @@ def read_model() -> Model:
     folder = Path(os.environ.get("REDHARE_MODEL_PATH") or "/model")
     description: dict[str, Any] = {
         "name": os.environ.get("REDHARE_MODEL_NAME", ""),
+        "version": os.environ.get("REDHARE_MODEL_VERSION") or "1",
         "kernel_path": "kernel.py",
         "weight_path": "",
         "attributes": [],

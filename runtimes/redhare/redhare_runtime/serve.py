@@ -78,7 +78,7 @@ def read_access() -> StreamAccess:
 
 def _work(kernel: Any, inbox: Inbox, model: Model) -> None:
     try:
-        inbox.work(kernel.on_task_invoke, model.max_batch)
+        inbox.work(kernel.on_task_invoke, model)
     except SystemExit as ended:
         # Exit code 0 in the middle of a request would look like an intended end.
         sys.exit(ended.code or "error: the kernel ended the process")

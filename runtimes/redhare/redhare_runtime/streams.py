@@ -59,14 +59,15 @@ class Inference(stream_pb2_grpc.InferenceServicer):
 
     async def stream_infer(self, request_iterator, context):
         """Relay requests to the kernel and its answers back."""
-        context.set_trailing_metadata((("request_id", _request_id(context)),))
+        session = _request_id(context)
+        context.set_trailing_metadata((("request_id", session),))
         first = await context.read()
         if first is grpc.aio.EOF or first.WhichOneof("request_oneof") != "token":
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the first message must carry the token from auth")
         if refusal := self._access.check(first.token):
             await context.abort(refusal.code, refusal.details)
         waiting: asyncio.Queue[Request | StreamStatus | None] = asyncio.Queue(WINDOW)
-        reader = asyncio.create_task(self._read(context, waiting))
+        reader = asyncio.create_task(self._read(context, waiting, session))
         try:
             await _answer(context, waiting)
         finally:
@@ -75,7 +76,7 @@ class Inference(stream_pb2_grpc.InferenceServicer):
                 if isinstance(left := waiting.get_nowait(), Request):
                     left.gone = True
 
-    async def _read(self, context, waiting: "asyncio.Queue[Request | StreamStatus | None]") -> None:
+    async def _read(self, context, waiting: "asyncio.Queue[Request | StreamStatus | None]", session: str) -> None:
         """Queue what arrives; the last item is None, or the refusal of a token."""
         while (message := await context.read()) is not grpc.aio.EOF:
             if message.WhichOneof("request_oneof") == "token":
@@ -83,7 +84,7 @@ class Inference(stream_pb2_grpc.InferenceServicer):
                     await waiting.put(refusal)
                     return
                 continue
-            request = Request(message.data)
+            request = Request(message.data, session)
             # Into the window first: a stream whose window is full must not fill the inbox.
             await waiting.put(request)
             self._inbox.put(request)

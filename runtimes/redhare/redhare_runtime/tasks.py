@@ -32,15 +32,15 @@ class Tasks(tasks_pb2_grpc.TasksServicer):
             return messages.RunReply(
                 exit_code=1, detail="the input has no file: each file is one request to the kernel"
             )
-        return await self._run(files, source, target)
+        return await self._run(files, source, target, request.task_uid)
 
-    async def _run(self, files: list[Path], source: Path, target: Path):
+    async def _run(self, files: list[Path], source: Path, target: Path, uid: str):
         running: deque[tuple[Path, Request]] = deque()
         waiting = iter(files)
         try:
             while True:
                 while len(running) < WINDOW and (file := next(waiting, None)) is not None:
-                    request = Request(await asyncio.to_thread((source / file).read_bytes))
+                    request = Request(await asyncio.to_thread((source / file).read_bytes), uid)
                     running.append((file, request))
                     self._inbox.put(request)
                 if not running:
