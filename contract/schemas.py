@@ -143,7 +143,8 @@ class TaskView(Message):
     wait_detail: str | None = Field(None, description="The same in a sentence, with what can be done about it.")
     pull_percent: int | None = Field(None, description="How much of its image was pulled; null while none is.")
     progress: float | None = Field(
-        None, description="How far its run is, between 0 and 1, as the model says; null if it does not, or does not run."
+        None,
+        description="How far its run is, between 0 and 1, as the model says; null if it does not, or does not run.",
     )
     progress_text: str | None = Field(
         None,

@@ -32,7 +32,7 @@ class Change:
 
 
 def is_told(uid: str, owner: str | None, caller: Caller, uids: frozenset[str]) -> bool:
-    """Whether a caller who named these uids, or none, hears of a task. One without an owner is for those who named it."""
+    """Whether a caller who named these uids, or none, hears of a task; of one without an owner by naming it."""
     if uids and uid not in uids:
         return False
     if caller.may(Scope.OPERATE):

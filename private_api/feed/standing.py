@@ -14,8 +14,8 @@ from contract.schemas import Message
 from contract.statuses import Status
 from private_api.database import Database
 from private_api.deployments.read import hide_secrets, list_deployments
-from private_api.placement.fleet import hide_foreign, list_consumers
 from private_api.feed.changes import is_told
+from private_api.placement.fleet import hide_foreign, list_consumers
 from private_api.placement.queue import read_queue
 from private_api.tables import ModelRow, ModelVersionRow, TaskRow
 from private_api.tasks.rows import may_read
@@ -51,7 +51,9 @@ class Fact:
         if isinstance(self.data, ProgressEvent):
             if not is_told(self.data.uid, self.data.owner, caller, uids):
                 return None
-            return self.data if may_read(caller, self.data.owner) else self.data.model_copy(update={"progress_text": None})
+            return (
+                self.data if may_read(caller, self.data.owner) else self.data.model_copy(update={"progress_text": None})
+            )
         return self.data
 
 
