@@ -55,6 +55,7 @@ class ErrorBody(BaseModel):
     waits_for: WaitsFor | None = Field(None, description="What keeps the task from running.")
     wait_detail: str | None = Field(None, description="The same in a sentence, with what can be done about it.")
     pull_percent: int | None = Field(None, description="How much of the task's image was pulled.")
+    progress: float | None = Field(None, description="How far the task's run is, between 0 and 1, as the model says.")
     attempt: int | None = Field(None, description="How often a consumer claimed the task.")
     exit_code: int | None = Field(None, description="How the container ended.")
     log_tail: str | None = Field(None, description="The end of a failed task's log.")

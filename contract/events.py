@@ -28,6 +28,8 @@ class EventType(StrEnum):
     """How a deployment stands now."""
     QUEUE = "queue"
     """How many tasks wait and run now."""
+    PROGRESS = "progress"
+    """How far a run is now, as its model says."""
 
 
 class EventsQuery(Query):
@@ -70,3 +72,15 @@ class QueueEvent(Message):
     """The data of a `queue` event."""
 
     lanes: list[LaneView] = Field(description="One for each kind.")
+
+
+class ProgressEvent(Message):
+    """The data of a `progress` event."""
+
+    uid: str
+    owner: str | None
+    human_readable_id: str
+    progress: float = Field(description="Between 0 and 1.")
+    progress_text: str | None = Field(
+        description="What the model says with it; null for another owner's task without the scope `admin`."
+    )

@@ -89,6 +89,10 @@ class PrivateClient:
         answer = self._call("POST", _path(uid, fence, "log"), params={"offset": offset}, content=piece)
         return int(answer)
 
+    def show_log_line(self, uid: str, fence: int, line: bytes) -> None:
+        """Show the line that is being written, at most 1 KiB, below the log until that goes on; empty for none."""
+        self._call("POST", _path(uid, fence, "log/line"), content=line)
+
     def fetch_input(self, uid: str, fence: int, target: Path) -> None:
         """Write the task's zip to `target`."""
         self._fetch(_path(uid, fence, "input"), target)

@@ -45,6 +45,16 @@ def _make_storable(text: object) -> object:
 _Warning = Annotated[str, BeforeValidator(_make_storable), Field(max_length=MAX_WARNING_LENGTH)]
 
 
+MAX_PROGRESS_TEXT = 120
+
+
+def _make_line(text: object) -> object:
+    # A model wrote it: it is made one short line that steers no terminal, and never what a heartbeat is refused for.
+    if not isinstance(text, str):
+        return text
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())[:MAX_PROGRESS_TEXT]
+
+
 class Query(BaseModel):
     """The base of query strings: an unknown parameter is refused by name, not ignored."""
 
@@ -132,6 +142,15 @@ class TaskView(Message):
     waits_for: WaitsFor | None = Field(None, description="What keeps it from running; null once it runs.")
     wait_detail: str | None = Field(None, description="The same in a sentence, with what can be done about it.")
     pull_percent: int | None = Field(None, description="How much of its image was pulled; null while none is.")
+    progress: float | None = Field(
+        None,
+        description="How far its run is, between 0 and 1, as the model says; null if it does not, or does not run.",
+    )
+    progress_text: str | None = Field(
+        None,
+        description="What the model says with it, a line of text; null for another owner's task without the scope "
+        "`admin`.",
+    )
     attempt: int = Field(description="How often a consumer claimed the task.")
     consumer: str | None = None
     log_tail: str | None = None
@@ -196,6 +215,13 @@ class Assignment(RunAssignment):
     )
 
 
+class Progress(Message):
+    """How far a run is, as its model says."""
+
+    fraction: Annotated[float, Field(ge=0, le=1)]
+    text: Annotated[str, BeforeValidator(_make_line)] = ""
+
+
 class Heartbeat(Message):
     """The holder lives and says what it does."""
 
@@ -204,6 +230,7 @@ class Heartbeat(Message):
     pull_percent: Annotated[
         int | None, Field(ge=0, le=100, description="How much of the image was pulled; null while none is.")
     ] = None
+    progress: Annotated[Progress | None, Field(description="What the model said last; null if it says nothing.")] = None
 
 
 class HeartbeatReply(Message):

@@ -36,19 +36,34 @@ class QueueEvent(Answer):
     """One for each kind."""
 
 
+class ProgressEvent(Answer):
+    """How far a run is, as its model says."""
+
+    uid: str
+    owner: str | None
+    human_readable_id: str
+    progress: float
+    """Between 0 and 1."""
+    progress_text: str | None
+
+
+Told = TaskEvent | ConsumerView | DeploymentEvent | QueueEvent | ProgressEvent
+
+
 @dataclass(frozen=True)
 class ServerEvent:
     """Something that happened."""
 
     type: EventType
-    data: TaskEvent | ConsumerView | DeploymentEvent | QueueEvent
+    data: Told
     last_id: int
     """Where to continue after it: what `watch` takes as `after`."""
 
 
-DATA: dict[str, type[TaskEvent | ConsumerView | DeploymentEvent | QueueEvent]] = {
+DATA: dict[str, type[Told]] = {
     EventType.TASK: TaskEvent,
     EventType.CONSUMER: ConsumerView,
     EventType.DEPLOYMENT: DeploymentEvent,
     EventType.QUEUE: QueueEvent,
+    EventType.PROGRESS: ProgressEvent,
 }

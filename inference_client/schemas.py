@@ -96,6 +96,10 @@ class TaskView(Answer):
     """What it waits for in a sentence, with what can be done about it."""
     pull_percent: int | None = None
     """How much of its image was pulled; None while none is."""
+    progress: float | None = None
+    """How far its run is, between 0 and 1, as its model says; None if it does not, or does not run."""
+    progress_text: str | None = None
+    """What the model says with it."""
     attempt: int
     consumer: str | None = None
     log_tail: str | None = None

@@ -209,3 +209,4 @@ class EventType(Word):
     CONSUMER = "consumer"
     DEPLOYMENT = "deployment"
     QUEUE = "queue"
+    PROGRESS = "progress"

@@ -23,10 +23,17 @@ def describe(task: TaskView) -> str:
 
 
 def describe_with_eta(task: TaskView) -> str:
-    """The same, with how far the pull of its image is, and how long it will take if the server can tell."""
-    pulled = "" if task.pull_percent is None else f", {task.pull_percent} %"
+    """The same, with how far the pull of its image or its run is, and how long it will take if the server can tell."""
+    done = "" if task.pull_percent is None else f", {task.pull_percent} %"
+    if task.progress is not None:
+        done = f", {describe_progress(task.progress, task.progress_text)}"
     left = f", about {format_duration(task.eta)} left" if task.eta is not None else ""
-    return printable(describe(task) + pulled + left)
+    return printable(describe(task) + done + left)
+
+
+def describe_progress(progress: float, text: str | None) -> str:
+    """How far a run is, in whole percent: 100 only at the end."""
+    return f"{int(100 * progress + 1e-9)} %" + (f" ({text})" if text else "")
 
 
 def printable(text: str) -> str:

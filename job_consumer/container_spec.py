@@ -7,12 +7,13 @@ from contract.deployments import ReplicaAssignment
 from contract.schemas import Assignment, Isolation
 from job_consumer.engines import ContainerSpec, Mount, Publication, RunKey
 from job_consumer.settings import SCRATCH_BYTES, LimitSettings
-from job_consumer.workspace import ModelFolder, Workspace
+from job_consumer.workspace import PROGRESS_NAME, ModelFolder, Workspace
 from kit.disk import DISK_RESERVE_BYTES
 
 SANDBOX_USER = "65532:65532"
 """The conventional `nonroot` of distroless images: no account of a host has it."""
 SANDBOX_USER_NAME = "nonroot"
+PROGRESS = "/progress"
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,12 @@ def decide_container(
             "INPUT_DIR": "/input",
             "OUTPUT_DIR": "/output",
             "MODEL_DIR": "/model",
+            "PROGRESS_FILE": f"{PROGRESS}/{PROGRESS_NAME}",
         },
         mounts=[
             Mount(f"{key.name}-input", workspace.input_dir, "/input", read_only=True),
             Mount(f"{key.name}-output", workspace.output_dir, "/output", read_only=False),
+            Mount(f"{key.name}-progress", workspace.progress_dir, PROGRESS, read_only=False),
         ],
     )
 

@@ -1,6 +1,7 @@
 """Keeps the lease of what a consumer holds: a thread that beats, and what the replies said."""
 
 import logging
+import math
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -9,7 +10,7 @@ from typing import Self
 from contract.deployments import ReplicaAssignment, ReplicaBeat
 from contract.errors import DeploymentNotFound, InferenceError, StaleFence, TaskNotFound
 from contract.private_client import ACCESS_ERRORS
-from contract.schemas import Assignment, Heartbeat
+from contract.schemas import Assignment, Heartbeat, Progress
 from contract.statuses import Phase
 from job_consumer.cancel_watch import CancelWatch
 from job_consumer.context import ConsumerContext
@@ -23,6 +24,8 @@ REPLICA_BEAT_S = 2.0
 """Between two beats of a replica: people wait for it to be ready, or for its GPU."""
 PULL_BEAT_S = 2.0
 """At least between two beats that are made because more of an image was pulled."""
+PROGRESS_BEAT_S = 5.0
+"""At least between two beats that are made because a run said how far it is."""
 _RETRY_S = 1.0
 
 LOST = (StaleFence, TaskNotFound, DeploymentNotFound)
@@ -116,6 +119,8 @@ class TaskHeartbeat(LeaseHeartbeat):
         self._phase = phase
         self._pull_percent: int | None = None
         self._pull_told_at = time.monotonic()
+        self._progress: Progress | None = None
+        self._progress_told_at = -math.inf
         self.is_cancelled = False
         """The owner wants the task to end."""
         self._cancel_watch = CancelWatch(context, assignment.uid, assignment.fence, self._note_cancel)
@@ -145,10 +150,22 @@ class TaskHeartbeat(LeaseHeartbeat):
             self._pull_told_at = time.monotonic()
             self._wake.set()
 
+    def note_progress(self, progress: Progress) -> None:
+        """Report how far the run says it is: with the next beat, or with one of its own, at most one in 5 s."""
+        is_news, self._progress = progress != self._progress, progress
+        if is_news and time.monotonic() - self._progress_told_at >= PROGRESS_BEAT_S:
+            self._progress_told_at = time.monotonic()
+            self._wake.set()
+
     def _send(self) -> None:
         # Not done for a replica: the consumer may be stuck while a replica is served.
         self._context.note_alive()
-        beat = Heartbeat(consumer=self._context.consumer, phase=self._phase, pull_percent=self._pull_percent)
+        beat = Heartbeat(
+            consumer=self._context.consumer,
+            phase=self._phase,
+            pull_percent=self._pull_percent,
+            progress=self._progress,
+        )
         reply = self._context.api.beat(self._assignment.uid, self._assignment.fence, beat)
         self.is_cancelled = self.is_cancelled or reply.cancel
 

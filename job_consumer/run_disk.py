@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract.statuses import Reason
+from job_consumer.descriptors import allocated_bytes
 from job_consumer.engines import Engine, EngineUnavailable, RunKey, RunVanished
 from job_consumer.output.failures import ModelFailed
 from job_consumer.output.measure import measure_folder
@@ -49,11 +50,19 @@ class RunDisk:
     """
 
     def __init__(
-        self, engine: Engine, key: RunKey, output_dir: Path, limits: DiskLimits, *, measure_s: float = MEASURE_S
+        self,
+        engine: Engine,
+        key: RunKey,
+        output_dir: Path,
+        limits: DiskLimits,
+        *,
+        progress_dir: Path | None = None,
+        measure_s: float = MEASURE_S,
     ) -> None:
         self._engine = engine
         self._key = key
         self._output_dir = output_dir
+        self._progress_dir = progress_dir
         self._limits = limits
         self._measure_s = measure_s
         self._scratch = 0
@@ -113,7 +122,8 @@ class RunDisk:
             self._scratch = 0
         except EngineUnavailable:
             pass  # What it was last time.
-        written = _Written(measure_folder(self._output_dir), self._scratch)
+        scratch = self._scratch + (allocated_bytes(self._progress_dir) if self._progress_dir else 0)
+        written = _Written(measure_folder(self._output_dir), scratch)
         ended = time.monotonic()
         self._due = ended + max(self._measure_s, (ended - began) * _SHARE)
         return written

@@ -1,6 +1,6 @@
 """Where the consumer's files lie: one folder per attempt, one per model archive, all below the work directory.
 
-    <work>/attempts/<consumer>/<uid>-<fence>/{input,output,input.zip,model,image,clock.json,verdict.json}
+    <work>/attempts/<consumer>/<uid>-<fence>/{input,output,progress,input.zip,model,image,clock.json,verdict.json}
     <work>/replicas/<consumer>/<uid>-<fence>/{model,image}  of a replica
     <work>/replicas/<consumer>/<uid>-<fence>/{inputs,outputs}/<run>/      of tasks that run inside it
     <work>/models/<sha256>/            filled once, kept for later tasks until it is evicted
@@ -23,6 +23,8 @@ from job_consumer.engines import Mount, RunKey, RunKind
 from job_consumer.failpoints import Failpoint
 from kit.failpoints import reach
 
+PROGRESS_NAME = "latest"
+"""The file in a run's folder for it in which the run may say how far it is."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -42,6 +44,11 @@ class Workspace:
     """Seen by the run, read-only."""
     output_dir: Path
     """The run may write there."""
+
+    @property
+    def progress_dir(self) -> Path:
+        """The run may write there how far it is. A run that a release before this one started has none."""
+        return self.root / "progress"
 
     @property
     def input_zip(self) -> Path:
@@ -142,9 +149,10 @@ class WorkDir:
         workspace.root.mkdir(mode=0o700)
         workspace.input_dir.mkdir()
         workspace.input_dir.chmod(0o755)
-        workspace.output_dir.mkdir()
-        # The run's user is not ours and must write here; the parent, which is 0700, keeps everyone else out.
-        workspace.output_dir.chmod(0o777)
+        for folder in (workspace.output_dir, workspace.progress_dir):
+            folder.mkdir()
+            # The run's user is not ours and must write here; the parent, which is 0700, keeps everyone else out.
+            folder.chmod(0o777)
         reach(Failpoint.PREPARE_OPENED)
         return workspace
 
@@ -152,7 +160,7 @@ class WorkDir:
         """Remove what takes space of an attempt's files; its verdict stays. The run must be gone."""
         workspace = self.workspace(key)
         workspace.input_zip.unlink(missing_ok=True)
-        for folder in (workspace.input_dir, workspace.output_dir):
+        for folder in (workspace.input_dir, workspace.output_dir, workspace.progress_dir):
             if folder.exists():
                 remove_tree(folder)
 

@@ -4,7 +4,18 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Dialect, ForeignKey, Integer, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from contract.schemas import Isolation, PullPolicy
@@ -146,6 +157,9 @@ class TaskRow(Base):
     phase: Mapped[Phase | None] = mapped_column(Word(16, Phase))
     pull_percent: Mapped[int | None] = mapped_column(Integer)
     """How much of the image the holder has pulled; NULL while it pulls none."""
+    progress: Mapped[float | None] = mapped_column(Double)
+    """How far the run is, between 0 and 1, as the model says. NULL: it has not said, or does not run."""
+    progress_text: Mapped[str | None] = mapped_column(String(128))
     fence: Mapped[int] = mapped_column(BigInteger, default=0)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     crashes: Mapped[int] = mapped_column(Integer, default=0)

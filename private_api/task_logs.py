@@ -2,6 +2,7 @@
 
 <root>/<uid>-<fence>.log           the beginning
 <root>/<uid>-<fence>.end/<start>   the end in pieces, each named by its first byte's place in the whole log
+<root>/<uid>-<fence>.line          the line that is being written, as long as the log does not go on
 """
 
 import os
@@ -17,6 +18,7 @@ HEAD_BYTES = 12 * 1024**2
 END_BYTES = 4 * 1024**2
 """Of a log that is longer than both together, what is between them is dropped, and the log says so."""
 TAIL_BYTES = 4096
+MAX_LINE_BYTES = 1024
 _CHUNK_BYTES = 256 * 1024
 _CUT_BYTES = 16 * 1024**2
 """A release before this one cut logs here, and wrote a line at their end."""
@@ -39,7 +41,29 @@ class TaskLogs:
         """
         self._space.check(len(data))
         with full_disk_translated():
-            return self._append(uid, fence, offset, data)
+            after = self._append(uid, fence, offset, data)
+        self._line(uid, fence).unlink(missing_ok=True)
+        return after
+
+    def show_line(self, uid: str, fence: int, line: bytes) -> None:
+        """Keep the line that is being written until the log goes on; empty for none. Raises `StorageFull`."""
+        path = self._line(uid, fence)
+        if not line:
+            path.unlink(missing_ok=True)
+            return
+        self._space.check(len(line))
+        with full_disk_translated():
+            # Readers see the whole of one.
+            partial = path.with_suffix(".partial")
+            partial.write_bytes(line)
+            partial.replace(path)
+
+    def line(self, uid: str, fence: int) -> bytes:
+        """The line that is being written; empty for none."""
+        try:
+            return self._line(uid, fence).read_bytes()
+        except FileNotFoundError:
+            return b""
 
     def _append(self, uid: str, fence: int, offset: int, data: bytes) -> int:
         path, end = self.path(uid, fence), self._end(uid, fence)
@@ -111,6 +135,9 @@ class TaskLogs:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+    def _line(self, uid: str, fence: int) -> Path:
+        return self.root / f"{uid}-{fence}.line"
 
     def _end(self, uid: str, fence: int) -> "_End":
         return _End(self.root / f"{uid}-{fence}.end")

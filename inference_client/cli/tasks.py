@@ -22,7 +22,7 @@ from inference_client.cli.task_list import list_tasks
 from inference_client.cli.uids import OptionalUid, UidArgument, named_task, remember
 from inference_client.schemas import TaskView
 from inference_client.units import format_size, parse_duration
-from inference_client.wording import describe
+from inference_client.wording import describe, describe_progress
 
 ExtractOption = Annotated[bool, typer.Option("--extract", help="Unpack the output into the folder OUT.")]
 
@@ -255,6 +255,7 @@ def _facts(task: TaskView) -> list[tuple[str, str]]:
     facts += [("rerun of", task.rerun_of)] if task.rerun_of else []
     facts += [("label", task.label)] if task.label else []
     facts += [("waits for", task.wait_detail)] if task.wait_detail and task.status.is_held else []
+    facts += [("progress", describe_progress(task.progress, task.progress_text))] if task.progress is not None else []
     facts += [("started", show_moment(task.started_at))] if task.started_at else []
     facts += [("ended", show_moment(task.ended_at))] if task.ended_at else []
     facts += [("exit code", str(task.exit_code))] if task.exit_code is not None else []

@@ -10,10 +10,10 @@ from inference_client.cli.display import Display
 from inference_client.cli.output import show_moment, show_uid
 from inference_client.cli.server_options import server_options
 from inference_client.cli.uids import find_uid
-from inference_client.event_schemas import DeploymentEvent, QueueEvent, ServerEvent, TaskEvent
+from inference_client.event_schemas import DeploymentEvent, ProgressEvent, ServerEvent, TaskEvent, Told
 from inference_client.schemas import ConsumerView
 from inference_client.statuses import EventType
-from inference_client.wording import printable
+from inference_client.wording import describe_progress, printable
 
 
 def watch(
@@ -31,8 +31,8 @@ def watch(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each event.")] = False,
 ) -> None:
-    """Show what happens on the server, as it happens, until Ctrl-C: tasks, consumers, deployments, the queue."""
-    wanted = types or ([EventType.TASK] if uids else [])
+    """Show what happens on the server, as it happens, until Ctrl-C: tasks, runs, consumers, deployments, the queue."""
+    wanted = types or ([EventType.TASK, EventType.PROGRESS] if uids else [])
     with server_options(context).connect(Display(quiet=as_json)) as client:
         whole = [find_uid(client, uid) for uid in uids or ()]
         for event in client.watch(types=wanted, uids=whole, after=after):
@@ -50,10 +50,13 @@ def _as_text(event: ServerEvent) -> str:
     return f"{show_moment(at)}  {event.type:10}  {_describe(data)}"
 
 
-def _describe(data: TaskEvent | ConsumerView | DeploymentEvent | QueueEvent) -> str:
+def _describe(data: Told) -> str:
     if isinstance(data, TaskEvent):
         why = f", {data.reason}" if data.reason else ""
         return f"{show_uid(data.uid)}  {data.human_readable_id}  {data.new_status}{why}"
+    if isinstance(data, ProgressEvent):
+        said = describe_progress(data.progress, data.progress_text)
+        return f"{show_uid(data.uid)}  {data.human_readable_id}  {said}"
     if isinstance(data, ConsumerView):
         return f"{data.name}  {data.status}{_because(data.detail)}"
     if isinstance(data, DeploymentEvent):

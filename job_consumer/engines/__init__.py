@@ -223,6 +223,13 @@ class Engine(Protocol):
         """
         ...
 
+    def follow_output(self, key: RunKey, stop: Event) -> Iterator[bytes]:
+        """What the run writes to stdout and stderr from now on, at once, where its log may keep a line until it ends.
+
+        Whoever asks for it must read it without a pause: the run may wait for that. Ends and raises as `follow_log`.
+        """
+        ...
+
     def written_bytes(self, key: RunKey) -> int:
         """What the run has written so far, except to its mounts and to memory. Raises `RunVanished`."""
         ...

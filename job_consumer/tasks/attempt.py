@@ -173,7 +173,8 @@ class Attempt:
         heartbeat.enter(Phase.RUNNING, at_once=True)
 
     def _see_through(self, heartbeat: TaskHeartbeat) -> None:
-        follower = LogFollower(self._context.api, self._context.engine, self._key)
+        told, engine = heartbeat.note_progress, self._context.engine
+        follower = LogFollower(self._context.api, engine, self._key, self._workspace, told)
         follower.start()
         try:
             state = self._watch(heartbeat)
@@ -295,4 +296,5 @@ class Attempt:
             self._key,
             self._workspace.output_dir,
             DiskLimits(self._assignment.max_output_bytes, limits.scratch_bytes, limits.disk_reserve_bytes),
+            progress_dir=self._workspace.progress_dir,
         )

@@ -27,12 +27,17 @@ class Change:
     event: TaskEvent
 
     def is_open_to(self, caller: Caller, uids: frozenset[str]) -> bool:
-        """Whether the caller may see it. A task without an owner is shown to those who name its uid."""
-        if uids and self.event.uid not in uids:
-            return False
-        if caller.may(Scope.OPERATE):
-            return True
-        return bool(uids) if self.event.owner is None else self.event.owner == caller.owner
+        """Whether the caller, who named these uids or none, may see it."""
+        return is_told(self.event.uid, self.event.owner, caller, uids)
+
+
+def is_told(uid: str, owner: str | None, caller: Caller, uids: frozenset[str]) -> bool:
+    """Whether a caller who named these uids, or none, hears of a task; of one without an owner by naming it."""
+    if uids and uid not in uids:
+        return False
+    if caller.may(Scope.OPERATE):
+        return True
+    return bool(uids) if owner is None else owner == caller.owner
 
 
 class Settling:

@@ -45,11 +45,15 @@ class Outlook:
 
 
 def show_task(database: Database, logs: TaskLogs, uid: str, caller: Caller) -> TaskView:
-    """The whole task; its warnings, which name files, are for those who may read them. Raises `TaskNotFound`."""
+    """The whole task. Its warnings and what its model says of its progress, which may name files or patients, are for
+    those who may read them. Raises `TaskNotFound`.
+    """
     with database.read() as session:
         row = find_task(session, uid, caller)
         view = _whole_view(session, row, logs, database.now(session))
-        if row.warning_count == 0 or row.warnings is None or not may_read(caller, row.owner):
+        if not may_read(caller, row.owner):
+            return view.model_copy(update={"progress_text": None})
+        if row.warning_count == 0 or row.warnings is None:
             return view
         return view.model_copy(update={"warnings": json.loads(row.warnings)})
 

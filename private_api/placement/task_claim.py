@@ -118,6 +118,8 @@ def _take(session: Session, candidates: Select[int], consumer: str, now: datetim
             status=Status.LEASED,
             phase=Phase.PREPARING,
             pull_percent=None,
+            progress=None,
+            progress_text=None,
             fence=TaskRow.fence + 1,
             attempts=TaskRow.attempts + 1,
             lease_owner=consumer,

@@ -111,9 +111,13 @@ def read_log(logs: TaskLogs, uid: str, fence: int | None) -> Iterator[bytes]:
 
 
 async def follow_log(services: Services, uid: str, caller: Caller) -> AsyncIterator[bytes]:
-    """The log as it grows, until the task ends. The log of a new attempt follows that of the old one."""
+    """The log as it grows, until the task ends. The log of a new attempt follows that of the old one.
+
+    A line that is being written anew is sent in its frames, each of which replaces the last one on a terminal.
+    """
     fence: int | None = None
     position = 0
+    line = b""
     async with services.watch.watch(uid) as watcher:
         while True:
             newest, status = await run_in_threadpool(find_log, services.database, uid, caller)
@@ -123,10 +127,25 @@ async def follow_log(services: Services, uid: str, caller: Caller) -> AsyncItera
                 chunk, position = await run_in_threadpool(services.logs.read_at, uid, fence, position)
                 if not chunk:
                     break
-                yield chunk
+                yield _redraw(line, b"") + chunk
+                line = b""
+            shown, line = line, b""
+            if fence is not None and not status.is_terminal:
+                line = await run_in_threadpool(services.logs.line, uid, fence)
+            if line != shown:
+                yield _redraw(shown, line)
             if status.is_terminal:
                 return
             await watcher.changed(_FOLLOW_S)
+
+
+def _redraw(old: bytes, new: bytes) -> bytes:
+    """What turns a line of a terminal into another one, by carriage returns and spaces alone."""
+    if old == new:
+        return b""
+    # Counted in characters: spaces for each byte might wrap the line.
+    old_width, new_width = (len(line.decode(errors="replace")) for line in (old, new))
+    return b"\r" + new + b" " * (old_width - new_width) + (b"" if new else b"\r")
 
 
 def _base64_of_hex(text: str) -> str:

@@ -29,6 +29,7 @@ from private_api.placement.task_claim import claim_task
 from private_api.routes.access import GivenCaller
 from private_api.routes.answers import ZipResponse
 from private_api.services import Services
+from private_api.task_logs import MAX_LINE_BYTES
 from private_api.tasks.attempts import attempt_archive, beat_task, is_to_end, show_assignment
 from private_api.tasks.settle import check_holder, commit_output, fail_task, keep_output, release_task
 from private_api.uploads import receive_zip
@@ -145,6 +146,16 @@ def _add_attempts(parent: APIRouter, services: Services) -> None:
         size = await run_in_threadpool(services.logs.append, uid, fence, offset, piece[:_MAX_LOG_PIECE_BYTES])
         services.watch.notify(uid)
         return size
+
+    @router.post("/log/line")
+    async def show_log_line(request: Request, uid: Uid, fence: Fence) -> None:
+        """Show the line that is being written, at most 1 KiB, below the log until that goes on."""
+        line = b""
+        async for chunk in request.stream():
+            line = (line + chunk)[:MAX_LINE_BYTES]
+        await run_in_threadpool(check_holder, database, uid, fence)
+        await run_in_threadpool(services.logs.show_line, uid, fence, line)
+        services.watch.notify(uid)
 
     _add_cancel(router, services)
     parent.include_router(router)

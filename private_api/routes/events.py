@@ -100,7 +100,7 @@ class _Stream:
         is_first, before, self._look = self._look == 0, self._look, moment.look
         news = [fact for fact in moment.facts.values() if fact.changed > before and fact.type in self._types]
         for fact in news:
-            data = fact.told_to(self.caller)
+            data = fact.told_to(self.caller, self._uids)
             if data is not None and not (is_first and fact.is_gone):
                 yield _event(fact.type, data)
         while self._cursor < moment.settled and not self.stopping.is_set():

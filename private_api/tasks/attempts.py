@@ -48,6 +48,8 @@ def beat_task(database: Database, uid: str, fence: int, beat: Heartbeat) -> Hear
             move_task(row, Status.LEASED)
         row.phase = beat.phase
         row.pull_percent = beat.pull_percent if beat.phase is Phase.PREPARING else None
+        told = beat.progress if beat.phase is Phase.RUNNING else None
+        row.progress, row.progress_text = (told.fraction, told.text or None) if told else (None, None)
         note_seen(session, beat.consumer, now)
         left = (row.deadline_at - now).total_seconds() if row.deadline_at else LEASE.total_seconds()
         reply = HeartbeatReply(cancel=row.cancel_at is not None, seconds_left=left)

@@ -90,7 +90,7 @@ def _versions(condition: ColumnElement[bool]) -> Select[int]:
 
 
 def _as_seen_by(caller: Caller, view: TaskView) -> TaskView:
-    """Without detail and label, which may name files or patients, of another owner's task."""
+    """Without detail, label and what its model says, which may name files or patients, of another owner's task."""
     if may_read(caller, view.owner):
         return view
-    return view.model_copy(update={"detail": None, "label": None})
+    return view.model_copy(update={"detail": None, "label": None, "progress_text": None})

@@ -98,7 +98,7 @@ def end_task(
     row.ended_at = now
     row.reason = reason
     row.detail = detail or None
-    row.phase = row.deadline_at = row.pull_percent = None
+    row.phase = row.deadline_at = row.pull_percent = row.progress = row.progress_text = None
     move_task(row, status)
     end_attempts(session, row, now, outcome=reason or Outcome.FINISHED, detail=detail)
 

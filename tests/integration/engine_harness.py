@@ -16,6 +16,7 @@ import docker
 from job_consumer.engines import LABEL, ContainerSpec, Engine, ExitState, Mount, ReplicaEngine, RunKey
 from job_consumer.engines.docker.engine import DockerEngine
 from job_consumer.engines.process.engine import ProcessEngine
+from job_consumer.tasks.progress import read_progress
 from job_consumer.workspace import WorkDir
 from tests.waiting import wait_until
 
@@ -58,10 +59,16 @@ class Harness:
             image=self.image_for(script),
             isolation="strict",
             user="65532:65532",
-            environment={"INPUT_DIR": "/input", "OUTPUT_DIR": "/output", "MODEL_DIR": "/model"},
+            environment={
+                "INPUT_DIR": "/input",
+                "OUTPUT_DIR": "/output",
+                "MODEL_DIR": "/model",
+                "PROGRESS_FILE": "/progress/latest",
+            },
             mounts=(
                 Mount(f"{key.name}-input", workspace.input_dir, "/input", read_only=True),
                 Mount(f"{key.name}-output", workspace.output_dir, "/output", read_only=False),
+                Mount(f"{key.name}-progress", workspace.progress_dir, "/progress", read_only=False),
                 Mount(f"is-model-{sha256}", model.folder, "/model", read_only=True, kept=True),
             ),
             gpu_uuid=None,
@@ -98,6 +105,11 @@ class Harness:
     def output(self, key: RunKey, name: str) -> Path:
         """A file of /output."""
         return self.work.workspace(key).output_dir / name
+
+    def progress_of(self, key: RunKey) -> float | None:
+        """How far the run says it is, in its file."""
+        progress = read_progress(self.work.workspace(key).progress_dir)
+        return progress and progress.fraction
 
     def wait_for_output(self, key: RunKey, name: str) -> str:
         """The content of a file of /output, once it has any."""

@@ -14,7 +14,7 @@ from job_consumer.engines import RunKey, RunState, RunVanished
 from tests.engine_client import engine_client
 from tests.integration.engine_harness import END_S, MIB, Harness, docker_harness, process_harness
 from tests.services import require_docker
-from tests.waiting import repeat_until_told
+from tests.waiting import repeat_until_told, wait_until
 
 UNKNOWN = RunKey("0" * 64, 1)
 ROOT = {"isolation": "compatible", "user": "0:0"}
@@ -80,6 +80,30 @@ def test_the_log_of_a_running_run_is_seen_while_it_runs_and_ends_with_it(harness
     assert next(log) == b"started\n"
     harness.output(key, "go").touch()
     assert b"".join(log) == b"ended\n"
+
+
+def test_a_run_says_in_its_file_how_far_it_is(harness: Harness) -> None:
+    wait = 'until [ -e "$OUTPUT_DIR/go" ]; do sleep 0.05; done'
+    key = harness.start(f'echo 0.1 > "$PROGRESS_FILE"; {wait}; echo 0.42 fold 2 >> "$PROGRESS_FILE"')
+    wait_until(lambda: harness.progress_of(key) == 0.1, "how far it is")
+    harness.output(key, "go").touch()
+    harness.end_of(key)
+    assert harness.progress_of(key) == 0.42
+
+
+def test_what_a_run_writes_is_followed_at_once_and_not_only_in_whole_lines(harness: Harness) -> None:
+    move = "printf '\\r %d%%' $i; i=$((i+1)); sleep 0.05"
+    key = harness.start(f'i=0; until [ -e "$OUTPUT_DIR/go" ]; do {move}; done; echo; echo ended')
+    output = harness.engine.follow_output(key, Event())
+    seen = b""
+    while b"%\r" not in seen:
+        seen += next(output)
+    assert b"\n" not in seen
+    harness.output(key, "go").touch()
+    assert b"".join(output).endswith(b"\nended\n")
+    stop = Event()
+    stop.set()
+    assert list(harness.engine.follow_output(key, stop)) == []
 
 
 def test_following_the_log_of_a_silent_run_ends_on_request(harness: Harness) -> None:
@@ -181,6 +205,8 @@ def test_an_unknown_run_has_vanished_and_needs_no_ending(harness: Harness) -> No
         harness.engine.wait(UNKNOWN, 1)
     with pytest.raises(RunVanished):
         next(harness.engine.follow_log(UNKNOWN, Event()))
+    with pytest.raises(RunVanished):
+        next(harness.engine.follow_output(UNKNOWN, Event()))
     harness.engine.stop(UNKNOWN, 1)
     harness.engine.remove(UNKNOWN)
 

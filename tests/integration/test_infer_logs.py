@@ -5,10 +5,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from contract.claims import ClaimRequest
+from contract.errors import StaleFence
+from contract.schemas import Failure
+from contract.statuses import Reason
 from tests.integration.infer_harness import Server, User, serve
+from tests.waiting import PATIENCE_S
 
 LOG = b"\x1b]0;owned\x07\x1b[2J step\r\x1b[32mdone\x1b[0m \xff\n"
 
@@ -30,3 +35,33 @@ def test_a_log_steers_no_terminal_and_comes_byte_by_byte_in_a_pipe(server: Serve
     assert subprocess.run(command, env=user.environment, capture_output=True, check=True).stdout == LOG
     shown = user.types("logs", uid)
     assert shown.raw == "\ufffd]0;owned\ufffd\ufffd[2J step\r\x1b[32mdone\x1b[0m \ufffd\r\n\x1b[0m"
+
+
+def test_a_bar_moves_where_its_log_is_followed_and_leaves_its_last_frame(server: Server, tmp_path: Path) -> None:
+    user = User(tmp_path / "home", INFERENCE_SERVER_URL=server.url)
+    uid = user.submits("echo")
+    with server.api.consumer() as consumer:
+        held = consumer.claim(ClaimRequest(consumer="tests", uid=uid))
+        assert held is not None
+        consumer.append_log(uid, held.fence, 0, b"start\n")
+        with httpx.stream("GET", f"{server.url}/api/tasks/{uid}/logs?follow=true", timeout=PATIENCE_S) as answer:
+            pieces = answer.iter_bytes()
+            seen = next(pieces)
+            for line in (b" 10% of it", b" 20%", b""):
+                consumer.show_log_line(uid, held.fence, line)
+                seen += next(pieces)
+            consumer.show_log_line(uid, held.fence, b" 90%")
+            seen += next(pieces)
+            consumer.append_log(uid, held.fence, 6, b"\r100%\n")
+            seen += next(pieces)
+            consumer.show_log_line(uid, held.fence, b"left")
+            seen += next(pieces)
+            consumer.fail(uid, held.fence, Failure(consumer="tests", reason=Reason.EXIT_CODE, detail="it ended"))
+            seen += b"".join(pieces)
+        with pytest.raises(StaleFence):
+            consumer.show_log_line(uid, held.fence, b"forged")
+    # Each state begins the line anew, and leaves nothing of a longer one.
+    frames = b"\r 10% of it\r 20%      \r    \r\r 90%\r    \r\r100%\n\rleft\r    \r"
+    assert seen == b"start\n" + frames
+    stored = httpx.get(f"{server.url}/api/tasks/{uid}/logs").content
+    assert stored == b"start\n\r100%\n"

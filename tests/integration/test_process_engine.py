@@ -170,7 +170,7 @@ def test_a_parent_and_its_forks_count_the_memory_they_share_once(harness: Harnes
 
 
 def test_where_namespaces_are_refused_the_variables_name_the_real_folders(harness: Harness) -> None:
-    script = 'cat "$INPUT_DIR/scan.txt" > "$OUTPUT_DIR/copy.txt"; echo "$INPUT_DIR $PWD"'
+    script = 'cat "$INPUT_DIR/scan.txt" > "$OUTPUT_DIR/copy.txt"; echo "$INPUT_DIR $PWD"; echo 0.42 > "$PROGRESS_FILE"'
     spec = harness.spec(script)
     # A mount cannot be made on what is no folder, so the namespace fails as where the system forbids it.
     runs = harness.work.root / "runs" / spec.key.name
@@ -180,3 +180,4 @@ def test_where_namespaces_are_refused_the_variables_name_the_real_folders(harnes
     assert harness.end_of(spec.key).exit_code == 0
     assert harness.output(spec.key, "copy.txt").read_text() == "42\n"
     assert harness.log_of(spec.key) == f"{harness.work.workspace(spec.key).input_dir} {model_of(spec)}\n"
+    assert harness.progress_of(spec.key) == 0.42

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -103,6 +103,7 @@ class MemoryEngine:
         self.removed: list[RunKey] = []
         self.ended = Event()
         self.written = 0
+        self.output: Iterable[bytes] = ()
         self._address = address
         self._log = log
         self._runs: dict[RunKey, ContainerSpec] = {}
@@ -140,6 +141,10 @@ class MemoryEngine:
     def follow_log(self, key: RunKey, stop: Event) -> Iterator[bytes]:
         self._fail("follow_log")
         yield self._log
+
+    def follow_output(self, key: RunKey, stop: Event) -> Iterator[bytes]:
+        self._fail("follow_output")
+        yield from self.output
 
     def log_tail(self, key: RunKey, max_bytes: int) -> bytes:
         return self._log[-max_bytes:]

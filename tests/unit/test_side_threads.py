@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from contract.broker.memory import InMemoryBroker
 from contract.deployments import ReplicaAssignment
 from contract.private_client import PrivateClient
-from contract.schemas import Assignment, ConsumerRegistration
+from contract.schemas import Assignment, ConsumerRegistration, Progress
 from contract.statuses import Phase
 from job_consumer import heartbeat
 from job_consumer.__main__ import wake_at_stop
@@ -25,6 +25,7 @@ from job_consumer.replicas.hosting_loop import HostingLoop
 from job_consumer.replicas.ready import ReadyReplicas
 from job_consumer.service import ConsumerOptions
 from job_consumer.settings import Credential
+from job_consumer.tasks import log_follower
 from job_consumer.tasks.attempt import Attempt
 from job_consumer.tasks.log_follower import LogFollower
 from job_consumer.workspace import WorkDir
@@ -137,13 +138,20 @@ def test_a_heartbeat_goes_on_after_one_that_failed(
     assert len(tracebacks(caplog)) == 1
 
 
+def follow(context: ConsumerContext, told: list[Progress] | None = None) -> LogFollower:
+    """A follower of a run that this release started."""
+    workspace = context.work.open_workspace(KEY)
+    on_progress = [].append if told is None else told.append
+    return LogFollower(context.api, context.engine, KEY, workspace, on_progress)
+
+
 def test_a_log_is_read_again_after_its_reader_failed(
     make_context: Callable[..., ConsumerContext], caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = MemoryEngine(log=b"forty-two\n")
     engine.faults["follow_log"] = [ValueError("a frame of no kind")]
     with consumer_peer(log=[10]) as peer:
-        follower = LogFollower(make_context(peer).api, engine, KEY)
+        follower = follow(make_context(peer, engine))
         follower.start()
         assert peer.wait_for("log", 1) == [b"forty-two\n"]
         follower.finish()
@@ -154,11 +162,80 @@ def test_a_log_is_posted_again_after_its_poster_failed(
     make_context: Callable[..., ConsumerContext], caplog: pytest.LogCaptureFixture
 ) -> None:
     with consumer_peer(log=[GARBAGE, 10]) as peer:
-        follower = LogFollower(make_context(peer).api, MemoryEngine(log=b"forty-two\n"), KEY)
+        follower = follow(make_context(peer, MemoryEngine(log=b"forty-two\n")))
         follower.start()
         assert peer.wait_for("log", 2) == [b"forty-two\n"] * 2
         follower.finish()
     assert len(tracebacks(caplog)) == 1
+
+
+BAR = b"start\n\r 10%\r 20%\r100%\nprogress 0.42 fold 2\n"
+
+
+def test_of_a_bar_the_last_frame_is_posted_and_progress_is_told(make_context: Callable[..., ConsumerContext]) -> None:
+    told: list[Progress] = []
+    with consumer_peer(log=[10]) as peer:
+        follower = follow(make_context(peer, MemoryEngine(log=BAR)), told)
+        follower.start()
+        assert peer.wait_for("log", 1) == [b"start\n\r100%\nprogress 0.42 fold 2\n"]
+        follower.finish()
+    assert told == [Progress(fraction=0.42, text="fold 2")]
+
+
+def test_the_log_of_a_run_of_the_release_before_keeps_its_frames(make_context: Callable[..., ConsumerContext]) -> None:
+    with consumer_peer(log=[10]) as peer:
+        context = make_context(peer, MemoryEngine(log=BAR))
+        follower = follow(context)
+        follower.abandon()
+        context.work.workspace(KEY).progress_dir.rmdir()
+        follower = LogFollower(context.api, context.engine, KEY, context.work.workspace(KEY), lambda _: None)
+        follower.start()
+        assert peer.wait_for("log", 1) == [BAR]
+        follower.finish()
+
+
+class Bar(MemoryEngine):
+    """A run whose log is silent while it moves a bar, until `ended` is set."""
+
+    def follow_log(self, key: RunKey, stop: threading.Event) -> Iterator[bytes]:
+        self.ended.wait(PATIENCE_S)
+        yield b"\r100%\n"
+
+    def follow_output(self, key: RunKey, stop: threading.Event) -> Iterator[bytes]:
+        yield from (b"\r 10%", b"\r 10%\r 42%")
+        stop.wait(PATIENCE_S)
+
+
+def test_a_moving_bar_is_shown_before_the_log_has_its_line(
+    make_context: Callable[..., ConsumerContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_follower, "_LINE_S", 0.05)
+    engine = Bar()
+    with consumer_peer(log=[7], line=[None]) as peer:
+        follower = follow(make_context(peer, engine))
+        follower.start()
+        wait_until(lambda: b" 42%" in peer.wait_for("line", 1), "the second frame")
+        engine.ended.set()
+        assert peer.wait_for("log", 1) == [b"\r100%\n"]
+        follower.finish()
+        assert len(peer.wait_for("line", 1)) <= 2
+
+
+def test_progress_is_told_by_beats_of_its_own_but_not_by_one_every_moment(
+    make_context: Callable[..., ConsumerContext],
+) -> None:
+    hour_s = 3600.0
+    with (
+        consumer_peer(heartbeat=[BEAT_REPLY]) as peer,
+        TaskHeartbeat(make_context(peer), task(hour_s), Phase.RUNNING) as beats,
+    ):
+        beats.note_progress(Progress(fraction=0.1, text="one"))
+        assert json.loads(peer.wait_for("heartbeat", 1)[0])["progress"] == {"fraction": 0.1, "text": "one"}
+        for number in range(20, 100):
+            beats.note_progress(Progress(fraction=number / 100))
+        beats.enter(Phase.DELIVERING, at_once=True)
+        told = [json.loads(beat)["progress"]["fraction"] for beat in peer.wait_for("heartbeat", 2)]
+    assert told == [0.1, 0.99]
 
 
 def test_the_container_of_a_replica_whose_thread_failed_is_removed(

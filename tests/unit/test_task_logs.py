@@ -96,3 +96,20 @@ def test_nothing_is_left_of_a_removed_log(logs: TaskLogs) -> None:
     logs.remove(UID)
     assert list(logs.root.iterdir()) == []
     assert (read(logs), logs.tail(UID, 1)) == (b"", "")
+
+
+def test_the_line_that_is_being_written_is_kept_until_the_log_goes_on(logs: TaskLogs) -> None:
+    assert logs.line(UID, 1) == b""
+    write(logs, b"start\n")
+    for line in (b" 10%", b" 20%"):
+        logs.show_line(UID, 1, line)
+        assert logs.line(UID, 1) == line
+    assert read(logs) == b"start\n"
+    logs.append(UID, 1, 6, b"\r100%\n")
+    assert logs.line(UID, 1) == b""
+    for line in (b" 10%", b""):
+        logs.show_line(UID, 1, line)
+    assert logs.line(UID, 1) == b""
+    logs.show_line(UID, 1, b" 10%")
+    logs.remove(UID)
+    assert list(logs.root.iterdir()) == []

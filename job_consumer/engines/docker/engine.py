@@ -29,10 +29,10 @@ from job_consumer.engines import (
     RunVanished,
 )
 from job_consumer.engines.docker.ending import START_LABEL, describe_run, engine_start, exit_state
-from job_consumer.engines.docker.errors import engine_errors, is_read_timeout, start_error
+from job_consumer.engines.docker.errors import engine_errors, is_read_timeout, run_errors, start_error
 from job_consumer.engines.docker.host import describe_host
 from job_consumer.engines.docker.images import PullingClient, ensure_image, look_up_image
-from job_consumer.engines.docker.log import follow_log, read_tail
+from job_consumer.engines.docker.log import follow_log, follow_output, read_tail
 from job_consumer.engines.docker.profile import (
     ENDED,
     SERVER_LABEL,
@@ -156,23 +156,18 @@ class DockerEngine(DockerStorage):
 
     def follow_log(self, key: RunKey, stop: Event) -> Iterator[bytes]:
         """A log larger than its limit has lost its beginning."""
-        with engine_errors():
-            try:
-                yield from follow_log(self._client(), key.name, stop)
-            except APIError as error:
-                if error.status_code in (404, 409):
-                    raise RunVanished(key.name) from error
-                raise
+        with engine_errors(), run_errors(key):
+            yield from follow_log(self._client(), key.name, stop)
+
+    def follow_output(self, key: RunKey, stop: Event) -> Iterator[bytes]:
+        """The Engine's log has a line once it has ended, or 16 KiB of it."""
+        with engine_errors(), run_errors(key):
+            yield from follow_output(self._client(), key.name, stop)
 
     def log_tail(self, key: RunKey, max_bytes: int) -> bytes:
         """Reads at most the last 64 entries of the log."""
-        with engine_errors():
-            try:
-                return read_tail(self._client(), key.name, max_bytes)
-            except APIError as error:
-                if error.status_code in (404, 409):
-                    raise RunVanished(key.name) from error
-                raise
+        with engine_errors(), run_errors(key):
+            return read_tail(self._client(), key.name, max_bytes)
 
     def find_network(self, name: str) -> Network | None:
         """An attachable overlay network counts once this host takes part in it."""

@@ -9,7 +9,7 @@ from docker.errors import APIError, DockerException
 from requests.exceptions import ConnectionError as RequestsConnectionError
 from requests.exceptions import ReadTimeout
 
-from job_consumer.engines import EngineRefused, EngineUnavailable, ImageNotFound
+from job_consumer.engines import EngineRefused, EngineUnavailable, ImageNotFound, RunKey, RunVanished
 
 CONTAINER_ID = re.compile(r"\b[0-9a-f]{64}\b")
 # What they quote is the image's own.
@@ -40,6 +40,17 @@ def engine_errors() -> Iterator[None]:
     except (DockerException, urllib3.exceptions.HTTPError, OSError) as error:
         kind = EngineRefused if is_refusal(error) else EngineUnavailable
         raise kind("no Docker Engine answers", str(error)) from error
+
+
+@contextmanager
+def run_errors(key: RunKey) -> Iterator[None]:
+    """Turns the Engine's word that there is no such container, or none any more, into `RunVanished`."""
+    try:
+        yield
+    except APIError as error:
+        if error.status_code in (404, 409):
+            raise RunVanished(key.name) from error
+        raise
 
 
 def engine_text(error: APIError) -> str:

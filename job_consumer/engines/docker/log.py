@@ -1,4 +1,4 @@
-"""Reads the log stream of a container, which is framed, and can stop while the container is silent."""
+"""Reads the log and the output of a container, which are framed, and can stop while the container is silent."""
 
 import struct
 from collections.abc import Iterator
@@ -34,15 +34,27 @@ def follow_log(client: docker.APIClient, container: str, stop: Event) -> Iterato
         count = max(0, count - len(piece))
 
 
+def follow_output(client: docker.APIClient, container: str, stop: Event) -> Iterator[bytes]:
+    """What the container writes from now on, as it writes it, until it ends or `stop` is set.
+
+    The Engine keeps 1 MB for a reader that does not read; then the container waits.
+    """
+    yield from read_frames(_open(client, "POST", container, "attach", stream=1), stop)
+
+
 def _open_log(client: docker.APIClient, container: str, *, follow: bool) -> Response:
-    """The response of the Engine's log call.
+    return _open(client, "GET", container, "logs", follow=int(follow))
+
+
+def _open(client: docker.APIClient, method: str, container: str, call: str, **params: int) -> Response:
+    """The response of a call of the Engine that streams.
 
     docker-py's `logs` mistakes a broken connection for the end of the log.
     """
-    url = f"{client.base_url}/v{client.api_version}/containers/{container}/logs"
-    response = client.get(
-        url,
-        params={"stdout": 1, "stderr": 1, "follow": int(follow)},
+    response = client.request(
+        method,
+        f"{client.base_url}/v{client.api_version}/containers/{container}/{call}",
+        params={"stdout": 1, "stderr": 1, **params},
         stream=True,
         timeout=client.timeout,
     )

@@ -119,12 +119,20 @@ class ProcessEngine:
 
     def follow_log(self, key: RunKey, stop: Event) -> Iterator[bytes]:
         """Reads the run's log file."""
+        return self._follow(key, stop, os.SEEK_SET)
+
+    def follow_output(self, key: RunKey, stop: Event) -> Iterator[bytes]:
+        """As the log, which has everything at once."""
+        return self._follow(key, stop, os.SEEK_END)
+
+    def _follow(self, key: RunKey, stop: Event, whence: int) -> Iterator[bytes]:
         run = self._run(key)
         try:
             log = run.log.open("rb")
         except FileNotFoundError as error:
             raise RunVanished(key.name) from error
         with log:
+            log.seek(0, whence)
             while not stop.is_set():
                 # Asked before reading, so that what was written before the end is read.
                 ended = run.state() in (RunState.EXITED, None)

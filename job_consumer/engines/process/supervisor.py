@@ -106,8 +106,7 @@ class Supervisor:
             return self._spawn_with(spec.model.target, spec.environment, self._enter)
         except subprocess.SubprocessError:
             # No namespaces on this machine: the variables name the real folders instead.
-            sources = {folder.target: folder.source for folder in spec.folders}
-            environment = {name: sources.get(value, value) for name, value in spec.environment.items()}
+            environment = {name: _real_path(spec, value) for name, value in spec.environment.items()}
             return self._spawn_with(spec.model.source, environment, die_with_parent)
 
     def _spawn_with(
@@ -160,6 +159,14 @@ class Supervisor:
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
             time.sleep(0.005)
+
+
+def _real_path(spec: ProgramSpec, value: str) -> str:
+    """Where a path in one of the run's folders really is; any other value as it is."""
+    for folder in spec.folders:
+        if value == folder.target or value.startswith(f"{folder.target}/"):
+            return folder.source + value.removeprefix(folder.target)
+    return value
 
 
 def main() -> None:
