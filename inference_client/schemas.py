@@ -38,6 +38,10 @@ class ModelRegistration(BaseModel):
     isolation: Literal["strict", "compatible"] = "strict"
     time_limit_s: int = 24 * 3600
     memory_limit_bytes: int | None = None
+    shared_memory_bytes: int | None = None
+    temporary_bytes: int | None = None
+    pids_limit: int | None = None
+    cpus: float | None = None
     strict_output: bool = False
     replace: bool = False
 
@@ -62,6 +66,11 @@ class ModelView(Answer):
     isolation: str
     time_limit_s: int
     memory_limit_bytes: int | None
+    """Of one run, like the four that follow; None: as the consumer has it."""
+    shared_memory_bytes: int | None = None
+    temporary_bytes: int | None = None
+    pids_limit: int | None = None
+    cpus: float | None = None
     strict_output: bool = False
     """Whether an output with anything that cannot travel is refused, instead of that being left out with a warning."""
     archive: ArchiveView | None

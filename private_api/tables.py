@@ -4,7 +4,18 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Dialect, ForeignKey, Integer, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from contract.schemas import Isolation, PullPolicy
@@ -111,6 +122,10 @@ class ModelVersionRow(Base):
     isolation: Mapped[Isolation] = mapped_column(Word(16, Isolation))
     time_limit_s: Mapped[int] = mapped_column(Integer)
     memory_limit_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    shared_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    temporary_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    pids_limit: Mapped[int | None] = mapped_column(Integer)
+    cpus: Mapped[float | None] = mapped_column(Double)
     strict_output: Mapped[bool]
     archive_id: Mapped[int | None] = mapped_column(ForeignKey("archives.id"))
     created_at: Mapped[datetime] = mapped_column(Instant)
