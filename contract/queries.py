@@ -1,12 +1,16 @@
 """The queries of the calls that register models and submit, poll and follow tasks."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from contract.schemas import MODEL_REFERENCE_LENGTH, Isolation, Label, ModelId, PullPolicy, Query
 
+MIB = 1024**2
+MOST_PIDS = 4_194_304
+"""As many as Linux itself allows."""
+MOST_CPUS = 4096
 _MOUNTPOINTS = {"input_mountpoint": "/input", "output_mountpoint": "/output", "model_mountpoint": "/model"}
 """What the customer's own client sends with every registration."""
 
@@ -42,7 +46,28 @@ class ModelRegistration(Query):
         int, Field(ge=1, le=30 * 24 * 3600, description="How long one run may take, in seconds.")
     ] = 24 * 3600
     memory_limit_bytes: Annotated[
-        int | None, Field(ge=6 * 1024**2, description="Memory of one run in bytes; unset: the consumer's own limit.")
+        int | None, Field(ge=6 * MIB, description="Memory of one run in bytes; unset: the consumer's own limit.")
+    ] = None
+    shared_memory_bytes: Annotated[
+        int | None,
+        Field(ge=MIB, description="Bytes of `/dev/shm`, which count as memory; unset: the consumer's default."),
+    ] = None
+    temporary_bytes: Annotated[
+        int | None,
+        Field(ge=MIB, description="Bytes of `/tmp`, which count as memory; unset: the consumer's default."),
+    ] = None
+    pids_limit: Annotated[
+        int | None,
+        Field(ge=16, le=MOST_PIDS, description="Processes and threads of one run; unset: the consumer's default."),
+    ] = None
+    cpus: Annotated[
+        float | None,
+        Field(
+            ge=0.01,
+            le=MOST_CPUS,
+            allow_inf_nan=False,
+            description="Cores that one run may use, such as 1.5; unset: the consumer's own limit.",
+        ),
     ] = None
     strict_output: Annotated[
         bool,
@@ -64,6 +89,14 @@ class ModelRegistration(Query):
             if name in given and given[name] != mountpoint:
                 raise ValueError(f"{name} is {mountpoint} for every model; leave it out, or send that")
         return {name: value for name, value in given.items() if name not in _MOUNTPOINTS}
+
+    @model_validator(mode="after")
+    def _check_parts_of_memory(self) -> Self:
+        if self.memory_limit_bytes is not None:
+            for name in ("shared_memory_bytes", "temporary_bytes"):
+                if (getattr(self, name) or 0) > self.memory_limit_bytes:
+                    raise ValueError(f"{name} is more than memory_limit_bytes, of which it is a part")
+        return self
 
 
 class TaskSubmission(Query):

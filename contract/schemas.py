@@ -113,6 +113,10 @@ class ModelView(Message):
     isolation: Isolation
     time_limit_s: int
     memory_limit_bytes: int | None
+    shared_memory_bytes: int | None = Field(description="Of `/dev/shm`; null here and below: as the consumer has it.")
+    temporary_bytes: int | None = Field(description="Of `/tmp`.")
+    pids_limit: int | None = Field(description="Processes and threads of one run.")
+    cpus: float | None = Field(description="Cores of one run.")
     strict_output: bool = Field(description="Whether an output with anything that cannot travel is refused.")
     archive: ArchiveView | None
     created_at: datetime
@@ -196,6 +200,11 @@ class RunAssignment(Message):
     pull_policy: PullPolicy
     isolation: Isolation
     memory_limit_bytes: int | None
+    # A private API of the release before says none of these.
+    shared_memory_bytes: int | None = None
+    temporary_bytes: int | None = None
+    pids_limit: int | None = None
+    cpus: float | None = None
     max_unpacked_bytes: int = Field(description="Of each archive, once unpacked.")
     model_archive: ArchiveView | None
 

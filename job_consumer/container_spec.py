@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from contract.deployments import ReplicaAssignment
-from contract.schemas import Assignment, Isolation
+from contract.schemas import Assignment, Isolation, RunAssignment
 from job_consumer.engines import ContainerSpec, Mount, Publication, RunKey
-from job_consumer.settings import SCRATCH_BYTES, LimitSettings
+from job_consumer.settings import MAX_PIDS, SCRATCH_BYTES, LimitSettings
 from job_consumer.workspace import PROGRESS_NAME, ModelFolder, Workspace
 from kit.disk import DISK_RESERVE_BYTES
 
@@ -18,18 +17,25 @@ PROGRESS = "/progress"
 
 @dataclass(frozen=True)
 class Limits:
-    """What one run may take of this host."""
+    """What one run may take of this host: `limits_of_run` says what it gets."""
 
     memory_bytes: int
+    """The most, and what a model has that asks for nothing."""
     cpus: float | None
+    """Likewise; None is all that there are."""
     pids: int
+    """What a model has that asks for nothing."""
     shared_memory_bytes: int
+    """Likewise. The most is the run's memory, of which it is a part."""
     temporary_bytes: int
+    """Likewise."""
     log_bytes: int
     scratch_bytes: int = SCRATCH_BYTES
     """What it may write beside /output, /tmp and /dev/shm."""
     disk_reserve_bytes: int = DISK_RESERVE_BYTES
     """What it must leave free on its disks."""
+    max_pids: int = MAX_PIDS
+    """What a model may ask for; `pids`, if that is more."""
 
 
 def limits_of(settings: LimitSettings) -> Limits:
@@ -43,6 +49,35 @@ def limits_of(settings: LimitSettings) -> Limits:
         log_bytes=settings.container_log_bytes,
         scratch_bytes=settings.scratch_bytes,
         disk_reserve_bytes=settings.disk_reserve_bytes,
+        max_pids=settings.max_pids,
+    )
+
+
+@dataclass(frozen=True)
+class RunLimits:
+    """What one run gets: what its model asks for, or else the host's default, within what the host allows."""
+
+    memory_bytes: int
+    cpus: float | None
+    pids: int
+    may_have_more_pids: bool
+    """Whether the host would give more, were its model to ask."""
+    shared_memory_bytes: int
+    temporary_bytes: int
+
+
+def limits_of_run(assignment: RunAssignment, limits: Limits) -> RunLimits:
+    """The limits of a run on this host. A model that asks for more than the host allows gets what it allows."""
+    memory_bytes = min(assignment.memory_limit_bytes or limits.memory_bytes, limits.memory_bytes)
+    most_pids = max(limits.max_pids, limits.pids)
+    pids = min(assignment.pids_limit or limits.pids, most_pids)
+    return RunLimits(
+        memory_bytes=memory_bytes,
+        cpus=min((cpus for cpus in (assignment.cpus, limits.cpus) if cpus), default=None),
+        pids=pids,
+        may_have_more_pids=pids < most_pids,
+        shared_memory_bytes=min(assignment.shared_memory_bytes or limits.shared_memory_bytes, memory_bytes),
+        temporary_bytes=min(assignment.temporary_bytes or limits.temporary_bytes, memory_bytes),
     )
 
 
@@ -89,7 +124,7 @@ def decide_container(
 
 
 def decide_run(
-    assignment: Assignment | ReplicaAssignment,
+    assignment: RunAssignment,
     sandbox: Sandbox,
     model: ModelFolder | None,
     *,
@@ -101,7 +136,7 @@ def decide_run(
 ) -> ContainerSpec:
     """What the containers of tasks and of replicas have in common, around what differs."""
     strict = assignment.isolation == Isolation.STRICT
-    limits = sandbox.limits
+    limits = limits_of_run(assignment, sandbox.limits)
     # The user has no account in the image, where programs would look both up.
     account = {"HOME": "/tmp", "USER": SANDBOX_USER_NAME} if strict else {}  # noqa: S108 - the tmpfs of the run
     if model is not None:
@@ -115,22 +150,12 @@ def decide_run(
         environment={**environment, **account},
         mounts=tuple(mounts),
         gpu_uuid=sandbox.gpu_uuid if assignment.use_gpu else None,
-        memory_limit_bytes=memory_limit(assignment, limits),
+        memory_limit_bytes=limits.memory_bytes,
         cpu_limit=limits.cpus,
         pids_limit=limits.pids,
-        shared_memory_bytes=shared_memory_limit(assignment, limits),
+        shared_memory_bytes=limits.shared_memory_bytes,
         temporary_bytes=limits.temporary_bytes,
-        log_limit_bytes=limits.log_bytes,
+        log_limit_bytes=sandbox.limits.log_bytes,
         network=network,
         publication=publication,
     )
-
-
-def memory_limit(assignment: Assignment | ReplicaAssignment, limits: Limits) -> int:
-    """The bytes of memory a run may take: what its model asks for, within what this host gives."""
-    return min(assignment.memory_limit_bytes or limits.memory_bytes, limits.memory_bytes)
-
-
-def shared_memory_limit(assignment: Assignment | ReplicaAssignment, limits: Limits) -> int:
-    """The bytes that a run may have in /dev/shm, which count as its memory."""
-    return min(limits.shared_memory_bytes, memory_limit(assignment, limits))

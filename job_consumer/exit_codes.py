@@ -3,7 +3,8 @@
 import re
 import signal
 
-from kit.sizes import say_bytes
+from job_consumer.container_spec import RunLimits
+from job_consumer.hit_limits import Limit, explain_hits, tell_limit
 
 _SIGNALLED = 128
 """What a signal ended has this and the signal's number as its code, as shells count."""
@@ -34,26 +35,25 @@ def command_fault(exit_code: int, log_end: str) -> str | None:
     return f"{found['path']}: {found['why']}"
 
 
-def explain_exit(exit_code: int, log_end: str, *, shared_memory_bytes: int) -> str:
+def explain_exit(exit_code: int, log_end: str, limits: RunLimits) -> str:
     """The code with what is known of it; `log_end` is the end of the run's log."""
-    said = f"exit code {exit_code}{_of_signal(exit_code, shared_memory_bytes)}"
+    said = f"exit code {exit_code}{_of_signal(exit_code, limits)}"
     if exit_code in (_CANNOT_EXECUTE, _NOT_FOUND):
         said += ": a command that it calls " + ("does not exist" if exit_code == _NOT_FOUND else "cannot be executed")
     if line := _GPU_MEMORY.search(log_end):
         said += f"; its log says that the memory of the GPU did not suffice: {line[0].strip()[:_MOST_OF_A_LINE]}"
-    return said
+    # What ended it by SIGBUS is told above.
+    is_told = exit_code == _SIGNALLED + signal.SIGBUS
+    return said + explain_hits(log_end, limits, but=Limit.SHARED_MEMORY if is_told else None)
 
 
-def _of_signal(exit_code: int, shared_memory_bytes: int) -> str:
+def _of_signal(exit_code: int, limits: RunLimits) -> str:
     try:
         number = signal.Signals(exit_code - _SIGNALLED)
     except ValueError:
         return ""
     if number is signal.SIGBUS:
-        meaning = (
-            f"this usually means that /dev/shm is full, which has {say_bytes(shared_memory_bytes)} here; let it use "
-            "fewer workers or smaller batches, or have the operator raise SHARED_MEMORY_BYTES of the consumer"
-        )
+        meaning = "this usually means that {}; {}".format(*tell_limit(Limit.SHARED_MEMORY, limits))
     else:
         meaning = _MEANINGS.get(number, "")
     return f": it was killed with {number.name}" + (f"; {meaning}" if meaning else "")

@@ -21,6 +21,7 @@ SCRATCH_BYTES = 32 * GIB
 MODEL_CACHE_BYTES = 100 * GIB
 IMAGE_CACHE_BYTES = 200 * GIB
 MIN_FREE_BYTES = 1 * GIB
+MAX_PIDS = 4096
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class LimitSettings(Settings):
     memory_limit_bytes: Annotated[int, Field(ge=6 * MIB)] = 16 * GIB
     cpu_limit: Annotated[float, Field(gt=0)] | None = None
     pids_limit: Annotated[int, Field(ge=16)] = 512
+    max_pids: Annotated[int, Field(ge=16, description="What a model may ask for, or PIDS_LIMIT if that is more.")] = (
+        MAX_PIDS
+    )
     shared_memory_bytes: Annotated[int, Field(ge=MIB)] = 1 * GIB
     temporary_bytes: Annotated[int, Field(ge=MIB)] = 1 * GIB
     container_log_bytes: Annotated[int, Field(ge=MIB)] = 32 * MIB

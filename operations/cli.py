@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from operations.keys import app as keys_app
+from operations.run_options import Cpus, PidsLimit, SharedMemory, Temporary
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 EngineName = Literal["auto", "docker", "process"]
@@ -40,6 +41,14 @@ def standalone(
     no_grpc: Annotated[bool, typer.Option("--no-grpc", help="Take no live calls. Models are still kept warm.")] = False,
     engine: Annotated[EngineName, typer.Option(help="auto: Docker if it answers, otherwise processes.")] = "auto",
     gpu_uuid: Annotated[str | None, typer.Option(help="The GPU that tasks with use_gpu get.")] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="The most memory of a run: bytes, or as in 4GiB. Default: 3/4 of the machine."),
+    ] = None,
+    shared_memory: SharedMemory = None,
+    temporary: Temporary = None,
+    pids_limit: PidsLimit = None,
+    cpus: Cpus = None,
     require_api_key: Annotated[
         bool, typer.Option(help="Require a key for every call; `keys create` makes them.")
     ] = False,
@@ -49,14 +58,20 @@ def standalone(
 
     After SIGTERM containers run on, and the next start finds them.
     """
+    from inference_client.errors import UnusableInput
+    from inference_client.units import parse_size
     from job_consumer.engines import EngineUnavailable
     from job_consumer.gpu_check import GpuMissing
     from kit.logging import configure_logging
     from kit.signals import stop_event
-    from standalone.server import DataDirInUseError, Options, standalone_server
+    from standalone.server import DataDirInUseError, Options, host_limits, standalone_server
 
     configure_logging(log_level, "text")
     stopping = stop_event()
+    try:
+        sizes = [parse_size(text) if text else None for text in (memory, shared_memory, temporary)]
+    except UnusableInput as error:
+        raise typer.BadParameter(error.detail) from error
     options = Options(
         data_dir=data_dir,
         host=host,
@@ -64,6 +79,7 @@ def standalone(
         grpc_port=None if no_grpc else grpc_port,
         engine=engine,
         gpu_uuid=gpu_uuid,
+        limits=host_limits(*sizes, pids=pids_limit, cpus=cpus),
         require_api_key=require_api_key,
     )
     try:
@@ -137,6 +153,10 @@ def check(
     model: Annotated[Path | None, typer.Option(exists=True, help="A folder or zip for /model.")] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Give it the first GPU of this host.")] = False,
     memory: Annotated[str | None, typer.Option(help="Memory of the run: bytes, or as in 4GiB.")] = None,
+    shared_memory: SharedMemory = None,
+    temporary: Temporary = None,
+    pids_limit: PidsLimit = None,
+    cpus: Cpus = None,
     time_limit: Annotated[str, typer.Option(help="How long it may take: seconds, or as in 2h or 1h30m.")] = "24h",
     isolation: Annotated[Isolation, typer.Option(help="As the model is to be registered.")] = "strict",
     pull_policy: Annotated[PullPolicy, typer.Option(help="When the image is pulled.")] = "missing",
@@ -160,6 +180,10 @@ def check(
         model=model,
         gpu=gpu,
         memory=memory,
+        shared_memory=shared_memory,
+        temporary=temporary,
+        pids_limit=pids_limit,
+        cpus=cpus,
         time_limit=time_limit,
         isolation=isolation,
         pull_policy=pull_policy,

@@ -122,6 +122,10 @@ class ModelVersionRow(Base):
     isolation: Mapped[Isolation] = mapped_column(Word(16, Isolation))
     time_limit_s: Mapped[int] = mapped_column(Integer)
     memory_limit_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    shared_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    temporary_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    pids_limit: Mapped[int | None] = mapped_column(Integer)
+    cpus: Mapped[float | None] = mapped_column(Double)
     strict_output: Mapped[bool]
     archive_id: Mapped[int | None] = mapped_column(ForeignKey("archives.id"))
     created_at: Mapped[datetime] = mapped_column(Instant)

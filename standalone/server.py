@@ -7,7 +7,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -55,6 +55,8 @@ class Options:
     """0 picks a free port; None means no gRPC door."""
     engine: EngineName = "auto"
     gpu_uuid: str | None = None
+    limits: Limits | None = None
+    """What one run may take; None is what `host_limits` says."""
     require_api_key: bool = False
     keep_finished_for: timedelta = timedelta(days=30)
     max_upload_bytes: int = 32 * GIB
@@ -120,7 +122,7 @@ def standalone_server(options: Options, for_good: threading.Event | None = None)
                     credential=Credential("SERVICE_TOKEN", token),
                     consumer=consumer_name,
                     work_dir=work_dir,
-                    limits=_host_limits(options.disk_reserve_bytes),
+                    limits=replace(options.limits or host_limits(), disk_reserve_bytes=options.disk_reserve_bytes),
                     # Room for a run above what it must leave.
                     min_free_bytes=2 * options.disk_reserve_bytes,
                     gpu_uuid=options.gpu_uuid,
@@ -239,14 +241,21 @@ def _kept(path: Path, make: Callable[[], str]) -> str:
     return path.read_text().strip()
 
 
-def _host_limits(disk_reserve_bytes: int) -> Limits:
+def host_limits(
+    memory_bytes: int | None = None,
+    shared_memory_bytes: int | None = None,
+    temporary_bytes: int | None = None,
+    *,
+    pids: int | None = None,
+    cpus: float | None = None,
+) -> Limits:
+    """What one run may take of this machine; by default three quarters of its memory, and all its cores."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Limits(
-        memory_bytes=max(512 * MIB, memory * 3 // 4),
-        cpus=None,
-        pids=1024,
-        shared_memory_bytes=1 * GIB,
-        temporary_bytes=1 * GIB,
+        memory_bytes=memory_bytes or max(512 * MIB, memory * 3 // 4),
+        cpus=cpus,
+        pids=pids or 1024,
+        shared_memory_bytes=shared_memory_bytes or GIB,
+        temporary_bytes=temporary_bytes or GIB,
         log_bytes=32 * MIB,
-        disk_reserve_bytes=disk_reserve_bytes,
     )

@@ -39,9 +39,10 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         # The seam's names are classes; what follows it in lower case is an engine.
         (r"engines(?!\.[a-z])", "boot", "descriptors", "settings", "locks", "gpu_check"),
         (r"engines\.docker(\..*)?", r"engines\.process(\..*)?", r"output(\..*)?"),
-        ("workspace", "unpack", "gpu_gate", "held", "engine_watch", "run_disk", "exit_codes"),
+        ("workspace", "unpack", "gpu_gate", "held", "engine_watch", "run_disk"),
         ("container_spec", "model_cache", "health", "gpu_health"),
-        ("context",),
+        ("hit_limits",),
+        ("context", "exit_codes"),
         ("cancel_watch",),
         ("heartbeat", "bells", "reconcile"),
         ("transfer",),
@@ -56,7 +57,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "inference_client": (
         (r"errors|statuses|units|markup",),
         (r"answers|schemas|model_versions|zip_names|grpc_endpoint|paths|wording", "docker_cli", "scaffold"),
-        (r"key_schemas|event_schemas",),
+        (r"key_schemas|event_schemas|overview_schemas",),
         (
             r"config|config_file|submissions",
             r"pack|unpack|connection|download",

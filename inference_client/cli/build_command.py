@@ -11,12 +11,17 @@ from inference_client.cli.display import Display
 from inference_client.cli.exit_codes import ExitCode
 from inference_client.cli.image_options import (
     Checker,
+    Cpus,
     Gpu,
     Isolation,
     IsolationWord,
     Memory,
     Model,
+    PidsLimit,
+    RunLimits,
+    SharedMemory,
     StrictOutput,
+    Temporary,
     TimeLimit,
     run_options,
 )
@@ -41,7 +46,7 @@ class _Recipe:
     model: Path | None
     description: str
     gpu: bool
-    memory: str | None
+    limits: RunLimits
     time_limit: str
     isolation: IsolationWord
     strict_output: bool
@@ -57,6 +62,10 @@ def build(
     description: Annotated[str, typer.Option(help="What the model does, for people.")] = "",
     gpu: Gpu = False,
     memory: Memory = None,
+    shared_memory: SharedMemory = None,
+    temporary: Temporary = None,
+    pids_limit: PidsLimit = None,
+    cpus: Cpus = None,
     time_limit: TimeLimit = "24h",
     isolation: Isolation = "strict",
     strict_output: StrictOutput = False,
@@ -74,8 +83,9 @@ def build(
         raise typer.BadParameter("--check needs --input")
     if push and (tag is None or "/" not in tag):
         raise typer.BadParameter("--push needs --tag with a registry, as in --tag registry.example.org/lab/seg:1")
+    limits = RunLimits(memory, shared_memory, temporary, pids_limit, cpus)
     recipe = _Recipe(
-        folder, name or model_name(folder), model, description, gpu, memory, time_limit, isolation, strict_output
+        folder, name or model_name(folder), model, description, gpu, limits, time_limit, isolation, strict_output
     )
     display = Display(quiet=as_json)
     with server_options(context).connect(display) as client:
@@ -114,7 +124,7 @@ def _make_image(recipe: _Recipe, tag: str | None, display: Display) -> str:
 
 
 def _check(recipe: _Recipe, tag: str, input_path: Path, checker: str | None, display: Display) -> None:
-    options = tuple(run_options(recipe.memory, recipe.time_limit, recipe.isolation))
+    options = tuple(run_options(recipe.limits, recipe.time_limit, recipe.isolation))
     code = run_check(Check(tag, input_path, recipe.model, options, gpu=recipe.gpu, on_stderr=True), checker)
     if code != ExitCode.OK:
         display.warn(f"{tag} was not registered, because the check failed")
@@ -135,7 +145,7 @@ def _register(client: InferenceClient, display: Display, recipe: _Recipe, tag: s
         isolation=recipe.isolation,
         strict_output=recipe.strict_output,
         time_limit=recipe.time_limit,
-        memory=recipe.memory,
+        limits=recipe.limits,
         replace=True,
     )
 
@@ -145,7 +155,7 @@ def _how_to_bring(sharing: Sharing, recipe: _Recipe, tag: str) -> str:
     options = ["--gpu"] if recipe.gpu else []
     options += ["--isolation", recipe.isolation] if recipe.isolation != "strict" else []
     options += ["--strict-output"] if recipe.strict_output else []
-    options += ["--memory", recipe.memory] if recipe.memory else []
+    options += recipe.limits.options()
     options += ["--time-limit", recipe.time_limit] if recipe.time_limit != "24h" else []
     archive, again = [], []
     if recipe.model is not None:

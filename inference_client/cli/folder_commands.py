@@ -8,7 +8,20 @@ import typer
 from inference_client.cli.build_command import build
 from inference_client.cli.checker import Check, run_check
 from inference_client.cli.display import Display
-from inference_client.cli.image_options import Checker, Gpu, Isolation, Memory, Model, TimeLimit, run_options
+from inference_client.cli.image_options import (
+    Checker,
+    Cpus,
+    Gpu,
+    Isolation,
+    Memory,
+    Model,
+    PidsLimit,
+    RunLimits,
+    SharedMemory,
+    Temporary,
+    TimeLimit,
+    run_options,
+)
 from inference_client.cli.output import JsonOption, print_json
 from inference_client.docker_cli import build_image
 from inference_client.scaffold import write_template
@@ -44,6 +57,10 @@ def check(
     model: Model = None,
     gpu: Gpu = False,
     memory: Memory = None,
+    shared_memory: SharedMemory = None,
+    temporary: Temporary = None,
+    pids_limit: PidsLimit = None,
+    cpus: Cpus = None,
     time_limit: TimeLimit = "24h",
     isolation: Isolation = "strict",
     output: Annotated[Path | None, typer.Option("--output", "-o", dir_okay=False, help="Keep the output zip.")] = None,
@@ -57,7 +74,8 @@ def check(
 
     The log goes to stderr, the verdict to stdout. Exits with 1 if the task would fail.
     """
-    options = run_options(memory, time_limit, isolation)
+    limits = RunLimits(memory, shared_memory, temporary, pids_limit, cpus)
+    options = run_options(limits, time_limit, isolation)
     options += ["--no-compare"] if no_compare else []
     options += ["--json"] if as_json else []
     image = build_image(Path(target)) if Path(target).is_dir() else target

@@ -7,7 +7,15 @@ import typer
 from pydantic import ValidationError
 
 from inference_client.cli.display import Display
-from inference_client.cli.image_options import StrictOutput
+from inference_client.cli.image_options import (
+    Cpus,
+    Memory,
+    PidsLimit,
+    RunLimits,
+    SharedMemory,
+    StrictOutput,
+    Temporary,
+)
 from inference_client.cli.output import JsonOption, print_facts, print_json, print_table, show_moment
 from inference_client.cli.server_options import server_options
 from inference_client.cli.suggestions import suggesting_models
@@ -15,7 +23,7 @@ from inference_client.cli.versions import ReferenceArgument, add_version_command
 from inference_client.client import InferenceClient
 from inference_client.errors import UnusableInput
 from inference_client.schemas import ModelRegistration, ModelView
-from inference_client.units import format_duration, format_size, parse_duration, parse_size
+from inference_client.units import format_duration, format_size, parse_duration
 
 
 def build_models_app() -> typer.Typer:
@@ -52,7 +60,11 @@ def add_model(
         typer.Option(help="`compatible` is for images that need their own user or a writable root file system."),
     ] = "strict",
     time_limit: Annotated[str, typer.Option(help="How long one run may take: seconds, or as in 2h or 1h30m.")] = "24h",
-    memory: Annotated[str | None, typer.Option(help="Memory of one run: bytes, or as in 4GiB.")] = None,
+    memory: Memory = None,
+    shared_memory: SharedMemory = None,
+    temporary: Temporary = None,
+    pids_limit: PidsLimit = None,
+    cpus: Cpus = None,
     strict_output: StrictOutput = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="If the ID is registered already, make a new version, the default.")
@@ -76,7 +88,7 @@ def add_model(
             isolation=isolation,
             strict_output=strict_output,
             time_limit=time_limit,
-            memory=memory,
+            limits=RunLimits(memory, shared_memory, temporary, pids_limit, cpus),
             replace=replace,
         )
     print_json(model) if as_json else typer.echo(model.human_readable_id)
@@ -88,7 +100,7 @@ def register(
     content: Path | None,
     *,
     time_limit: str,
-    memory: str | None,
+    limits: RunLimits,
     **fields: Any,
 ) -> ModelView:
     """Register a model, with the zip or folder `content` for /model. Raises `UnusableInput` for a faulty value."""
@@ -97,7 +109,7 @@ def register(
             **fields,
             model_available=content is not None,
             time_limit_s=parse_duration(time_limit),
-            memory_limit_bytes=None if memory is None else parse_size(memory),
+            **limits.fields(),
         )
     except ValidationError as error:
         faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
@@ -146,7 +158,7 @@ def _describe_version(model: ModelView) -> str:
 
 
 def _facts(model: ModelView) -> list[tuple[str, str]]:
-    archive, memory = model.archive, model.memory_limit_bytes
+    archive = model.archive
     return [
         ("id", model.human_readable_id),
         ("version", _describe_version(model)),
@@ -157,7 +169,15 @@ def _facts(model: ModelView) -> list[tuple[str, str]]:
         ("isolation", model.isolation),
         ("strict output", "yes" if model.strict_output else "no"),
         ("time limit", format_duration(model.time_limit_s)),
-        ("memory", "the consumer's limit" if memory is None else format_size(memory)),
+        ("memory", _show_size(model.memory_limit_bytes, "the consumer's limit")),
+        ("shared memory", _show_size(model.shared_memory_bytes, "the consumer's default")),
+        ("temporary files", _show_size(model.temporary_bytes, "the consumer's default")),
+        ("pids limit", "the consumer's default" if model.pids_limit is None else str(model.pids_limit)),
+        ("cpus", "the consumer's limit" if model.cpus is None else f"{model.cpus:g}"),
         ("/model", "empty" if archive is None else f"{format_size(archive.size_bytes)}, sha256 {archive.sha256}"),
         ("registered", show_moment(model.created_at)),
     ]
+
+
+def _show_size(size_bytes: int | None, otherwise: str) -> str:
+    return otherwise if size_bytes is None else format_size(size_bytes)

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from contract.deployments import ReplicaAssignment, ReplicaEnd, ReplicaReason
 from contract.errors import InferenceError, InvalidArchive
-from job_consumer.container_spec import memory_limit, shared_memory_limit
+from job_consumer.container_spec import limits_of_run
 from job_consumer.context import AttemptLost, ConsumerContext, ConsumerStopping
 from job_consumer.engine_watch import Complaint
 from job_consumer.engines import (
@@ -25,6 +25,7 @@ from job_consumer.engines import (
 )
 from job_consumer.exit_codes import explain_exit
 from job_consumer.heartbeat import LOST, ReplicaHeartbeat
+from job_consumer.hit_limits import explain_hits
 from job_consumer.image_cache import open_image
 from job_consumer.model_files import open_model
 from job_consumer.reconcile import let_go
@@ -81,6 +82,7 @@ class Replica:
         self._assignment = assignment
         self._key = found or context.key(assignment, RunKind.REPLICA)
         self._folder = context.work.replica(self._key)
+        self._limits = limits_of_run(assignment, context.sandbox.limits)
         self._log = log_replica(logger, assignment.uid)
         self._complaint = Complaint()
 
@@ -182,8 +184,9 @@ class Replica:
             self._raise_if_ended(_PROBE_PAUSE_S)
             self._check(heartbeat)
             if time.monotonic() > deadline:
-                detail = f"it was not ready within {limit_s:g} s: {answer}"
-                raise ReplicaEnded(ReplicaReason.NOT_READY, self._with_log(detail))
+                tail = self._tail()
+                detail = f"it was not ready within {limit_s:g} s: {answer}{explain_hits(tail, self._limits)}"
+                raise ReplicaEnded(ReplicaReason.NOT_READY, _with_log(detail, tail))
         self._log.info("ready at %s", address)
         self._ready.add(ReadyReplica(self._key.uid, address, self._folder))
         heartbeat.note_ready(address)
@@ -227,23 +230,21 @@ class Replica:
         if state is not None and state.interruption is Interruption.ENGINE:
             raise ReplicaEnded(ReplicaReason.RELEASED, "the engine or its host was stopped")
         if state is not None:
-            raise ReplicaEnded(ReplicaReason.CONTAINER_ENDED, self._with_log(self._how(state)), state.exit_code)
+            tail = self._tail()
+            detail = _with_log(self._how(state, tail), tail)
+            raise ReplicaEnded(ReplicaReason.CONTAINER_ENDED, detail, state.exit_code)
 
-    def _how(self, state: ExitState) -> str:
-        limits = self._context.sandbox.limits
+    def _how(self, state: ExitState, tail: str) -> str:
         if state.out_of_memory:
-            memory = memory_limit(self._assignment, limits)
+            memory = self._limits.memory_bytes
             return f"the container needed more than its {memory} bytes of memory (exit code {state.exit_code})"
-        shared_memory = shared_memory_limit(self._assignment, limits)
-        said = explain_exit(state.exit_code, "", shared_memory_bytes=shared_memory)
-        return f"the container ended with {said}"
+        return f"the container ended with {explain_exit(state.exit_code, tail, self._limits)}"
 
-    def _with_log(self, text: str) -> str:
+    def _tail(self) -> str:
         try:
-            tail = self._engine.log_tail(self._key, LOG_TAIL_BYTES).decode(errors="replace").strip()
+            return self._engine.log_tail(self._key, LOG_TAIL_BYTES).decode(errors="replace").strip()
         except (EngineUnavailable, RunVanished) as error:
-            tail = f"(its log cannot be read: {error.detail if isinstance(error, EngineUnavailable) else error})"
-        return f"{text}; its log ends with:\n{tail}" if tail else f"{text}; it wrote no log"
+            return f"(its log cannot be read: {error.detail if isinstance(error, EngineUnavailable) else error})"
 
     def _check(self, heartbeat: ReplicaHeartbeat) -> None:
         """Raises when the replica must not continue."""
@@ -303,3 +304,7 @@ class Replica:
 def _storable(text: str) -> str:
     """What a container said, as the private API takes it."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")[:4096]
+
+
+def _with_log(text: str, tail: str) -> str:
+    return f"{text}; its log ends with:\n{tail}" if tail else f"{text}; it wrote no log"

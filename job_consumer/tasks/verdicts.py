@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from contract.schemas import Assignment, Failure
 from contract.statuses import Reason
-from job_consumer.container_spec import Limits, memory_limit, shared_memory_limit
+from job_consumer.container_spec import Limits, limits_of_run
 from job_consumer.engines import ExitState, Interruption
 from job_consumer.exit_codes import command_fault, explain_exit
 from job_consumer.output.failures import ModelFailed
@@ -35,8 +35,9 @@ def judge_end(state: ExitState, log_end: str, assignment: Assignment, limits: Li
     if state.interruption is Interruption.OUTSIDE:
         detail = "the run was stopped or killed from outside"
         raise RunInterrupted(f"{detail} (exit code {state.exit_code})", blameless=False)
+    run = limits_of_run(assignment, limits)
     if state.out_of_memory:
-        detail = f"the run needed more than its {memory_limit(assignment, limits)} bytes of memory"
+        detail = f"the run needed more than its {run.memory_bytes} bytes of memory"
         if state.exit_code == 0 and not assignment.strict_output:
             return [f"{detail}, so one of its processes was killed; the output may lack what that one was to write"]
         raise ModelFailed(Reason.OUT_OF_MEMORY, detail, state.exit_code)
@@ -44,7 +45,7 @@ def judge_end(state: ExitState, log_end: str, assignment: Assignment, limits: Li
         return []
     if fault := command_fault(state.exit_code, log_end):
         raise ModelFailed(Reason.IMAGE_NOT_FOUND, f"the image's command cannot be executed: {fault}", state.exit_code)
-    said = explain_exit(state.exit_code, log_end, shared_memory_bytes=shared_memory_limit(assignment, limits))
+    said = explain_exit(state.exit_code, log_end, run)
     raise ModelFailed(Reason.EXIT_CODE, f"the container ended with {said}", state.exit_code)
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from contract.statuses import Reason
 from inference_client.units import format_size
-from job_consumer.container_spec import Limits
 from job_consumer.engines import KILLED_CODE
+from job_consumer.hit_limits import Limit, find_hits
 from operations.trial.run import Trial
 
-_SHM, _TMP = "/dev/shm", "/tmp"  # noqa: S108 - of the run, not of this machine
 _OPEN, _CLOSE = "['\"\u2018]", "['\"\u2019]"
 """Quotation marks around paths: Python's, and those of the core tools."""
+_HERE = "here and at `infer models add`"
 _MOST_PATHS = 5
 _LINE_LENGTH = 200
 
@@ -41,7 +41,6 @@ class Advice:
 @dataclass(frozen=True)
 class _Case:
     trial: Trial
-    limits: Limits
     relaxed: Trial | None
     """The same run under `compatible`, if there was one."""
     has_gpu: bool
@@ -52,11 +51,11 @@ class _Case:
         return match and match[0].strip()[:_LINE_LENGTH]
 
 
-def advise(trial: Trial, limits: Limits, *, relaxed: Trial | None = None, has_gpu: bool = False) -> list[Advice]:
+def advise(trial: Trial, *, relaxed: Trial | None = None, has_gpu: bool = False) -> list[Advice]:
     """Advice on a failed trial, the surest first; none if nothing of the sandbox seems to be at fault."""
     if trial.failure is None:
         return []
-    case = _Case(trial, limits, relaxed, has_gpu)
+    case = _Case(trial, relaxed, has_gpu)
     found = [advice for rule in _RULES for advice in rule(case)]
     return found or list(_by_comparison(case))
 
@@ -67,7 +66,7 @@ def _limits_reached(case: _Case) -> Iterator[Advice]:
     if reason is Reason.OUT_OF_MEMORY or exit_code == KILLED_CODE:
         yield Advice(
             "a process was killed because the run had used up its memory; /tmp and /dev/shm count as memory",
-            "use less, or allow more: --memory here and at `infer models add`, at most what the consumer has",
+            f"use less, or allow more: --memory {_HERE}, at most what the consumer has",
         )
     if reason is Reason.TIME_LIMIT:
         yield Advice("the run was ended at its time limit", "register the model with a longer --time-limit")
@@ -142,31 +141,26 @@ def _network(case: _Case) -> Iterator[Advice]:
         )
 
 
-def _shared_memory(case: _Case) -> Iterator[Advice]:
-    line = case.line(rf"{_SHM}|shared memory|\bshm\b|Bus error|torch_shm_manager|SIGBUS")
-    if line:
-        yield Advice(
-            f"its shared memory (/dev/shm) of {format_size(case.limits.shared_memory_bytes)} does not suffice: {line}",
-            "use fewer workers or smaller batches, or have the operator raise SHARED_MEMORY_BYTES of the consumer",
-        )
-
-
-def _space(case: _Case) -> Iterator[Advice]:
-    line = case.line("No space left on device")
-    if line and _SHM not in line:
-        yield Advice(
-            f"{_TMP}, which is memory, takes {format_size(case.limits.temporary_bytes)} and is full: {line}",
-            "remove files once they are used, or write large ones to a folder in /output and remove it at the end",
-        )
-
-
-def _processes(case: _Case) -> Iterator[Advice]:
-    line = case.line(r"can't start new thread|can't fork|fork: retry|Resource temporarily unavailable|pthread_create")
-    if line:
-        yield Advice(
-            f"it started more than {case.limits.pids} processes and threads: {line}",
-            "set OMP_NUM_THREADS, OPENBLAS_NUM_THREADS or the like in the image: libraries start a thread per core",
-        )
+def _limits_in_log(case: _Case) -> Iterator[Advice]:
+    limits = case.trial.limits
+    for limit, line in find_hits(case.trial.log).items():
+        if limit is Limit.SHARED_MEMORY:
+            yield Advice(
+                f"its shared memory (/dev/shm) of {format_size(limits.shared_memory_bytes)} does not suffice: {line}",
+                f"use fewer workers or smaller batches, or allow more: --shared-memory {_HERE}, at most its memory",
+            )
+        if limit is Limit.TEMPORARY:
+            yield Advice(
+                f"its /tmp, which is memory, takes {format_size(limits.temporary_bytes)} and is full: {line}",
+                "remove files once they are used, or write large ones to a folder in /output and remove it at the end; "
+                f"or allow more: --temporary {_HERE}, at most its memory",
+            )
+        if limit is Limit.PIDS:
+            yield Advice(
+                f"it started more than {limits.pids} processes and threads: {line}",
+                "set OMP_NUM_THREADS, OPENBLAS_NUM_THREADS or the like in the image: libraries start a thread per "
+                f"core; or allow more: --pids-limit {_HERE}, at most MAX_PIDS of the consumer",
+            )
 
 
 def _gpu(case: _Case) -> Iterator[Advice]:
@@ -185,9 +179,7 @@ _RULES: tuple[Callable[[_Case], Iterator[Advice]], ...] = (
     _root,
     _nameless,
     _network,
-    _shared_memory,
-    _space,
-    _processes,
+    _limits_in_log,
     _gpu,
 )
 

@@ -35,6 +35,10 @@ class CheckArguments:
     model: Path | None
     gpu: bool
     memory: str | None
+    shared_memory: str | None
+    temporary: str | None
+    pids_limit: int | None
+    cpus: float | None
     time_limit: str
     isolation: str
     pull_policy: str
@@ -78,10 +82,18 @@ def _options(arguments: CheckArguments) -> TrialOptions:
         limits=limits_of(LimitSettings.load()),
         sizes=_sizes(),
         time_limit_s=parse_duration(arguments.time_limit),
-        memory_limit_bytes=parse_size(arguments.memory) if arguments.memory else None,
+        memory_limit_bytes=_size(arguments.memory),
+        shared_memory_bytes=_size(arguments.shared_memory),
+        temporary_bytes=_size(arguments.temporary),
+        pids_limit=arguments.pids_limit,
+        cpus=arguments.cpus,
         gpu_uuid=find_gpus()[0].uuid if arguments.gpu else None,
         pull_policy=PullPolicy(arguments.pull_policy),
     )
+
+
+def _size(text: str | None) -> int | None:
+    return parse_size(text) if text else None
 
 
 def _sizes() -> SizeLimits:

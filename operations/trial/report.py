@@ -46,7 +46,7 @@ def report_trial(
         if trial.has_finished and output is not None:
             _keep(bench.output_zip, output)
         relaxed = _compare(bench, trial) if compare else None
-    advice = advise(trial, options.limits, relaxed=relaxed, has_gpu=options.gpu_uuid is not None)
+    advice = advise(trial, relaxed=relaxed, has_gpu=options.gpu_uuid is not None)
     if as_json:
         print(json.dumps(_body(options, trial, advice, relaxed), indent=2))  # noqa: T201
     else:

@@ -13,7 +13,7 @@ from contract.errors import InvalidArchive
 from contract.schemas import ArchiveView, Assignment, Commit, Failure, Isolation, PullPolicy, Release
 from contract.zip_rules import check_archive, verify_contents
 from inference_client.pack import select
-from job_consumer.container_spec import SANDBOX_USER, Limits, Sandbox
+from job_consumer.container_spec import SANDBOX_USER, Limits, RunLimits, Sandbox, limits_of_run
 from job_consumer.context import ConsumerContext
 from job_consumer.engines import EngineUnavailable
 from job_consumer.engines.docker.witness import WitnessEngine
@@ -40,6 +40,10 @@ class TrialOptions:
     sizes: SizeLimits
     time_limit_s: int
     memory_limit_bytes: int | None = None
+    shared_memory_bytes: int | None = None
+    temporary_bytes: int | None = None
+    pids_limit: int | None = None
+    cpus: float | None = None
     gpu_uuid: str | None = None
     pull_policy: PullPolicy = PullPolicy.MISSING
 
@@ -61,6 +65,7 @@ class Trial:
     """What its owner would be told of an output that would not be sent as it is."""
     changed: tuple[str, ...]
     """What it made or changed in the image's file system, where that is writable."""
+    limits: RunLimits
 
     @property
     def has_finished(self) -> bool:
@@ -111,6 +116,7 @@ class Bench:
             output=() if failure else _files(desk.output_zip),
             warnings=tuple(desk.ending.warnings) if isinstance(desk.ending, Commit) else (),
             changed=self._engine.changed,
+            limits=limits_of_run(assignment, self._options.limits),
         )
 
     def _assign(self, isolation: Isolation) -> Assignment:
@@ -127,6 +133,10 @@ class Bench:
                 "pull_policy": options.pull_policy,
                 "isolation": isolation,
                 "memory_limit_bytes": options.memory_limit_bytes,
+                "shared_memory_bytes": options.shared_memory_bytes,
+                "temporary_bytes": options.temporary_bytes,
+                "pids_limit": options.pids_limit,
+                "cpus": options.cpus,
                 "max_unpacked_bytes": options.sizes.max_unpacked_bytes,
                 "max_output_bytes": options.sizes.max_output_bytes,
                 "strict_output": False,

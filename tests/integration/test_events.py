@@ -20,7 +20,7 @@ from contract.errors import TooManyStreams
 from inference_client import InferenceClient, ModelRegistration
 from inference_client import errors as client_errors
 from inference_client.event_schemas import ServerEvent, TaskEvent
-from inference_client.schemas import ConsumerView
+from inference_client.overview_schemas import ConsumerView
 from private_api.archives import ArchiveStore
 from private_api.database import Database
 from private_api.feed import changes, feed

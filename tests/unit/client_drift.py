@@ -200,6 +200,10 @@ def record_calls(folder: Path) -> list[httpx.Request]:
         isolation="compatible",
         time_limit_s=1,
         memory_limit_bytes=2**30,
+        shared_memory_bytes=2**20,
+        temporary_bytes=2**20,
+        pids_limit=16,
+        cpus=0.5,
         replace=True,
     )
     with InferenceClient("http://server", transport=httpx.MockTransport(answer)) as client:

@@ -68,14 +68,19 @@ def task(sandbox: Sandbox = SANDBOX, model: ModelFolder | None = None, **changes
     return decide_container(RunKey(UID, 3, server=sandbox.server), given, sandbox, WORKSPACE, model)
 
 
-def replica(sandbox: Sandbox = SANDBOX, *, serves_tasks: bool = False, use_gpu: bool = False) -> ContainerSpec:
+def replica(
+    sandbox: Sandbox = SANDBOX, *, serves_tasks: bool = False, use_gpu: bool = False, **changes: Any
+) -> ContainerSpec:
     own = {
         "use_gpu": use_gpu,
         "serving": {"port": 8001, "serves_tasks": serves_tasks},
         "environment": {"DEPLOYMENT": "spleen"},
     }
     key = RunKey(UID, 3, RunKind.REPLICA, sandbox.server)
-    return decide_replica(key, ReplicaAssignment.model_validate(COMMON | own), sandbox, FOLDER, MODEL)
+    return decide_replica(key, ReplicaAssignment.model_validate(COMMON | own | changes), sandbox, FOLDER, MODEL)
+
+
+LIMITS = {"shared_memory_bytes": 256 * MIB, "temporary_bytes": 128 * MIB, "pids_limit": 1000, "cpus": 1.5}
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,10 @@ CASES = [
     Case("own-user", lambda: task(OWN_USER)),
     Case("own-user-compatible", lambda: task(OWN_USER, isolation="compatible")),
     Case("memory-of-the-model", lambda: task(memory_limit_bytes=16 * MIB)),
+    Case("limits-of-the-model", lambda: task(**LIMITS)),
     Case("all", lambda: task(OWN_USER, MODEL, use_gpu=True, memory_limit_bytes=4096 * MIB)),
     Case("replica", replica),
+    Case("replica-limits-of-the-model", lambda: replica(**LIMITS)),
     Case("replica-gpu-published", lambda: replica(replace(SANDBOX, publish_address="192.0.2.7"), use_gpu=True)),
     Case("replica-tasks", lambda: replica(serves_tasks=True)),
 ]

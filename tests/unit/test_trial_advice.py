@@ -6,22 +6,19 @@ import pytest
 
 from contract.schemas import Failure, Isolation
 from contract.statuses import Reason
-from job_consumer.container_spec import limits_of
-from job_consumer.settings import LimitSettings
 from operations.trial.advice import Advice, advise
 from operations.trial.report import describe_user
 from operations.trial.run import Trial
-
-LIMITS = limits_of(LimitSettings())
+from tests.limits import RUN_LIMITS
 
 
 def failed(log: str, *, isolation: Isolation = Isolation.STRICT, changed: tuple[str, ...] = ()) -> Trial:
     failure = Failure(consumer="c", reason=Reason.EXIT_CODE, detail="the container ended with exit code 1", exit_code=1)
-    return Trial(isolation, "65532:65532", failure, log, log, (), (), changed)
+    return Trial(isolation, "65532:65532", failure, log, log, (), (), changed, RUN_LIMITS)
 
 
 def advice_for(log: str, **options: bool) -> list[Advice]:
-    return advise(failed(log), LIMITS, **options)
+    return advise(failed(log), **options)
 
 
 @pytest.mark.parametrize(
@@ -81,9 +78,9 @@ def test_what_a_program_says_of_its_input_is_no_advice() -> None:
 
 def test_the_comparison_speaks_only_where_the_log_does_not() -> None:
     relaxed = failed("", isolation=Isolation.COMPATIBLE, changed=("/app/results/mask.nii",))
-    (advice,) = advise(failed(""), LIMITS, relaxed=relaxed)
+    (advice,) = advise(failed(""), relaxed=relaxed)
     assert "/app/results/mask.nii" in advice.problem
-    (advice,) = advise(failed("touch: /app/x: Read-only file system\n"), LIMITS, relaxed=relaxed)
+    (advice,) = advise(failed("touch: /app/x: Read-only file system\n"), relaxed=relaxed)
     assert "/app/x" in advice.problem
 
 
@@ -100,7 +97,7 @@ def test_the_comparison_speaks_only_where_the_log_does_not() -> None:
 def test_an_output_that_is_refused_is_quoted_with_its_repair(fault: str, repair: str) -> None:
     detail = f"/output holds what cannot be sent: 'x' ({fault})."
     failure = Failure(consumer="c", reason=Reason.OUTPUT_REJECTED, detail=detail)
-    (advice,) = advise(Trial(Isolation.STRICT, None, failure, "", "", (), (), ()), LIMITS)
+    (advice,) = advise(Trial(Isolation.STRICT, None, failure, "", "", (), (), (), RUN_LIMITS))
     assert advice.problem == detail
     assert repair in advice.repair
 
@@ -113,5 +110,5 @@ def test_a_user_that_a_root_consumer_would_not_use_is_noted(user: str | None, li
 
 
 def test_a_run_that_finished_needs_no_advice() -> None:
-    trial = Trial(Isolation.STRICT, None, None, "touch: /app/x: Read-only file system\n", "", (("a", 1),), (), ())
-    assert advise(trial, LIMITS) == []
+    trial = replace(failed("touch: /app/x: Read-only file system\n"), failure=None, output=(("a", 1),))
+    assert advise(trial) == []
