@@ -29,6 +29,7 @@ def _run(settings: PrivateApiSettings) -> int:
         sizes=SizeLimits(settings.max_unpacked_bytes, settings.max_output_bytes),
         keep_finished_for=settings.keep_finished_for,
         unschedulable_after=settings.unschedulable_after,
+        yield_after=settings.yield_after,
         gateway_address=settings.grpc_gateway_address,
         domain=settings.proxy_domain,
         disk_reserve_bytes=settings.disk_reserve_bytes,

@@ -80,6 +80,8 @@ class ReplicaRow(Base):
     reason: Mapped[ReplicaReason | None] = mapped_column(Word(32, ReplicaReason))
     detail: Mapped[str | None] = mapped_column(Text)
     exit_code: Mapped[int | None] = mapped_column(Integer)
+    yielded_at: Mapped[datetime | None] = mapped_column(Instant)
+    """When the replica that it replaces left its GPU to the tasks that waited then. NULL: it replaces none that did."""
     created_at: Mapped[datetime] = mapped_column(Instant)
     ready_at: Mapped[datetime | None] = mapped_column(Instant)
     draining_at: Mapped[datetime | None] = mapped_column(Instant)

@@ -22,6 +22,7 @@ from private_api.loops import janitor, reaper, scaler, scrub
 from private_api.loops.dispatcher import Dispatcher
 from private_api.migrate import upgrade_when_reachable
 from private_api.services import Services
+from private_api.settings import YIELD_AFTER
 from private_api.task_logs import TaskLogs
 from private_api.tasks.limits import SizeLimits
 from private_api.watch import DEPLOYMENTS, FEED, TaskWatch
@@ -49,6 +50,8 @@ class PrivateApiOptions:
     """`host:port` at which containers of replicas reach the gRPC gateway; empty without one."""
     domain: str = "localhost"
     """The name clients use for the server."""
+    yield_after: timedelta = YIELD_AFTER
+    """How long GPU tasks wait before a replica with calls leaves its GPU to them."""
     disk_reserve_bytes: int = DISK_RESERVE_BYTES
     """What uploads and logs leave free on the disk of `data_dir`."""
 
@@ -85,6 +88,7 @@ def private_api_service(broker: Broker, options: PrivateApiOptions) -> Iterator[
             allow_process_models=options.allow_process_models,
             hosting=Hosting(options.service_token, options.gateway_address, options.sizes.max_unpacked_bytes),
             domain=options.domain,
+            yield_after=options.yield_after,
         )
         with loops.dispatcher, loops.reaper, loops.janitor, loops.scrub, loops.scaler, looking:
             yield create_app(services, service_token=options.service_token)
@@ -120,7 +124,7 @@ def _build_loops(
     reaping = reaper.Reaper(database, patience=options.unschedulable_after, on_change=watch.notify)
     cleaning = janitor.Janitor(database, store, logs, keep_finished_for=options.keep_finished_for)
     scrubbing = scrub.Scrub(database, store)
-    scaling = scaler.Scaler(database, on_change=on_scaled)
+    scaling = scaler.Scaler(database, yield_after=options.yield_after, on_change=on_scaled)
     return _Loops(
         dispatcher=dispatching,
         reaper=Loop("reaper", reaping.step, interval_s=reaper.INTERVAL_S),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from contract.broker import Broker
 from private_api.archives import ArchiveStore
@@ -40,6 +41,8 @@ class Services:
     hosting: Hosting
     domain: str
     """The name clients use for the server."""
+    yield_after: timedelta
+    """How long GPU tasks wait before a replica with calls leaves its GPU to them."""
 
     def note_deployments(self) -> None:
         """Wake the scaler and everybody who waits for the routing table: a deployment or a replica has changed."""

@@ -15,6 +15,8 @@ from kit.settings import Duration, Secret, Settings, check_secret, is_loopback
 from private_api.failpoints import Failpoint
 
 GIB = 1024**3
+YIELD_AFTER = timedelta(seconds=60)
+"""How long, by default, GPU tasks wait before a replica with calls leaves its GPU to them."""
 
 
 class DatabaseSettings(Settings):
@@ -67,6 +69,7 @@ class PrivateApiSettings(DatabaseSettings, BrokerSettings):
     disk_reserve_bytes: Annotated[int, Field(ge=0)] = DISK_RESERVE_BYTES
     keep_finished_for: Duration = timedelta(days=30)
     unschedulable_after: Duration = timedelta(hours=24)
+    yield_after: Annotated[Duration, Field(gt=timedelta())] = YIELD_AFTER
     grpc_gateway_address: Annotated[str, Field(pattern=r"^[^\s:]+:[0-9]{1,5}$")] = "grpc-gateway:9000"
     proxy_domain: str = "localhost"
     fail_at: Annotated[str, AfterValidator(known_point(Failpoint))] | None = Field(None, description="For tests.")

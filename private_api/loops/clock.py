@@ -29,7 +29,11 @@ TOLERANCE = timedelta(seconds=2)
 
 _MOVED: tuple[tuple[type[Base], ColumnElement[bool], tuple[InstrumentedAttribute[Any], ...]], ...] = (
     (DeploymentRow, true(), (DeploymentRow.not_before, DeploymentRow.called_at, DeploymentRow.wanted_at)),
-    (ReplicaRow, ReplicaRow.ended_at.is_(None), (ReplicaRow.created_at, ReplicaRow.ready_at, ReplicaRow.draining_at)),
+    (
+        ReplicaRow,
+        ReplicaRow.ended_at.is_(None),
+        (ReplicaRow.yielded_at, ReplicaRow.created_at, ReplicaRow.ready_at, ReplicaRow.draining_at),
+    ),
     (TaskRow, TaskRow.ended_at.is_(None), (TaskRow.not_before,)),
     (OutboxRow, true(), (OutboxRow.due_at,)),
     (AttemptRow, AttemptRow.ended_at.is_(None), (AttemptRow.claimed_at,)),

@@ -1,6 +1,7 @@
 """Starts missing replicas, drains surplus and outdated ones, and makes room for tasks. A loop's step."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 from sqlalchemy import select
 
@@ -18,9 +19,10 @@ INTERVAL_S = 1.0
 class Scaler:
     """Decides about every deployment. Several may run at once: each locks a deployment and skips locked ones."""
 
-    def __init__(self, database: Database, *, on_change: Callable[[], None]) -> None:
+    def __init__(self, database: Database, *, yield_after: timedelta, on_change: Callable[[], None]) -> None:
         """`on_change` is called after each step that changed a replica."""
         self._database = database
+        self._yield_after = yield_after
         self._on_change = on_change
 
     def step(self) -> bool:
@@ -36,7 +38,7 @@ class Scaler:
                 changed |= scale_deployment(self._database, deployment_id, load)
             except Exception:
                 logger.exception("deployment %s could not be scaled; continuing with the others", deployment_id)
-        changed |= evict_for_tasks(self._database)
+        changed |= evict_for_tasks(self._database, self._yield_after)
         if changed:
             self._on_change()
         return changed

@@ -38,6 +38,7 @@ class _Waiting:
     gpu_priority: int | None
     """The highest of the GPU tasks, or None without any."""
     has_cpu_tasks: bool
+    at: datetime
 
 
 def list_consumers(database: Database, caller: Caller, *, limit: int, after: str | None) -> list[ConsumerView]:
@@ -152,7 +153,7 @@ def _why_idle(session: Session, row: ConsumerRow, hosted: list[ReplicaRow], wait
         return None
     if row.gpu_uuid is None or waiting.gpu_priority is None:
         return "no task of its kind waits"
-    blocking = highest_wanted_replica(session, hosted, row.replica_slots)
+    blocking = highest_wanted_replica(session, row, hosted, waiting.at)
     if blocking is None or waiting.gpu_priority > blocking:
         return None
     return "a model that is kept warm, at the priority of the waiting tasks or above, gets its GPU"
@@ -162,7 +163,7 @@ def _read_waiting(session: Session, now: datetime) -> _Waiting:
     cpu_task = select(TaskRow.id).where(
         TaskRow.status == Status.QUEUED, TaskRow.use_gpu.is_(False), TaskRow.not_before <= now
     )
-    return _Waiting(highest_waiting_task(session, now), session.scalar(cpu_task.limit(1)) is not None)
+    return _Waiting(highest_waiting_task(session, now), session.scalar(cpu_task.limit(1)) is not None, now)
 
 
 def _view(standing: Standing) -> ConsumerView:

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Select, exists, func, or_, select, true
+from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select, true
 from sqlalchemy.orm import Session
 
 from contract.deployments import ReplicaClaim, ReplicaStatus
@@ -18,7 +18,12 @@ from private_api.deployments.gateways import read_load
 from private_api.deployments.limits import LEFT_TO_OTHERS_FOR
 from private_api.deployments.rows import HOSTED
 from private_api.leases import LEASE
-from private_api.tables import AttemptRow, ConsumerRow, TaskRow
+from private_api.tables import ArchiveRow, AttemptRow, ConsumerRow, TaskRow
+
+DISK_PER_INPUT = 2
+"""An input lies on its consumer's disk as a zip and, at least as large, unpacked."""
+_BEFORE_EVERY_TASK = 100
+"""The highest priority of a task: none goes before a replica of it."""
 
 
 @dataclass(frozen=True)
@@ -56,30 +61,56 @@ def admits_replica(hosted: list[ReplicaRow], *, share_gpu: bool) -> bool:
     return not on_gpu or (share_gpu and all(row.share_gpu for row in on_gpu))
 
 
-def highest_waiting_task(session: Session, now: datetime) -> int | None:
-    """The highest priority of the GPU tasks that could be claimed now, or None without any."""
-    return session.scalar(
-        select(func.max(TaskRow.priority)).where(
-            TaskRow.status == Status.QUEUED,
-            TaskRow.use_gpu.is_(True),
-            TaskRow.not_before <= now,
-            TaskRow.cancel_at.is_(None),
-        )
+def fits_on_disk(free_bytes: int) -> ColumnElement[bool]:
+    """The condition that a task's input fits on the disk of a consumer with so much free."""
+    return exists().where(ArchiveRow.id == TaskRow.input_id, ArchiveRow.size_bytes <= free_bytes // DISK_PER_INPUT)
+
+
+def is_waiting_gpu_task(now: datetime, free_bytes: int | None = None) -> ColumnElement[bool]:
+    """The condition that a GPU task could be claimed now, by a consumer with so much of its disk free."""
+    return and_(
+        TaskRow.status == Status.QUEUED,
+        TaskRow.use_gpu.is_(True),
+        TaskRow.not_before <= now,
+        TaskRow.cancel_at.is_(None),
+        true() if free_bytes is None else fits_on_disk(free_bytes),
     )
 
 
-def highest_wanted_replica(session: Session, hosted: list[ReplicaRow], slots: int) -> int | None:
-    """The highest priority of the waiting GPU replicas that a consumer with these replicas could host."""
-    if len(hosted) >= slots:
+def highest_waiting_task(session: Session, now: datetime, free_bytes: int | None = None) -> int | None:
+    """The highest priority of the GPU tasks that such a consumer could claim now, or None without any."""
+    return session.scalar(select(func.max(TaskRow.priority)).where(is_waiting_gpu_task(now, free_bytes)))
+
+
+def goes_first(now: datetime, free_bytes: int | None = None) -> ColumnElement[bool]:
+    """The condition that a waiting replica goes before every task: those of its turn were all given to consumers."""
+    of_its_turn = exists().where(
+        is_waiting_gpu_task(now, free_bytes),
+        TaskRow.priority > ReplicaRow.priority,
+        TaskRow.not_before <= ReplicaRow.yielded_at,
+    )
+    return and_(ReplicaRow.yielded_at.is_not(None), ~of_its_turn.correlate(ReplicaRow))
+
+
+def highest_wanted_replica(
+    session: Session, consumer: ConsumerRow, hosted: list[ReplicaRow], now: datetime
+) -> int | None:
+    """The highest priority of the waiting GPU replicas that a consumer with these replicas could host.
+
+    One that goes before every task counts as having the highest there is.
+    """
+    if len(hosted) >= consumer.replica_slots:
         return None
-    statement = select(func.max(ReplicaRow.priority)).where(
+    priority = case((goes_first(now, consumer.free_bytes), _BEFORE_EVERY_TASK), else_=ReplicaRow.priority)
+    statement = select(func.max(priority)).where(
         ReplicaRow.status == ReplicaStatus.WANTED, ReplicaRow.use_gpu.is_(True)
     )
     if not admits_replica(hosted, share_gpu=False):
         if not admits_replica(hosted, share_gpu=True):
             return None
         statement = statement.where(ReplicaRow.share_gpu.is_(True))
-    return session.scalar(statement)
+    highest: int | None = session.scalar(statement)
+    return highest
 
 
 def find_warm_replicas(session: Session, hosted: list[ReplicaRow], now: datetime) -> dict[int, str]:
@@ -94,13 +125,14 @@ def find_warm_replicas(session: Session, hosted: list[ReplicaRow], now: datetime
     return {row.model_version_id: row.uid for row in able if not row.use_gpu or not calls[row.uid]}
 
 
-def may_claim(session: Session, consumer: str, hosted: list[ReplicaRow], slots: int, now: datetime) -> Claimable:
+def may_claim(session: Session, consumer: ConsumerRow, hosted: list[ReplicaRow], now: datetime) -> Claimable:
     """Which GPU tasks a consumer with these replicas may claim, and which tasks run through one of them."""
     warm = find_warm_replicas(session, hosted, now)
     if not admits_replica(hosted, share_gpu=True):
         return Claimable(TaskRow.model_version_id.in_(warm), warm)
     # A task may still come back to this GPU: no waiting replica can be hosted here then, so none blocks tasks.
-    blocking = None if holds_gpu_task(session, consumer) else highest_wanted_replica(session, hosted, slots)
+    is_held = holds_gpu_task(session, consumer.name)
+    blocking = None if is_held else highest_wanted_replica(session, consumer, hosted, now)
     return Claimable(true() if blocking is None else TaskRow.priority > blocking, warm)
 
 
@@ -134,6 +166,8 @@ def find_obstacle(session: Session, row: ReplicaRow, now: datetime) -> str | Non
             how = "draining" if all(each.draining_at is not None for each in closed) else "sick or draining"
             return f"every consumer that hosts replicas {kind} is {how}"
         return f"no consumer that hosts replicas {kind} is there"
+    if row.yielded_at is not None and not session.scalar(select(goes_first(now)).where(ReplicaRow.id == row.id)):
+        return "left its GPU to tasks that had waited for long, and comes back after them"
     if any(_has_room(session, consumer, hosted_by(session, consumer.name), row) for consumer in consumers):
         return None
     return f"waits for a consumer with {'a free GPU' if row.use_gpu else 'room for another replica'}"

@@ -11,6 +11,7 @@ from private_api.leases import LEASE
 from private_api.placement.consumers import note_consumer
 from private_api.placement.occupancy import (
     admits_replica,
+    goes_first,
     highest_waiting_task,
     holds_gpu_task,
     hosted_by,
@@ -48,8 +49,9 @@ def claim_replica(
             wanted = wanted.where(
                 ReplicaRow.use_gpu.is_(False) if beside is None else ReplicaRow.use_gpu.is_(False) | beside
             )
-        if (task := highest_waiting_task(session, now)) is not None:
-            wanted = wanted.where(ReplicaRow.use_gpu.is_(False) | (ReplicaRow.priority >= task))
+        if (task := highest_waiting_task(session, now, consumer.free_bytes)) is not None:
+            is_before = (ReplicaRow.priority >= task) | goes_first(now, consumer.free_bytes)
+            wanted = wanted.where(ReplicaRow.use_gpu.is_(False) | is_before)
         order = (ReplicaRow.priority.desc(), (ReplicaRow.uid == (claim.uid or "")).desc(), ReplicaRow.id)
         best = wanted.order_by(*order).limit(1).with_for_update(skip_locked=True)
         statement = (

@@ -1,6 +1,6 @@
 """How a consumer gets a task."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
@@ -14,8 +14,16 @@ from private_api.database import Database, repeated
 from private_api.failpoints import Failpoint
 from private_api.leases import LEASE
 from private_api.placement.consumers import holdings, is_overtaken, note_consumer
-from private_api.placement.occupancy import Claimable, hosted_by, is_free_for_task, may_claim, taking_consumers
-from private_api.placement.waiting import fits_on_disk, is_of_kind
+from private_api.placement.evict import is_gpu_expected
+from private_api.placement.occupancy import (
+    Claimable,
+    fits_on_disk,
+    hosted_by,
+    is_free_for_task,
+    may_claim,
+    taking_consumers,
+)
+from private_api.placement.waiting import is_of_kind
 from private_api.tables import AttemptRow, Outcome, TaskRow
 from private_api.tasks.attempts import build_assignment
 from private_api.tasks.give_back import give_back_unnamed
@@ -24,12 +32,15 @@ from private_api.tasks.rows import end_attempts, logger, ring
 
 
 @repeated
-def claim_task(database: Database, request: ClaimRequest, sizes: SizeLimits, *, owner: str | None) -> Assignment | None:
+def claim_task(
+    database: Database, request: ClaimRequest, sizes: SizeLimits, yield_after: timedelta, *, owner: str | None
+) -> Assignment | None:
     """Give the consumer a task under a new fence: of the highest priority the one that its bell named, else the oldest.
 
     What the consumer was given before and does not hold goes back to the queue first.
     Returns None if nothing waits that it can run now. A replica's GPU is free only if the replica shares it or runs
-    the task itself. Raises `PermissionDenied` if the consumer belongs to another owner.
+    the task itself; a consumer whose GPU is about to become free for a task takes none without a GPU.
+    Raises `PermissionDenied` if the consumer belongs to another owner.
     """
     with database.write() as session:
         now = database.now(session)
@@ -49,10 +60,15 @@ def claim_task(database: Database, request: ClaimRequest, sizes: SizeLimits, *, 
         # Read again after the wait for the lock: tasks that were queued meanwhile are due.
         now = database.now(session)
         hosted = hosted_by(session, request.consumer)
-        claimable = may_claim(session, request.consumer, hosted, request.replica_slots, now)
+        claimable = may_claim(session, consumer, hosted, now)
+        is_kept_free = request.accepts_cpu_tasks and is_gpu_expected(session, hosted, now, yield_after)
+        if is_kept_free:
+            request = request.model_copy(update={"accepts_cpu_tasks": False})
         taken = (_take(session, each, request.consumer, now) for each in _candidates(request, claimable, now))
         task_id = next((found for found in taken if found is not None), None)
         if task_id is None:
+            if is_kept_free:
+                _pass_bell_on(session, request.uid, now)
             return None
         row = session.get_one(TaskRow, task_id)
         # An earlier attempt whose lease expired can no longer come back.

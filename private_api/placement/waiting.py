@@ -4,23 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from contract.statuses import Phase, Status, WaitsFor
 from kit.sizes import say_bytes
 from private_api.deployment_tables import ReplicaRow
 from private_api.placement.occupancy import (
+    DISK_PER_INPUT,
     admits_replica,
     find_warm_replicas,
     highest_wanted_replica,
     is_hosted,
     live_consumers,
 )
-from private_api.tables import ArchiveRow, AttemptRow, ConsumerRow, TaskRow
-
-DISK_PER_INPUT = 2
-"""An input lies on its consumer's disk as a zip and, at least as large, unpacked."""
+from private_api.tables import AttemptRow, ConsumerRow, TaskRow
 
 
 @dataclass(frozen=True)
@@ -80,11 +78,6 @@ def is_of_kind(*, use_gpu: bool) -> ColumnElement[bool]:
     return ConsumerRow.gpu_uuid.is_not(None) if use_gpu else ConsumerRow.accepts_cpu_tasks.is_(True)
 
 
-def fits_on_disk(free_bytes: int) -> ColumnElement[bool]:
-    """The condition that a task's input fits on the disk of a consumer with so much free."""
-    return exists().where(ArchiveRow.id == TaskRow.input_id, ArchiveRow.size_bytes <= free_bytes // DISK_PER_INPUT)
-
-
 def busy_consumers(session: Session) -> Sequence[str]:
     """The names of the consumers that have a task, or had one that may still come back to them."""
     return session.scalars(select(AttemptRow.consumer).where(AttemptRow.ended_at.is_(None)).distinct()).all()
@@ -116,7 +109,7 @@ def _find_gpu_wait(session: Session, row: TaskRow, idle: list[ConsumerRow], coun
         if models_on_gpu(mine):
             continue
         # A waiting replica of the same or a higher priority is served first.
-        blocking = highest_wanted_replica(session, mine, consumer.replica_slots)
+        blocking = highest_wanted_replica(session, consumer, mine, now)
         if blocking is None or row.priority > blocking:
             return _TURN
     if len(idle) < count:

@@ -59,7 +59,7 @@ def _add_claims(router: APIRouter, services: Services) -> None:
     @router.post("/claims", name="claim_task")
     async def claim(request: ClaimRequest, caller: GivenCaller) -> Assignment | None:
         """A task for this consumer under a new fence, or null if there is none."""
-        assignment = await holders.run(claim_task, request, services.sizes, owner=caller.owner)
+        assignment = await holders.run(claim_task, request, services.sizes, services.yield_after, owner=caller.owner)
         if assignment is not None:
             services.watch.notify(assignment.uid)
         return assignment

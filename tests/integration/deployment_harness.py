@@ -27,6 +27,7 @@ from private_api.deployments.read import show_deployment
 from private_api.deployments.replicas import Hosting, beat_replica, end_replica
 from private_api.loops.scaler import Scaler
 from private_api.placement.replica_claim import claim_replica
+from private_api.settings import YIELD_AFTER
 from private_api.tables import Base, ConsumerRow, TaskRow
 from tests.integration.task_harness import GPU, Harness
 
@@ -56,7 +57,7 @@ class DeploymentHarness:
         return held.uid
 
     def scale(self) -> bool:
-        return Scaler(self.tasks.database, on_change=lambda: None).step()
+        return Scaler(self.tasks.database, yield_after=YIELD_AFTER, on_change=lambda: None).step()
 
     def try_claim(
         self,

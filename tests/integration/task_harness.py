@@ -32,6 +32,7 @@ from private_api.models import register_model
 from private_api.placement.consumers import register_consumer
 from private_api.placement.task_claim import claim_task
 from private_api.server_tables import HeartbeatRow
+from private_api.settings import YIELD_AFTER
 from private_api.tables import AttemptRow, ConsumerRow, EventRow, OutboxRow, TaskRow
 from private_api.task_logs import TaskLogs
 from private_api.tasks.attempts import beat_task
@@ -105,7 +106,7 @@ class Harness:
         request = ClaimRequest(
             consumer=consumer, gpu_uuid=gpu, accepts_cpu_tasks=cpu, uid=uid, replica_slots=slots, **said
         )
-        return claim_task(self.database, request, SIZES, owner=None)
+        return claim_task(self.database, request, SIZES, YIELD_AFTER, owner=None)
 
     def claim(self, consumer: str = "ada", **options: Any) -> Assignment:
         assignment = self.try_claim(consumer, **options)

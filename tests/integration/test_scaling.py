@@ -11,6 +11,7 @@ from contract.statuses import Phase
 from private_api.deployment_tables import DeploymentRow
 from private_api.deployments.rows import lock_deployment
 from private_api.loops.scaler import Scaler
+from private_api.settings import YIELD_AFTER
 from tests.integration.deployment_harness import DeploymentHarness
 
 SECOND = timedelta(seconds=1)
@@ -195,7 +196,7 @@ def test_who_waits_is_told_of_changes_alone(plane: DeploymentHarness) -> None:
     plane.register()
     plane.deploy(replicas_min=1)
     told: list[bool] = []
-    scaler = Scaler(plane.tasks.database, on_change=lambda: told.append(True))
+    scaler = Scaler(plane.tasks.database, yield_after=YIELD_AFTER, on_change=lambda: told.append(True))
     for _ in range(3):
         scaler.step()
     assert len(told) == 1

@@ -11,6 +11,7 @@ from contract.statuses import ConsumerStatus, WaitsFor
 from private_api.placement.fleet import show_consumer
 from private_api.placement.outlook import show_task
 from private_api.placement.task_claim import claim_task
+from private_api.settings import YIELD_AFTER
 from tests.integration.deployment_harness import DeploymentHarness
 from tests.integration.task_harness import GPU, SIZES, Harness
 
@@ -20,7 +21,7 @@ SICK = ConsumerHealth(trouble="its work folder /work has 3 MiB free", free_bytes
 
 def claim(harness: Harness, health: ConsumerHealth, *, uid: str | None = None, name: str = "ada") -> Assignment | None:
     request = ClaimRequest(consumer=name, uid=uid, health=health)
-    return claim_task(harness.database, request, SIZES, owner=None)
+    return claim_task(harness.database, request, SIZES, YIELD_AFTER, owner=None)
 
 
 def consumer(harness: Harness, caller: Caller = OPERATOR) -> ConsumerView:
