@@ -32,6 +32,8 @@ def request(**parameters: Any) -> bytes:
         (b"", ""),
         (b"\x22\xff", ""),
     ],
+    # Maps are serialized in any order.
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_request_names_its_sequence_in_a_parameter(message: bytes, sequence: str) -> None:
     assert sequence_of(INFER, message) == sequence
