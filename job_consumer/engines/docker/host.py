@@ -1,13 +1,15 @@
 """Asks a Docker Engine what is true of its machine."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import docker
 from docker.errors import NotFound
 
 from job_consumer.engines import EngineUnavailable
-from job_consumer.engines.docker.profile import EngineHost
+from job_consumer.engines.docker.profile import CDI_GPU, EngineHost
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,18 @@ def describe_host(client: docker.APIClient, work_dir: Path, work_volume: str | N
         info["NCPU"],
         has_init,
         storage if storage.is_dir() else None,
+        has_gpus_by_cdi(info),
     )
+
+
+def has_gpus_by_cdi(info: Mapping[str, Any]) -> bool:
+    """Whether an Engine that says this of itself hands out GPUs by the Container Device Interface alone."""
+    if "nvidia" in info["Runtimes"]:
+        return False
+    # From API 1.50 on it lists what it found; before, CDI is off until an operator turns it on.
+    if "DiscoveredDevices" in info:
+        return any(device["ID"].startswith(CDI_GPU) for device in info["DiscoveredDevices"] or [])
+    return bool(info.get("CDISpecDirs"))
 
 
 def _work_root(client: docker.APIClient, work_dir: Path, work_volume: str | None) -> Path:

@@ -12,6 +12,8 @@ from job_consumer.engines import LABEL, ContainerSpec, Mount, RunKey, RunKind, R
 ENDED = ("exited", "dead")
 """The Engine's words for a container that has run."""
 SERVER_LABEL = f"{LABEL}.server"
+CDI_GPU = "nvidia.com/gpu="
+"""What the Container Device Interface calls a GPU, before its UUID."""
 OPEN_FILES = 16_384
 """At most what the Engine itself may open: an Engine without CAP_SYS_RESOURCE cannot raise it."""
 
@@ -29,6 +31,8 @@ class EngineHost:
     """Whether the Engine has the small init that forwards signals and reaps."""
     storage_dir: Path | None = None
     """Where it keeps what containers write, if this process sees that."""
+    gpu_by_cdi: bool = False
+    """Whether it hands out GPUs by the Container Device Interface, and not by NVIDIA's runtime."""
 
 
 def container_config(spec: ContainerSpec, host: EngineHost) -> dict[str, Any]:
@@ -36,7 +40,7 @@ def container_config(spec: ContainerSpec, host: EngineHost) -> dict[str, Any]:
     return {
         "Image": spec.image,
         "User": spec.user or "",
-        "Env": [f"{name}={value}" for name, value in _environment(spec).items()],
+        "Env": [f"{name}={value}" for name, value in _environment(spec, host).items()],
         "Labels": _labels(spec),
         "Healthcheck": {"Test": ["NONE"]},
         "ExposedPorts": {port: {} for port in _published(spec)},
@@ -70,7 +74,7 @@ def container_config(spec: ContainerSpec, host: EngineHost) -> dict[str, Any]:
             "RestartPolicy": {"Name": "no"},
             # Kept after it has ended, for a consumer that is down at that moment.
             "AutoRemove": False,
-            "DeviceRequests": _gpu_request(spec.gpu_uuid),
+            "DeviceRequests": _gpu_request(spec.gpu_uuid, host),
         },
     }
 
@@ -127,10 +131,10 @@ def _labels(spec: ContainerSpec) -> dict[str, str]:
     return run_labels(spec.key) | dict([consumer_label(spec.consumer)])
 
 
-def _environment(spec: ContainerSpec) -> Mapping[str, str]:
+def _environment(spec: ContainerSpec, host: EngineHost) -> Mapping[str, str]:
     # Images built on CUDA bases carry NVIDIA_VISIBLE_DEVICES=all: if NVIDIA's runtime is the default, a run without
     # a GPU would see every GPU of the machine.
-    if spec.gpu_uuid is None:
+    if spec.gpu_uuid is None or host.gpu_by_cdi:
         return {**spec.environment, "NVIDIA_VISIBLE_DEVICES": "void"}
     return {
         **spec.environment,
@@ -150,9 +154,11 @@ def _temporary_options(spec: ContainerSpec) -> str:
     return options
 
 
-def _gpu_request(uuid: str | None) -> list[dict[str, Any]]:
+def _gpu_request(uuid: str | None, host: EngineHost) -> list[dict[str, Any]]:
     if uuid is None:
         return []
+    if host.gpu_by_cdi:
+        return [{"Driver": "cdi", "DeviceIDs": [CDI_GPU + uuid]}]
     return [{"Driver": "", "DeviceIDs": [uuid], "Capabilities": [["gpu", "compute", "utility"]]}]
 
 
