@@ -55,6 +55,7 @@ def test_a_task_tells_what_is_ours_and_the_log_what_the_engine_said(
     context: ConsumerContext,
     engine: MemoryEngine,
     caplog: pytest.LogCaptureFixture,
+    *,
     call: str,
     fault: EngineError,
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_replica_tells_what_is_ours_and_the_log_what_the_engine_said(
     context: ConsumerContext,
     engine: MemoryEngine,
     caplog: pytest.LogCaptureFixture,
+    *,
     call: str,
     fault: EngineError,
 ) -> None:
