@@ -147,6 +147,16 @@ def test_too_much_memory_is_told_as_such(door: DoorClient) -> None:
     assert body["reason"] == "out_of_memory"
 
 
+def test_a_run_has_the_limits_of_its_model_and_says_which_it_hit(door: DoorClient) -> None:
+    image = script_image("dd if=/dev/zero of=/tmp/volume bs=1M count=24 && echo fits > /output/said.txt")
+    narrow, wide = (door.add_model(image, temporary_bytes=size * 1024**2) for size in (8, 32))
+    body = door.ended(door.submit(narrow, {"i": b""})).json()
+    assert body["reason"] == "exit_code"
+    assert "its /tmp of 8 MiB is full: dd: error writing '/tmp/volume'" in body["detail"]
+    assert "register the model with a larger temporary_bytes" in body["detail"]
+    assert door.result(door.submit(wide, {"i": b""})) == {"said.txt": b"fits\n"}
+
+
 def test_a_run_over_its_time_limit_is_ended(door: DoorClient) -> None:
     model = door.add_model(script_image(f"echo started; {UNTIL_TOLD}"), time_limit_s=2)
     body = door.ended(door.submit(model, {"i": b""})).json()

@@ -37,6 +37,14 @@ BACKEND = Path(__file__).parent / "replica_backend"
 PORT = 9100
 GPU = "GPU-00000000-0000-0000-0000-00000000000a"
 LIMITS = Limits(256 * MIB, None, 128, 16 * MIB, 16 * MIB, MIB)
+OF_THE_REGISTRATION = (
+    "memory_limit_bytes",
+    "shared_memory_bytes",
+    "temporary_bytes",
+    "pids_limit",
+    "cpus",
+    "time_limit_s",
+)
 ZIP = {"Content-Type": "application/zip"}
 
 
@@ -99,7 +107,7 @@ class ReplicaHarness:
         """A model of the test image that behaves as its zip says."""
         query = {"human_readable_id": model, "container_tag": image or self.image, "use_gpu": use_gpu}
         query |= {"model_available": True, "pull_policy": "never", "replace": True}
-        query |= {name: behaviour.pop(name) for name in ("memory_limit_bytes", "time_limit_s") if name in behaviour}
+        query |= {name: behaviour.pop(name) for name in OF_THE_REGISTRATION if name in behaviour}
         body = make_zip({"behaviour.json": json.dumps(behaviour).encode()})
         self.http.post("/api/models/", params=query, content=body, headers=ZIP).raise_for_status()
 

@@ -106,22 +106,36 @@ BROKEN = [
         "shared-memory",
         "dd if=/dev/zero of=/dev/shm/batch bs=1M count=9",
         r"/dev/shm\) of 8.0 MiB does not suffice",
-        "SHARED_MEMORY_BYTES",
+        "--shared-memory",
         variables=(("SHARED_MEMORY_BYTES", str(8 * MIB)),),
     ),
     Broken(
         "temporary-files",
         "dd if=/dev/zero of=/tmp/scratch bs=1M count=9",
         "/tmp, which is memory, takes 8.0 MiB and is full",
-        "remove files",
+        "remove files.*--temporary",
         variables=(("TEMPORARY_BYTES", str(8 * MIB)),),
+    ),
+    Broken(
+        "temporary-files-of-the-model",
+        "dd if=/dev/zero of=/tmp/scratch bs=1M count=9",
+        "/tmp, which is memory, takes 4.0 MiB and is full",
+        "--temporary",
+        options=("--temporary", "4MiB"),
     ),
     Broken(
         "processes",
         "for i in $(seq 40); do sleep 3 & done; wait",
         "more than 16 processes and threads",
-        "OMP_NUM_THREADS",
+        "OMP_NUM_THREADS.*--pids-limit",
         variables=(("PIDS_LIMIT", "16"),),
+    ),
+    Broken(
+        "processes-of-the-model",
+        "for i in $(seq 40); do sleep 3 & done; wait",
+        "more than 24 processes and threads",
+        "--pids-limit",
+        options=("--pids-limit", "24"),
     ),
     Broken(
         "memory",
@@ -178,7 +192,8 @@ ENDS = {
         "FROM python:3.13-slim",
         ["python", "-c", FILL_SHARED_MEMORY],
         "exit_code",
-        "exit code 135: it was killed with SIGBUS; this usually means that /dev/shm is full, which has 8 MiB here;",
+        "exit code 135: it was killed with SIGBUS; this usually means that its /dev/shm of 8 MiB is full; let it "
+        "use fewer workers or smaller batches, or register the model with a larger shared_memory_bytes",
     ),
     "a wrong access": ("FROM busybox:1.37", ["sh", "-c", "kill -SEGV $$"], "exit_code", "SIGSEGV; it crashed by"),
     "no command": (
@@ -204,6 +219,28 @@ def test_a_code_comes_with_what_it_means(engine: docker.APIClient, scan: Path, e
     verdict = check(image, scan, SHARED_MEMORY_BYTES=str(8 * MIB))
     assert verdict["reason"] == reason, verdict
     assert said in verdict["detail"], verdict
+
+
+USE_ALL = """
+set -e
+dd if=/dev/zero of=/dev/shm/batch bs=1M count=24
+dd if=/dev/zero of=/tmp/scratch bs=1M count=24
+for i in $(seq 40); do sleep 30 & done
+cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us > /output/cpus.txt 2> /dev/null || true
+"""
+
+
+def test_what_the_host_has_too_little_of_by_default_a_model_gets_by_asking(
+    engine: docker.APIClient, scan: Path, tmp_path: Path
+) -> None:
+    image = script_image(engine, USE_ALL)
+    host = {"SHARED_MEMORY_BYTES": str(8 * MIB), "TEMPORARY_BYTES": str(8 * MIB), "PIDS_LIMIT": "16"}
+    refused = check(image, scan, **host)
+    assert "register the model with a larger shared_memory_bytes" in refused["detail"], refused
+    options = ("--shared-memory", "32MiB", "--temporary", "32MiB", "--pids-limit", "64", "--cpus", "0.5")
+    check(image, scan, *options, "-o", str(tmp_path / "out.zip"), expect=0, **host)
+    with ZipFile(tmp_path / "out.zip") as output:
+        assert output.read("cpus.txt").split()[0] == b"50000"
 
 
 def test_a_blemish_costs_no_output_and_is_told(engine: docker.APIClient, scan: Path) -> None:

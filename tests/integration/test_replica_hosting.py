@@ -83,6 +83,25 @@ def test_a_container_that_eats_its_memory_is_named(harness: ReplicaHarness) -> N
         assert harness.replica(ReplicaStatus.ENDED).reason is ReplicaReason.CONTAINER_ENDED
 
 
+def test_a_replica_has_the_limits_of_its_model(harness: ReplicaHarness) -> None:
+    harness.register(shared_memory_bytes=32 * MIB, temporary_bytes=24 * MIB, pids_limit=300, cpus=0.5)
+    with harness.consumer():
+        harness.deploy()
+        harness.replica()
+        (container,) = harness.containers()
+        host = harness.docker.inspect_container(container)["HostConfig"]
+    assert (host["ShmSize"], host["PidsLimit"], host["NanoCpus"]) == (32 * MIB, 300, 5 * 10**8)
+    assert f"size={24 * MIB}," in host["Tmpfs"]["/tmp"]
+
+
+def test_a_replica_that_hits_a_limit_of_its_model_names_it(harness: ReplicaHarness) -> None:
+    harness.register(threads=40, pids_limit=16)
+    with harness.consumer():
+        harness.deploy()
+        told = "it needed more than the 16 processes and threads that it may have (pids_limit)"
+        wait_until(lambda: told in (harness.replica(ReplicaStatus.ENDED).detail or ""))
+
+
 def test_a_container_that_does_not_become_ready_in_time_is_ended(harness: ReplicaHarness) -> None:
     harness.register(ready_after_s=3600)
     with harness.consumer():

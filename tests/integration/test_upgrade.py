@@ -28,7 +28,7 @@ from private_api.database import Database
 from private_api.loops.dispatcher import Dispatcher
 from private_api.migrate import current_revision, known_revisions, upgrade
 from private_api.model_versions import list_versions
-from private_api.models import list_models
+from private_api.models import list_models, show_model
 from private_api.placement.outlook import find_output, show_task
 from private_api.task_logs import TaskLogs
 from private_api.tasks.attempts import show_assignment
@@ -75,6 +75,8 @@ def check_goes_on(harness: Harness) -> None:
     assert [model.human_readable_id for model in list_models(harness.database, limit=9, after=None)] == ["old"]
     (version,) = list_versions(harness.database, "old", VersionListQuery())
     assert (version.version, version.default, version.retired, version.strict_output) == (1, True, False, False)
+    model = show_model(harness.database, "old")
+    assert (model.shared_memory_bytes, model.temporary_bytes, model.pids_limit, model.cpus) == (None, None, None, None)
     assert find_output(harness.database, harness.store, harness.logs, "cccc", ANONYMOUS).key == "outputs/c.zip"
     finished = show_task(harness.database, harness.logs, "cccc", ANONYMOUS)
     assert (finished.warnings, finished.warning_count) == ([], 0)

@@ -5,6 +5,7 @@
     exit_after_s     it ends by itself, with exit_code
     exit_code
     eat_memory       it takes memory without end
+    threads          it starts so many more
     ignore_term      it does not end on TERM
 
 Without PORT it is a task's own container and does what `do.json` of its input says. Else it serves `tests.Echo/Say`,
@@ -117,6 +118,8 @@ def main():
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: None if BEHAVIOUR.get("ignore_term") else stopped.set())
     print("starting on", os.environ["PORT"], flush=True)
+    for _ in range(BEHAVIOUR.get("threads", 0)):
+        threading.Thread(target=stopped.wait, daemon=True).start()
     eaten = []
     while BEHAVIOUR.get("eat_memory"):
         eaten.append(bytearray(os.urandom(1024)) * 4096)
