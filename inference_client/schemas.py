@@ -1,7 +1,6 @@
 """What the client sends and what it reads, as pydantic models. Times are UTC; sizes are bytes; durations are seconds.
 
-The server judges what it is sent: few of its rules are repeated here. A newer server may say more than stands here;
-such members are ignored.
+The server judges what it is sent: few of its rules are repeated here. What a newer server says beyond it is ignored.
 """
 
 from datetime import datetime
@@ -104,9 +103,8 @@ class TaskView(Answer):
     pull_percent: int | None = None
     """How much of its image was pulled; None while none is."""
     progress: float | None = None
-    """How far its run is, between 0 and 1, as its model says; None if it does not, or does not run."""
     progress_text: str | None = None
-    """What the model says with it."""
+    """How far its run is, between 0 and 1, as its model says, and what it says with it; None while it does not."""
     attempt: int
     consumer: str | None = None
     log_tail: str | None = None

@@ -2,7 +2,7 @@
 
     <work>/attempts/<consumer>/<uid>-<fence>/{input,output,progress,input.zip,model,image,clock.json,verdict.json}
     <work>/replicas/<consumer>/<uid>-<fence>/{model,image}  of a replica
-    <work>/replicas/<consumer>/<uid>-<fence>/{inputs,outputs}/<run>/      of tasks that run inside it
+    <work>/replicas/<consumer>/<uid>-<fence>/{inputs,outputs,progress}/<run>/      of tasks that run inside it
     <work>/models/<sha256>/            filled once, kept for later tasks until it is evicted
 
 Attempt and replica folders are 0700: no other user of the host reaches an output, although the run may write there.
@@ -68,9 +68,9 @@ class Workspace:
 
 @dataclass(frozen=True)
 class ReplicaFolder:
-    """What a replica that runs tasks sees of this host: a folder of inputs and one of outputs, each with one per task.
+    """What a replica that runs tasks sees of this host: folders of inputs, outputs and progress, each one per task.
 
-    The inputs are read-only for the replica. It may change the outputs at any time, so they are only ever opened by
+    The inputs are read-only for the replica. It may change the others at any time, so they are only ever opened by
     descriptors that follow no link.
     """
 
@@ -86,25 +86,32 @@ class ReplicaFolder:
         """Seen by the replica at `/tasks/output`."""
         return self.root / "outputs"
 
+    @property
+    def progress(self) -> Path:
+        """Seen by the replica at `/tasks/progress`. One that a release before this one started has none."""
+        return self.root / "progress"
+
     def open_task(self, name: str) -> None:
-        """Make an empty input folder and an empty output folder for one task."""
+        """Make an empty input folder for one task, and those that the replica may write to."""
         (self.inputs / name).mkdir()
         (self.inputs / name).chmod(0o755)
-        (self.outputs / name).mkdir()
-        with open_folder(self.outputs / name) as output:
-            os.fchmod(output, 0o777)
+        for folder in (self.outputs, self.progress):
+            if folder.exists():
+                (folder / name).mkdir()
+                with open_folder(folder / name) as opened:
+                    os.fchmod(opened, 0o777)
 
     def close_task(self, name: str) -> None:
         """Remove a task's folders.
 
         What the replica locked stays until it ends: while it lives it could lead an unlocking by path astray.
         """
-        for folder in (self.inputs / name, self.outputs / name):
+        for folder in (self.inputs / name, self.outputs / name, self.progress / name):
             shutil.rmtree(folder, ignore_errors=True)
 
     def close_tasks(self) -> None:
         """Remove what an earlier process of this consumer left."""
-        for folder in (*self.inputs.glob("*"), *self.outputs.glob("*")):
+        for folder in (*self.inputs.glob("*"), *self.outputs.glob("*"), *self.progress.glob("*")):
             self.close_task(folder.name)
 
 
@@ -184,7 +191,7 @@ class WorkDir:
         self.remove_replica(key)
         replica = self.replica(key)
         replica.root.mkdir(mode=0o700)
-        for folder in (replica.inputs, replica.outputs):
+        for folder in (replica.inputs, replica.outputs, replica.progress):
             folder.mkdir()
             folder.chmod(0o755)
         return replica

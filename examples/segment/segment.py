@@ -30,9 +30,12 @@ def main() -> int:
     except nifti.NotReadableError as error:
         return refuse(str(error))
     print(f"read {inputs[0].name}: {'x'.join(map(str, volume.shape))} voxels", flush=True)
+    tell_progress(0.1, "finding the threshold")
     threshold = otsu(volume.voxels)
     print(f"threshold {threshold}", flush=True)
+    tell_progress(0.3, "finding the largest part")
     part = largest_part(volume, threshold)
+    tell_progress(0.9, "writing the mask")
     mask = array("B", bytes(len(volume.voxels)))
     for index in part:
         mask[index] = 1
@@ -43,6 +46,12 @@ def main() -> int:
     draw(output / "middle.png", volume, mask)
     print(f"found {report['voxels']} voxels, {report['volume_ml']} ml", flush=True)
     return 0
+
+
+def tell_progress(fraction: float, text: str) -> None:
+    """Say how far this is, where somebody wants to know."""
+    if path := os.environ.get("PROGRESS_FILE"):
+        Path(path).write_text(f"{fraction} {text}\n")
 
 
 def refuse(text: str) -> int:

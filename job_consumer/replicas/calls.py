@@ -80,13 +80,17 @@ class TaskReply:
 
 
 class TaskCall:
-    """One `inferenceserver.Tasks/Run` under way. Leaving the block cancels it unless it has ended."""
+    """One `inferenceserver.Tasks/Run` under way. Leaving the block cancels it unless it has ended.
 
-    def __init__(self, address: str, uid: str, input_dir: str, output_dir: str, *, time_limit_s: float) -> None:
+    Paths are the container's; no `progress_file` is given to one of a release before this one.
+    """
+
+    def __init__(
+        self, address: str, uid: str, input_dir: str, output_dir: str, progress_file: str = "", *, time_limit_s: float
+    ) -> None:
         self._channel = grpc.insecure_channel(address, _OPTIONS)
-        request = b"".join(
-            text_field(number, value) for number, value in enumerate((uid, input_dir, output_dir), start=1)
-        )
+        values = enumerate((uid, input_dir, output_dir, progress_file), start=1)
+        request = b"".join(text_field(number, value) for number, value in values if value)
         run: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(RUN_TASK)
         self._call = run.future(request, timeout=time_limit_s)
 

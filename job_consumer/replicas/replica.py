@@ -195,7 +195,7 @@ class Replica:
         limits = self._context.sandbox.limits
         # What its tasks write is bounded task by task.
         disk_limits = DiskLimits(sys.maxsize, limits.scratch_bytes, limits.disk_reserve_bytes)
-        disk = RunDisk(self._engine, self._key, self._folder.outputs, disk_limits)
+        disk = RunDisk(self._engine, self._key, self._folder.outputs, disk_limits, progress_dir=self._folder.progress)
         while True:
             self._raise_if_ended(_WATCH_S)
             self._check(heartbeat)

@@ -7,6 +7,7 @@ from job_consumer.workspace import ModelFolder, ReplicaFolder
 
 INPUTS = "/tasks/input"
 OUTPUTS = "/tasks/output"
+PROGRESS = "/tasks/progress"
 
 
 def model_names(assignment: ReplicaAssignment) -> list[str]:
@@ -29,6 +30,7 @@ def decide_replica(
         mounts = [
             Mount(f"{key.name}-inputs", folder.inputs, INPUTS, read_only=True),
             Mount(f"{key.name}-outputs", folder.outputs, OUTPUTS, read_only=False),
+            Mount(f"{key.name}-progress", folder.progress, PROGRESS, read_only=False),
         ]
     return decide_run(
         assignment,

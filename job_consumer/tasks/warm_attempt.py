@@ -10,10 +10,11 @@ from job_consumer.heartbeat import TaskHeartbeat
 from job_consumer.output.failures import ModelFailed
 from job_consumer.replicas.calls import CallFailed, CallFault, TaskCall, TaskReply
 from job_consumer.replicas.ready import ReadyReplica, ReadyReplicas, ReplicaGone
-from job_consumer.replicas.spec import INPUTS, OUTPUTS
+from job_consumer.replicas.spec import INPUTS, OUTPUTS, PROGRESS
 from job_consumer.tasks.attempt import Attempt
+from job_consumer.tasks.progress import ProgressFile
 from job_consumer.tasks.run_clock import RunClock, time_limit_failure
-from job_consumer.workspace import Workspace
+from job_consumer.workspace import PROGRESS_NAME, Workspace
 
 _WATCH_S = 0.5
 _GRACE_S = 5.0
@@ -59,13 +60,19 @@ class WarmAttempt(Attempt):
         replica = self._borrow()
         limit_s = self._assignment.time_limit_s + _GRACE_S
         name = self._key.name
+        progress = replica.folder.progress
+        file = f"{PROGRESS}/{name}/{PROGRESS_NAME}" if progress.exists() else ""
+        progress_file = ProgressFile(progress / name, heartbeat.note_progress)
         with TaskCall(
-            replica.address, self._key.uid, f"{INPUTS}/{name}", f"{OUTPUTS}/{name}", time_limit_s=limit_s
+            replica.address, self._key.uid, f"{INPUTS}/{name}", f"{OUTPUTS}/{name}", file, time_limit_s=limit_s
         ) as call:
+            progress_file.start()
             try:
                 reply = self._await(call, heartbeat)
             except CallFailed as failed:
                 raise self._verdict(failed) from failed
+            finally:
+                progress_file.stop()
         heartbeat.enter(Phase.DELIVERING)
         if reply.exit_code != 0:
             detail = reply.detail or f"the replica ended the task with exit code {reply.exit_code}"

@@ -156,8 +156,8 @@ def _add_records(router: APIRouter, relay: Relay) -> None:
         """The tasks that the key may see, newest first: its owner's; with the scope `operate` everybody's.
 
         Every filter that is given must apply. `after` is the last uid of the page before. Needs a key. `position`,
-        `eta` and `log_tail` are null and `warnings` is empty here; a task's `/status` has them. `detail` and `label`
-        are null for other owners' tasks without the scope `admin`.
+        `eta` and `log_tail` are null and `warnings` is empty here; a task's `/status` has them. `detail`, `label` and
+        `progress_text` are null for other owners' tasks without the scope `admin`.
         """
         return relay.forward(request, "/api/tasks/", query=query)
 
@@ -182,7 +182,11 @@ def _add_records(router: APIRouter, relay: Relay) -> None:
         },
     )
     async def show_log(request: Request, uid: Uid, query: Annotated[LogQuery, Query()]) -> Response:
-        """What the container wrote to stdout and stderr, of the newest attempt."""
+        """What the container wrote to stdout and stderr, of the newest attempt.
+
+        Of a line that is written anew after a carriage return, as progress bars are, the first and the last state;
+        with `follow` its state about once a second while it moves.
+        """
         # A followed log may be silent for as long as the task runs.
         return relay.forward(request, f"/api/tasks/{uid}/logs", query=query, patience_s=None)
 

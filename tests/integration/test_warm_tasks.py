@@ -63,6 +63,20 @@ def test_tasks_run_one_after_the_other_in_the_replica(harness: ReplicaHarness) -
         assert [uid in log_of(harness) for uid in uids] == [True] * 3
 
 
+@pytest.mark.parametrize("serves_tasks", [True, False])
+def test_a_task_says_how_far_it_is_in_a_replica_as_in_its_own_container(
+    harness: ReplicaHarness, serves_tasks: bool
+) -> None:
+    with harness.consumer():
+        harness.deploy(serves_tasks=serves_tasks)
+        harness.replica()
+        uid = harness.submit(sleep_s=600, progress="0.42 fold 2")
+        wait_until(lambda: harness.task(uid).progress == 0.42, lambda: f"its progress: {harness.task(uid)}")
+        assert harness.task(uid).progress_text == "fold 2"
+        harness.http.post(f"/api/tasks/{uid}/cancel").raise_for_status()
+        assert end_of(harness, uid).progress is None
+
+
 def test_a_replica_that_serves_no_tasks_gets_none(harness: ReplicaHarness) -> None:
     with harness.consumer():
         harness.deploy()

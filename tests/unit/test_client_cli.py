@@ -37,6 +37,8 @@ from inference_client.errors import (
     UnusableInput,
     WaitTimeout,
 )
+from inference_client.schemas import TaskView
+from inference_client.wording import describe_with_eta
 from tests.unit.client_peer import MODEL, UID, Answer, Peer, running_peer, task_view
 from tests.zips import make_zip
 
@@ -137,6 +139,23 @@ def test_a_pull_is_shown_with_its_percent_but_not_with_a_line_for_each(infer: In
     assert infer("wait", UID)[2].splitlines() == ["leased, pulling the image", "finished"]
     peer.views = deque(pulls[1:2])
     assert "41 % done" in infer("status", UID)[1]
+
+
+def test_progress_is_shown_but_not_with_a_line_for_each(infer: Infer, peer: Peer) -> None:
+    runs = [
+        task_view(status="running", phase="running", progress=progress, progress_text="fold\x1b[2J 2")
+        for progress in (0.1, 0.29, 0.999)
+    ]
+    peer.views = deque([*runs, FINISHED])
+    assert infer("wait", UID)[2].splitlines() == ["running", "finished"]
+    peer.views = deque(runs[1:2])
+    out = infer("status", UID)[1]
+    assert "29 % (fold" in out
+    assert "\x1b" not in out
+    views = [TaskView.model_validate(view) for view in runs]
+    assert [describe_with_eta(view) for view in views] == [
+        f"running, {percent} % (fold\ufffd[2J 2)" for percent in (10, 29, 99)
+    ]
 
 
 def test_an_output_folder_gets_the_zip_under_the_uid(infer: Infer, peer: Peer, scan: Path, tmp_path: Path) -> None:

@@ -139,9 +139,15 @@ def test_a_task_is_handed_over_and_its_reply_read() -> None:
         asked.append(request)
         return b"\x08\x03\x12\x04nope\x1a\x00\x25abcd"
 
-    with serving(run=run) as address, called(address) as call:
-        assert call.wait(60) == TaskReply(3, "nope")
-    assert asked == [b"\x0a\x02ab\x12\x0f/tasks/input/ab\x1a\x10/tasks/output/ab"]
+    with serving(run=run) as address:
+        with called(address) as call:
+            assert call.wait(60) == TaskReply(3, "nope")
+        with TaskCall(address, "ab", "/in", "/out", "/progress/ab", time_limit_s=30) as call:
+            assert call.wait(60) == TaskReply(3, "nope")
+    assert asked == [
+        b"\x0a\x02ab\x12\x0f/tasks/input/ab\x1a\x10/tasks/output/ab",
+        b"\x0a\x02ab\x12\x03/in\x1a\x04/out\x22\x0c/progress/ab",
+    ]
 
 
 def test_an_empty_reply_is_success_and_negative_exit_codes_are_read() -> None:

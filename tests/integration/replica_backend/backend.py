@@ -11,8 +11,8 @@
 Without PORT it is a task's own container and does what `do.json` of its input says. Else it serves `tests.Echo/Say`,
 which answers with what it got; `tests.Echo/Environment`, the container's, as JSON; `tests.Echo/Exit`, which ends the
 container with the exit code in the request; and `inferenceserver.Tasks/Run`, which does what the task's `do.json` says:
-`{"sleep_s": 1, "exit_code": 3, "detail": "...", "raise": "..."}`. Either way it copies the other files of the input to
-the output, beside `where.json`.
+`{"sleep_s": 1, "exit_code": 3, "detail": "...", "raise": "...", "progress": "0.42"}`. Either way it copies the other
+files of the input to the output, beside `where.json`.
 """
 
 import json
@@ -65,24 +65,26 @@ def end(request, context):
 
 
 def run_task(request, context):
-    """The request is three texts of less than 128 bytes each, field 1 to 3."""
+    """The request is four texts of less than 128 bytes each, field 1 to 4."""
     texts, at = [], 0
     while at < len(request):
         length = request[at + 1]
         texts.append(request[at + 2 : at + 2 + length].decode())
         at += 2 + length
-    do = work(texts[0], Path(texts[1]), Path(texts[2]), context.is_active)
+    do = work(texts[0], *map(Path, texts[1:]), context.is_active)
     detail = do.get("detail", "").encode()
     return b"\x08" + bytes([do.get("exit_code", 0)]) + b"\x12" + bytes([len(detail)]) + detail
 
 
-def work(uid, inputs, outputs, is_active):
+def work(uid, inputs, outputs, progress, is_active):
     do = json.loads((inputs / "do.json").read_text())
     for path in inputs.iterdir():
         if path.name != "do.json":
             (outputs / path.name).write_bytes(path.read_bytes())
     (outputs / "where.json").write_text(json.dumps({"uid": uid, "replica": os.environ.get("REPLICA_UID")}))
     print("task", uid, flush=True)
+    if "progress" in do:
+        progress.write_text(do["progress"])
     deadline = time.monotonic() + do.get("sleep_s", 0)
     while time.monotonic() < deadline:
         if not is_active():
@@ -113,8 +115,8 @@ class Handlers(grpc.GenericRpcHandler):
 
 def main():
     if "PORT" not in os.environ:
-        folders = Path(os.environ["INPUT_DIR"]), Path(os.environ["OUTPUT_DIR"])
-        return work(os.environ["TASK_UID"], *folders, lambda: True).get("exit_code", 0)
+        paths = (Path(os.environ[name]) for name in ("INPUT_DIR", "OUTPUT_DIR", "PROGRESS_FILE"))
+        return work(os.environ["TASK_UID"], *paths, lambda: True).get("exit_code", 0)
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: None if BEHAVIOUR.get("ignore_term") else stopped.set())
     print("starting on", os.environ["PORT"], flush=True)
