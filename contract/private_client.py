@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from contract.claims import ClaimRequest
 from contract.deployments import ReplicaAssignment, ReplicaBeat, ReplicaBeatReply, ReplicaClaim, ReplicaEnd
 from contract.errors import InferenceError, PermissionDenied, ServiceUnavailable, Unauthenticated, error_from_body
+from contract.image_lookups import ImageLookup, LookupResults
 from contract.registration import Registered
 from contract.schemas import (
     ArchiveView,
@@ -134,6 +135,17 @@ class PrivateClient:
         """Report that a replica has ended."""
         self._call("POST", f"/internal/replicas/{uid}/{fence}/end", json=end.model_dump(mode="json"))
 
+    def wait_for_lookups(self, consumer: str, wait_s: float) -> list[ImageLookup]:
+        """The images that a consumer is to look up, as soon as there are any; none after `wait_s`."""
+        timeout = httpx.Timeout(wait_s + _ANSWER_S, connect=_CONNECT_S)
+        params: dict[str, str | float] = {"consumer": consumer, "wait": wait_s}
+        answer = self._call("GET", "/internal/image-lookups", params=params, timeout=timeout)
+        return [ImageLookup.model_validate(each) for each in answer]
+
+    def report_lookups(self, found: LookupResults) -> None:
+        """Tell what a consumer found."""
+        self._call("POST", "/internal/image-lookups", json=found.model_dump(mode="json"))
+
     def close(self) -> None:
         self._http.close()
 
@@ -152,7 +164,7 @@ class PrivateClient:
         except httpx.TransportError as error:
             raise unreachable(error) from error
         self._check_answer(response)
-        return response.json()
+        return response.json() if response.content else None
 
     def _fetch(self, path: str, target: Path) -> None:
         try:

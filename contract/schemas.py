@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from contract.statuses import Phase, Reason, Status, WaitsFor
+from contract.statuses import Finding, Phase, Reason, Status, WaitsFor
 
 MODEL_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 MODEL_REFERENCE_PATTERN = MODEL_ID_PATTERN.removesuffix("$") + r"(@[1-9][0-9]{0,8})?$"
@@ -100,6 +100,18 @@ class ArchiveView(Message):
     size_bytes: int
 
 
+FindingDetail = Annotated[str | None, Field(max_length=2048, description="Why it was not found, or is unknown.")]
+
+
+class ImageFinding(Message):
+    """What a consumer that takes a model's tasks found of its image."""
+
+    consumer: str
+    finding: Finding
+    detail: FindingDetail = None
+    found_at: Annotated[datetime | None, Field(description="When it looked; null if it has not.")] = None
+
+
 class ModelView(Message):
     """A version of a registered model: the default one, unless another was asked for."""
 
@@ -121,6 +133,11 @@ class ModelView(Message):
     archive: ArchiveView | None
     created_at: datetime
     retired: bool = Field(description="Whether it takes no new tasks, because it or the whole model is retired.")
+    warnings: Annotated[list[str], Field(description="Sentences about what will keep its tasks from running.")] = []
+    images: Annotated[
+        list[ImageFinding],
+        Field(description="What each consumer that takes its tasks found of its image; empty without a key."),
+    ] = []
 
 
 class TaskView(Message):
@@ -185,6 +202,7 @@ class ConsumerRegistration(Message):
     process: Annotated[
         str | None, Field(max_length=64, description="Names the process; another one after each start.")
     ] = None
+    looks_up_images: Annotated[bool, Field(description="Whether it says of models' images what it finds.")] = False
 
 
 class RunAssignment(Message):

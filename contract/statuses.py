@@ -119,3 +119,16 @@ class ConsumerStatus(StrEnum):
     """It finishes what it has and takes nothing new until an operator resumes it."""
     SICK = "sick"
     """It cannot run tasks now, as it says itself; it looks again, and takes the next one once it is well."""
+
+
+class Finding(StrEnum):
+    """Whether a consumer could run a model's image, as far as it knows without a pull."""
+
+    PRESENT = "present"
+    """It is on its host."""
+    IN_REGISTRY = "in_registry"
+    """Its host can pull it."""
+    NOT_FOUND = "not_found"
+    """A task would fail there with `image_not_found`."""
+    UNKNOWN = "unknown"
+    """It has not looked yet, does not look, or could not tell."""

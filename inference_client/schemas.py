@@ -12,6 +12,7 @@ from inference_client.answers import Answer
 from inference_client.statuses import (
     Category,
     DeploymentStatus,
+    Finding,
     Phase,
     Reason,
     ReplicaReason,
@@ -52,6 +53,16 @@ class ArchiveView(Answer):
     size_bytes: int
 
 
+class ImageFinding(Answer):
+    """What a consumer that takes a model's tasks found of its image."""
+
+    consumer: str
+    finding: Finding
+    detail: str | None = None
+    """Why it was not found, or is unknown."""
+    found_at: datetime | None = None
+
+
 class ModelView(Answer):
     """A registered model in one of its versions."""
 
@@ -76,6 +87,10 @@ class ModelView(Answer):
     created_at: datetime
     retired: bool = False
     """Whether it takes no new tasks, because it or the whole model is retired."""
+    warnings: list[str] = Field(default_factory=list)
+    """Sentences about what will keep its tasks from running."""
+    images: list[ImageFinding] = Field(default_factory=list)
+    """What each consumer that takes its tasks found of its image; empty without a key."""
 
 
 class TaskView(Answer):

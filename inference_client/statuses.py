@@ -210,3 +210,16 @@ class EventType(Word):
     DEPLOYMENT = "deployment"
     QUEUE = "queue"
     PROGRESS = "progress"
+
+
+class Finding(Word):
+    """Whether a consumer could run a model's image, as far as it knows without a pull."""
+
+    PRESENT = "present"
+    """It is on its host."""
+    IN_REGISTRY = "in_registry"
+    """Its host can pull it."""
+    NOT_FOUND = "not_found"
+    """A task would fail there with `image_not_found`."""
+    UNKNOWN = "unknown"
+    """It has not looked yet, does not look, or could not tell."""

@@ -20,6 +20,7 @@ from job_consumer.engines import Engine, EngineUnavailable, ReplicaEngine
 from job_consumer.gpu_gate import GpuGate
 from job_consumer.gpu_health import GpuHealth
 from job_consumer.health import FIRST_PAUSE_S, Check, Health, WorkDisk
+from job_consumer.image_lookups import ImageLookups
 from job_consumer.locks import LockTaken
 from job_consumer.reconcile import end_runs
 from job_consumer.settings import IMAGE_CACHE_BYTES, MIN_FREE_BYTES, MODEL_CACHE_BYTES, Credential
@@ -102,6 +103,7 @@ def run_consumer(
             gpu_uuid=options.gpu_uuid,
             accepts_cpu_tasks=options.accepts_cpu_tasks,
             replica_slots=options.replica_slots if replica_engine else 0,
+            looks_up_images=True,
         )
         gpu = GpuGate()
         with PrivateClient(options.api_url, options.credential.secret) as api:
@@ -121,7 +123,9 @@ def run_consumer(
             )
             if (server := register(context, registration)) is not None:
                 context = replace(context, sandbox=replace(sandbox, server=server))
-                Worker(context, broker, registration, replica_engine).run()
+                lookups = PrivateClient(options.api_url, options.credential.secret)
+                with ImageLookups(options.consumer, engine, lookups):
+                    Worker(context, broker, registration, replica_engine).run()
                 if for_good is not None and for_good.is_set():
                     end_runs(context.engine, context.work, context.consumer)
 

@@ -13,6 +13,7 @@ from private_api.routes.events import event_routes
 from private_api.routes.files import file_routes
 from private_api.routes.gateways import express_routes, gateway_routes
 from private_api.routes.health import health_routes
+from private_api.routes.image_lookups import image_lookup_routes
 from private_api.routes.keys import key_routes
 from private_api.routes.models import model_routes
 from private_api.routes.overview import overview_routes
@@ -23,8 +24,8 @@ from private_api.services import Services
 _TOKEN_SCHEME = Security(
     HTTPBearer(
         scheme_name="service_token",
-        description="SERVICE_TOKEN. Below `/internal/tasks`, `/internal/replicas`, `/internal/claims` and "
-        "`/internal/consumers` also a key with the scope `consume`.",
+        description="SERVICE_TOKEN. Below `/internal/tasks`, `/internal/replicas`, `/internal/claims`, "
+        "`/internal/consumers` and `/internal/image-lookups` also a key with the scope `consume`.",
         auto_error=False,
     )
 )
@@ -69,6 +70,6 @@ def create_app(services: Services, *, service_token: str) -> FastAPI:
         gateway_routes(services), dependencies=for_services, responses=document_errors(Unauthenticated, InvalidRequest)
     )
     for_consumers = [_TOKEN_SCHEME, Depends(consumer_resolver(services.holders, service_token))]
-    for router in (attempt_routes(services), replica_routes(services)):
+    for router in (attempt_routes(services), replica_routes(services), image_lookup_routes(services)):
         app.include_router(router, dependencies=for_consumers, responses=errors)
     return app

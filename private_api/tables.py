@@ -251,6 +251,8 @@ class ConsumerRow(Base):
     accepts_cpu_tasks: Mapped[bool]
     replica_slots: Mapped[int] = mapped_column(Integer, default=0)
     """How many replicas it can host at once."""
+    looks_up_images: Mapped[bool] = mapped_column(default=False)
+    """Whether it says of models' images what it finds."""
     draining_at: Mapped[datetime | None] = mapped_column(Instant)
     """Since when it is to take nothing new. NULL unless an operator said so; only an operator ends it."""
     trouble: Mapped[str | None] = mapped_column(Text)

@@ -15,6 +15,10 @@ RECHECK_S = 2.0
 
 DEPLOYMENTS = "deployments"
 """Stands in for a uid: the routing table of the gateways."""
+IMAGE_LOOKUPS = "image lookups"
+"""Stands in for a uid: the images that consumers are to look up."""
+IMAGE_FINDINGS = "image findings"
+"""Stands in for a uid: what they found."""
 FEED = "feed"
 """Stands in for a uid: what streams of events are fed from."""
 

@@ -22,7 +22,7 @@ MAX_LINES = 300
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "private_api": (
         (
-            r"failpoints|tables|deployment_tables|server_tables|database|disk_space|archives|task_logs|watch|settings|migrate|leases|migrations(\..*)?",
+            r"failpoints|tables|deployment_tables|image_tables|server_tables|database|disk_space|archives|task_logs|watch|settings|migrate|leases|migrations(\..*)?",
         ),
         (r"absence|models|model_versions|keys|key_rules|soundness",),
         (r"tasks(\..*)?", r"deployments(\..*)?"),
@@ -40,7 +40,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         (r"engines(?!\.[a-z])", "boot", "descriptors", "settings", "locks", "gpu_check"),
         (r"engines\.docker(\..*)?", r"engines\.process(\..*)?", r"output(\..*)?"),
         ("workspace", "unpack", "gpu_gate", "held", "engine_watch", "run_disk"),
-        ("container_spec", "model_cache", "health", "gpu_health"),
+        ("container_spec", "model_cache", "health", "gpu_health", "image_lookups"),
         ("hit_limits",),
         ("context", "exit_codes"),
         ("cancel_watch",),

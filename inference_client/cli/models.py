@@ -1,5 +1,6 @@
 """`infer models`: registering models and looking at them."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,8 +23,12 @@ from inference_client.cli.suggestions import suggesting_models
 from inference_client.cli.versions import ReferenceArgument, add_version_commands
 from inference_client.client import InferenceClient
 from inference_client.errors import UnusableInput
-from inference_client.schemas import ModelRegistration, ModelView
+from inference_client.schemas import ImageFinding, ModelRegistration, ModelView
+from inference_client.statuses import Finding
 from inference_client.units import format_duration, format_size, parse_duration
+
+_FOUND: dict[str, str] = {Finding.IN_REGISTRY: "in registry", Finding.NOT_FOUND: "not found"}
+"""Findings whose words are not their names."""
 
 
 def build_models_app() -> typer.Typer:
@@ -120,6 +125,8 @@ def register(
         with display.show_transfer("sent") as on_progress:
             model = client.add_model(registration, content, on_progress=on_progress)
     display.say(f"registered, version {model.version}")
+    for warning in model.warnings:
+        display.warn(warning)
     if model.retired:
         name = model.human_readable_id
         display.say(f"the model is retired and takes no tasks; bring it back with: infer models restore {name}")
@@ -133,7 +140,7 @@ def list_models(context: typer.Context, as_json: JsonOption = False) -> None:
     if as_json:
         print_json([model.model_dump(mode="json") for model in models])
     else:
-        print_table(("ID", "VERSION", "GPU", "IMAGE", "DESCRIPTION"), [_row(model) for model in models])
+        print_table(("ID", "VERSION", "GPU", "IMAGE", "FOUND", "DESCRIPTION"), [_row(model) for model in models])
 
 
 def show_model(
@@ -150,7 +157,15 @@ def show_model(
 def _row(model: ModelView) -> tuple[str, ...]:
     gpu = "yes" if model.use_gpu else "no"
     description = " ".join(model.description.split())
-    return model.human_readable_id, _describe_version(model), gpu, model.container_tag, description
+    return model.human_readable_id, _describe_version(model), gpu, model.container_tag, _say_found(model), description
+
+
+def _say_found(model: ModelView) -> str:
+    """What the consumers found of its image, in a word for each finding."""
+    findings = Counter(image.finding for image in model.images)
+    if len(findings) < 2:
+        return "".join(_FOUND.get(finding, finding) for finding in findings)
+    return ", ".join(f"{count} {_FOUND.get(finding, finding)}" for finding, count in sorted(findings.items()))
 
 
 def _describe_version(model: ModelView) -> str:
@@ -176,8 +191,15 @@ def _facts(model: ModelView) -> list[tuple[str, str]]:
         ("cpus", "the consumer's limit" if model.cpus is None else f"{model.cpus:g}"),
         ("/model", "empty" if archive is None else f"{format_size(archive.size_bytes)}, sha256 {archive.sha256}"),
         ("registered", show_moment(model.created_at)),
+        *((f"image at {image.consumer}", _describe_finding(image)) for image in model.images),
+        *(("warning", warning) for warning in model.warnings),
     ]
 
 
 def _show_size(size_bytes: int | None, otherwise: str) -> str:
     return otherwise if size_bytes is None else format_size(size_bytes)
+
+
+def _describe_finding(image: ImageFinding) -> str:
+    said = _FOUND.get(image.finding, image.finding) + (f": {image.detail}" if image.detail else "")
+    return said if image.found_at is None else f"{said} ({show_moment(image.found_at)})"

@@ -63,6 +63,7 @@ def note_consumer(session: Session, request: ConsumerRegistration, now: datetime
     row.host = request.host or row.host
     row.accepts_cpu_tasks = request.accepts_cpu_tasks
     row.replica_slots = request.replica_slots
+    row.looks_up_images = request.looks_up_images
     row.seen_at = now
     return row
 
@@ -126,6 +127,16 @@ def check_attempt(database: Database, uid: str, fence: int, *, owner: str | None
         raise _not_yours(found.consumer, found.owner)
     consumer: str = found.consumer
     return consumer
+
+
+def check_consumer(session: Session, name: str, owner: str | None) -> ConsumerRow:
+    """The row of a consumer. Raises `ConsumerNotFound`, and `PermissionDenied` if it belongs to another owner."""
+    row = session.get(ConsumerRow, name)
+    if row is None:
+        raise ConsumerNotFound(f"no consumer of the name {name!r} was ever seen")
+    if row.owner != owner:
+        raise _not_yours(name, row.owner)
+    return row
 
 
 def check_replica_host(database: Database, uid: str, *, owner: str | None) -> str | None:

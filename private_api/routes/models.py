@@ -25,7 +25,9 @@ from kit.http_errors import document_errors
 from kit.openapi import OPTIONAL_ZIP_BODY
 from private_api import model_versions, models
 from private_api.archives import Upload
+from private_api.placement.image_lookups import add_findings
 from private_api.routes.access import GivenCaller
+from private_api.routes.image_lookups import wait_for_findings
 from private_api.services import Services
 from private_api.uploads import receive_optional_zip
 
@@ -69,17 +71,20 @@ def _add_catalogue(router: APIRouter, services: Services) -> None:
         async with receive_optional_zip(request, services.store, max_bytes=services.max_upload_bytes) as upload:
             if upload is not None:
                 await run_in_threadpool(check_zip, upload)
-            return await run_in_threadpool(models.register_model, services.database, services.store, query, upload)
+            view = await run_in_threadpool(models.register_model, services.database, services.store, query, upload)
+        return await wait_for_findings(services, view, caller)
 
     @router.get("/")
-    def list_models(query: Annotated[ListQuery, Query()]) -> list[ModelView]:
+    def list_models(query: Annotated[ListQuery, Query()], caller: GivenCaller) -> list[ModelView]:
         """The catalogue in the order of ids; `after` is the last id of the page before."""
-        return models.list_models(services.database, limit=query.limit, after=query.after)
+        page = models.list_models(services.database, limit=query.limit, after=query.after)
+        return add_findings(services.database, page, caller)
 
     @router.get("/{human_readable_id}", responses=document_errors(ModelNotFound))
-    def show_model(human_readable_id: str) -> ModelView:
+    def show_model(human_readable_id: str, caller: GivenCaller) -> ModelView:
         """One model in its default version, or as `<id>@<version>` in this one."""
-        return models.show_model(services.database, human_readable_id)
+        (view,) = add_findings(services.database, [models.show_model(services.database, human_readable_id)], caller)
+        return view
 
     @router.get("/{human_readable_id}/versions", responses=document_errors(ModelNotFound))
     def list_versions(human_readable_id: str, query: Annotated[VersionListQuery, Query()]) -> list[ModelVersionView]:
@@ -94,7 +99,8 @@ def _add_changes(router: APIRouter, services: Services) -> None:
     def change_model(human_readable_id: str, change: ModelChange, caller: GivenCaller) -> ModelView:
         """Choose the default version, describe it, retire the model or bring it back."""
         caller.require(Scope.MODELS, _FIXED)
-        return model_versions.change_model(database, human_readable_id, change)
+        (view,) = add_findings(database, [model_versions.change_model(database, human_readable_id, change)], caller)
+        return view
 
     @router.patch(
         "/{human_readable_id}/versions/{version}",

@@ -32,28 +32,29 @@ FAULTS = [
 
 
 @pytest.fixture
-def engine() -> MemoryEngine:
-    return MemoryEngine()
-
-
-@pytest.fixture
-def context(api: RunningApi, engine: MemoryEngine, tmp_path: Path) -> Iterator[ConsumerContext]:
+def context(api: RunningApi, tmp_path: Path) -> Iterator[ConsumerContext]:
     with api.consumer() as client:
         yield ConsumerContext(
             credential=Credential("SERVICE_TOKEN", api.token),
             sandbox=Sandbox("ada", PROCESS_LIMITS, gpu_uuid=None, network="replicas"),
             api=client,
-            engine=engine,
+            engine=MemoryEngine(),
             work=WorkDir(tmp_path / "work", "ada"),
             stopping=threading.Event(),
         )
+
+
+def make_fault(context: ConsumerContext, call: str, fault: EngineError) -> MemoryEngine:
+    """Have the next call of this method raise the fault. Returns the engine."""
+    assert isinstance(context.engine, MemoryEngine)
+    context.engine.faults[call] = [fault]
+    return context.engine
 
 
 @pytest.mark.parametrize(("call", "fault"), FAULTS)
 def test_a_task_tells_what_is_ours_and_the_log_what_the_engine_said(
     api: RunningApi,
     context: ConsumerContext,
-    engine: MemoryEngine,
     caplog: pytest.LogCaptureFixture,
     *,
     call: str,
@@ -64,7 +65,7 @@ def test_a_task_tells_what_is_ours_and_the_log_what_the_engine_said(
         uid = http.post("/api/tasks/?human_readable_id=echo", content=make_zip(), headers=ZIP).json()
         held = context.api.claim(ClaimRequest(consumer="ada"))
         assert held is not None
-        engine.faults[call] = [fault]
+        make_fault(context, call, fault)
         caplog.set_level("INFO")
         Attempt(context, held).run()
         told = http.get(f"/api/tasks/{uid}/status").text + http.get(f"/api/tasks/{uid}/attempts").text
@@ -77,7 +78,6 @@ def test_a_task_tells_what_is_ours_and_the_log_what_the_engine_said(
 def test_a_replica_tells_what_is_ours_and_the_log_what_the_engine_said(
     api: RunningApi,
     context: ConsumerContext,
-    engine: MemoryEngine,
     caplog: pytest.LogCaptureFixture,
     *,
     call: str,
@@ -88,7 +88,7 @@ def test_a_replica_tells_what_is_ours_and_the_log_what_the_engine_said(
         context.api.register(ConsumerRegistration(consumer="ada"))
         http.post("/api/models/echo/deployment", json={"port": 8001, "replicas_min": 1}).raise_for_status()
         replica = claim_waiting_replica(context.api, "ada")
-        engine.faults[call] = [fault]
+        engine = make_fault(context, call, fault)
         caplog.set_level("INFO")
         Replica(context, engine, ReadyReplicas(), replica).run()
         told = http.get("/api/models/echo/deployment").text

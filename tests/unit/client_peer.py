@@ -111,7 +111,7 @@ class Peer:
             ("GET", "/api/queue"): lambda seen: _json(self.queue),
             ("GET", "/api/consumers/"): lambda seen: _json(_page(self.consumers, "name", seen.query)),
             ("GET", "/api/models/"): lambda seen: _json(_page(self.models, "human_readable_id", seen.query)),
-            ("POST", "/api/models/"): lambda seen: _json(model_view()),
+            ("POST", "/api/models/"): lambda seen: _json(self.models[0]),
             ("GET", f"/api/models/{MODEL}"): lambda seen: _json(self.models[0]),
             ("PATCH", f"/api/models/{MODEL}"): lambda seen: _json(self.models[0]),
             ("DELETE", f"/api/models/{MODEL}"): lambda seen: Answer(204),

@@ -39,7 +39,7 @@ from inference_client.errors import (
 )
 from inference_client.schemas import TaskView
 from inference_client.wording import describe_with_eta
-from tests.unit.client_peer import MODEL, UID, Answer, Peer, running_peer, task_view
+from tests.unit.client_peer import MODEL, UID, Answer, Peer, model_view, running_peer, task_view
 from tests.zips import make_zip
 
 STATUS = f"/api/tasks/{UID}/status"
@@ -372,6 +372,20 @@ def test_a_file_called_json_asks_for_no_json(
     monkeypatch.chdir(tmp_path)
     Path("--json").write_bytes(b"{}")
     assert infer("submit", MODEL, "--", "--json")[:2] == (0, f"{UID}\n")
+
+
+def test_what_consumers_found_of_an_image_is_shown_at_registration_and_later(infer: Infer, peer: Peer) -> None:
+    warning = "1 of the 3 consumers that take its tasks do not get its image: no registry could be reached"
+    lost = {"consumer": "b", "finding": "not_found", "detail": "no registry could be reached", "found_at": None}
+    images = [{"consumer": "a", "finding": "present"}, lost, {"consumer": "c", "finding": "of a newer server"}]
+    peer.models = [model_view(warnings=[warning], images=images)]
+    code, out, err = infer("models", "add", "example/echo:1", MODEL)
+    assert (code, out) == (0, f"{MODEL}\n")
+    assert f"warning: {warning}" in err
+    shown = infer("models", "show", MODEL)[1]
+    assert "not found: no registry could be reached" in shown
+    assert warning in shown
+    assert "1 not found, 1 of a newer server, 1 present" in infer("models", "list")[1]
 
 
 def test_tables_are_never_cut(infer: Infer, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
