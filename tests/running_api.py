@@ -14,6 +14,7 @@ from contract.deployments import ReplicaAssignment, ReplicaClaim
 from contract.private_client import PrivateClient
 from kit.http_server import serve_in_thread
 from private_api.service import PrivateApiOptions, private_api_service
+from private_api.settings import YIELD_AFTER
 from private_api.tasks.limits import SizeLimits
 from tests.waiting import wait_until
 
@@ -72,6 +73,7 @@ def run_private_api(
     allow_process_models: bool = False,
     service_token: str = TOKEN,
     disk_reserve_bytes: int = 16 * 1024**2,
+    yield_after: timedelta = YIELD_AFTER,
 ) -> Iterator[RunningApi]:
     """Serve while the block is open."""
     options = PrivateApiOptions(
@@ -84,6 +86,7 @@ def run_private_api(
         unschedulable_after=timedelta(hours=24),
         allow_process_models=allow_process_models,
         disk_reserve_bytes=disk_reserve_bytes,
+        yield_after=yield_after,
     )
     with (
         broker or InMemoryBroker() as bells,

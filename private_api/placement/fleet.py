@@ -156,7 +156,7 @@ def _why_idle(session: Session, row: ConsumerRow, hosted: list[ReplicaRow], wait
     blocking = highest_wanted_replica(session, row, hosted, waiting.at)
     if blocking is None or waiting.gpu_priority > blocking:
         return None
-    return "a model that is kept warm, at the priority of the waiting tasks or above, gets its GPU"
+    return "a model that is kept warm gets its GPU: at the waiting tasks' priority or above, or after a turn of tasks"
 
 
 def _read_waiting(session: Session, now: datetime) -> _Waiting:

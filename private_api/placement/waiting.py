@@ -120,10 +120,12 @@ def _find_gpu_wait(session: Session, row: TaskRow, idle: list[ConsumerRow], coun
 def _held(holders: list[ReplicaRow], row: TaskRow) -> Wait:
     models = sorted({replica.model_version.model.human_readable_id for replica in holders})
     if not models:
-        return Wait(WaitsFor.HELD_GPU, "a model that is kept warm, at this task's priority or above, gets the free GPU")
+        why = "its priority is this task's or above, or it comes back after a turn of tasks"
+        return Wait(WaitsFor.HELD_GPU, f"a model that is kept warm gets the free GPU: {why}")
     what = f"every GPU is held by a model that is kept warm ({', '.join(models)})"
     if any(replica.priority < row.priority for replica in holders):
-        return Wait(WaitsFor.HELD_GPU, f"{what}; one that is not called leaves for this task by itself")
+        when = "soon if nobody calls it, else once tasks have waited for long"
+        return Wait(WaitsFor.HELD_GPU, f"{what}; one of a lower priority leaves for this task by itself, {when}")
     return Wait(
         WaitsFor.HELD_GPU,
         f"{what} at this task's priority or above; `infer undeploy {models[0]}` would free one",
