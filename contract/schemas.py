@@ -178,6 +178,8 @@ class RunAssignment(Message):
     isolation: Isolation
     memory_limit_bytes: int | None
     max_unpacked_bytes: int = Field(description="Of each archive, once unpacked.")
+    # A private API of the release before does not say it.
+    max_entries: int = Field(10_000, description="Files and folders of each archive, and of the output.")
     model_archive: ArchiveView | None
 
 

@@ -8,6 +8,7 @@ from urllib.parse import quote, unquote, urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from contract.broker.rabbitmq.settings import BrokerSettings
+from contract.zip_rules import MAX_ENTRIES, MOST_ENTRIES
 from kit.disk import DISK_RESERVE_BYTES
 from kit.failpoints import known_point
 from kit.secret_rules import is_well_known
@@ -64,6 +65,7 @@ class PrivateApiSettings(DatabaseSettings, BrokerSettings):
     max_upload_bytes: Annotated[int, Field(gt=0)] = 32 * GIB
     max_unpacked_bytes: Annotated[int, Field(gt=0)] = 128 * GIB
     max_output_bytes: Annotated[int, Field(gt=0)] = 32 * GIB
+    max_entries: Annotated[int, Field(ge=1, le=MOST_ENTRIES)] = MAX_ENTRIES
     disk_reserve_bytes: Annotated[int, Field(ge=0)] = DISK_RESERVE_BYTES
     keep_finished_for: Duration = timedelta(days=30)
     unschedulable_after: Duration = timedelta(hours=24)

@@ -112,7 +112,7 @@ def test_each_kind_of_bad_zip_is_refused_with_a_sentence(private_api: RunningApi
         "twice": build(Part(), Part()),
         "link": build(Part(mode=0o120777)),
         "too many": many_entries(MAX_ENTRIES + 1),
-        "bomb": build(Part(data=b"", packed=b"x", method=8, central={"size": 2**29})),
+        "bomb": build(Part(data=b"", packed=b"x", method=8, local={"size": 2**31}, central={"size": 2**31})),
         "overlap": build(Part(), Part(name=b"b", central={"offset": 0})),
     }
     for name, data in cases.items():

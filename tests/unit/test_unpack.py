@@ -3,13 +3,14 @@ import os
 import random
 import resource
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from contract.errors import InvalidArchive
+from contract.zip_rules import MAX_ENTRIES
 from job_consumer.unpack import unpack_archive
 from tests.unit.test_output_zip import open_descriptors
 from tests.unit.test_zip_rules import by_sentence, mutate
@@ -30,7 +31,11 @@ def target(tmp_path: Path) -> Path:
 def unpack(data: bytes, target: Path) -> None:
     path = target.parent / "archive.zip"
     path.write_bytes(data)
-    unpack_archive(path, target, max_unpacked_bytes=LIMIT)
+    unpack_path(path, target)
+
+
+def unpack_path(path: Path, target: Path, *, make_room: Callable[[int], None] = lambda _: None) -> None:
+    unpack_archive(path, target, max_unpacked_bytes=LIMIT, max_entries=MAX_ENTRIES, make_room=make_room)
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
@@ -100,7 +105,7 @@ def test_a_disk_that_fills_up_is_an_error_of_this_host_and_never_a_short_file(tm
     path = tmp_path / "archive.zip"
     path.write_bytes(build(Part(data=b"x" * 50_000, method=8)))
     with largest_file(49_999), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
-        unpack_archive(path, target, max_unpacked_bytes=LIMIT)
+        unpack_path(path, target)
 
 
 def test_short_writes_lose_nothing(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +159,7 @@ def test_no_damaged_zip_writes_outside_the_target(tmp_path: Path, seed: int) -> 
         target.mkdir()
         (tmp_path / "archive.zip").write_bytes(mutate(chance, chance.choice(seeds)))
         try:
-            unpack_archive(tmp_path / "archive.zip", target, max_unpacked_bytes=LIMIT)
+            unpack_path(tmp_path / "archive.zip", target)
             unpacked += 1
         except InvalidArchive:
             pass
