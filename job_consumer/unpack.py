@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from contract.zip_rules import ArchiveEntry, check_archive, read_entry
+from contract.errors import InvalidArchive
+from contract.zip_rules import ArchiveDirectory, ArchiveEntry, check_archive, find_clashes, read_entry
 from job_consumer.descriptors import new_file, open_beneath, open_folder
 
 _BLOCK_BYTES = 4096
@@ -37,7 +39,7 @@ def unpack_archive(
                     _expect_nothing(chunks)
             else:
                 *parents, name = entry.name.split("/")
-                with open_beneath(target_fd, parents, make=True) as parent_fd:
+                with open_beneath(target_fd, parents, make=True) as parent_fd, _told_apart(directory):
                     _write_file(parent_fd, name, entry, chunks)
 
 
@@ -46,6 +48,18 @@ def _checked(chunks: Iterator[bytes], check: Callable[[], None]) -> Iterator[byt
     for chunk in chunks:
         yield chunk
         check()
+
+
+@contextmanager
+def _told_apart(directory: ArchiveDirectory) -> Iterator[None]:
+    """A file that is there already is another entry's, where this host's file system ignores case and names do not."""
+    try:
+        yield
+    except FileExistsError as error:
+        clash = next(find_clashes((entry.name, entry.is_dir) for entry in directory.entries), None)
+        if clash is None:
+            raise
+        raise InvalidArchive(f"entries {clash}, as on the host of this consumer. Rename one of them.") from error
 
 
 def _expect_nothing(chunks: Iterator[bytes]) -> None:

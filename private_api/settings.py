@@ -62,7 +62,8 @@ class PrivateApiSettings(DatabaseSettings, BrokerSettings):
     data_dir: Path = Path("/data")
     private_api_host: str = "0.0.0.0"  # noqa: S104 - inside its container; no port of it is published
     private_api_port: Annotated[int, Field(ge=1, le=65535)] = 8001
-    max_upload_bytes: Annotated[int, Field(gt=0)] = 32 * GIB
+    # What a zip adds to the largest output must fit, too: outputs are the next task's inputs.
+    max_upload_bytes: Annotated[int, Field(gt=0)] = 33 * GIB
     max_unpacked_bytes: Annotated[int, Field(gt=0)] = 128 * GIB
     max_output_bytes: Annotated[int, Field(gt=0)] = 32 * GIB
     max_entries: Annotated[int, Field(ge=1, le=MOST_ENTRIES)] = MAX_ENTRIES

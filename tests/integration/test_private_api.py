@@ -122,6 +122,30 @@ def test_each_kind_of_bad_zip_is_refused_with_a_sentence(private_api: RunningApi
     assert_nothing_was_kept(private_api)
 
 
+def test_the_operator_says_how_many_files_and_folders_a_zip_may_have(database_url: str, tmp_path: Path) -> None:
+    with (
+        run_private_api(database_url, tmp_path / "data", max_entries=3) as api,
+        api.client() as http,
+        api.consumer() as consumer,
+    ):
+        assert register(http).is_success
+        for answer in (
+            submit(http, make_zip({"d/a": b"", "d/b": b"", "e/c": b""})),
+            register_with(http, make_zip(dict.fromkeys("abcd", b""))),
+        ):
+            assert error_of(answer) == (422, "InvalidArchive")
+            assert "at most 3" in answer.json()["detail"]
+        assert submit(http, make_zip({"d/a": b"", "d/b": b""})).is_success
+        held = consumer.claim(ClaimRequest(consumer="ada"))
+        assert held is not None
+        assert held.max_entries == 3
+
+
+def register_with(http: httpx.Client, data: bytes) -> httpx.Response:
+    query = {"human_readable_id": "large", "container_tag": "echo:1"}
+    return http.post("/api/models/", params=query, content=data, headers=ZIP)
+
+
 def test_an_unknown_model_is_told_before_the_body_is_read(private_api: RunningApi) -> None:
     path = "/api/tasks/?human_readable_id=nobody"
     assert " 550 " in answer_before_body(private_api, path, "Content-Type: application/zip\r\nContent-Length: 1000000")
