@@ -224,6 +224,8 @@ class RunAssignment(Message):
     pids_limit: int | None = None
     cpus: float | None = None
     max_unpacked_bytes: int = Field(description="Of each archive, once unpacked.")
+    # A private API of the release before does not say it.
+    max_entries: int = Field(10_000, description="Files and folders of each archive, and of the output.")
     model_archive: ArchiveView | None
 
 

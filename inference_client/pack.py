@@ -5,8 +5,7 @@ is sent as it is. A mapping says which name each file or folder gets, and may ho
 inside a folder are refused, because the model would see something other than the user does; a path that the user names
 may itself be a link. The same files give the same bytes wherever and whenever they lie, so a cut upload can be repeated
 and a model's folder has one sha256: only names, content and "executable" count, which is all that a run sees of them.
-Nothing is compressed: most inputs already are, a local network is faster than deflate, and files that are mostly zeros
-would look like a zip bomb. To send less, send a `.zip`.
+Nothing is compressed: most inputs already are, and a local network is faster than deflate. To send less, send a `.zip`.
 """
 
 import io

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from inference_client.errors import DamagedDownload, UnusableInput
-from inference_client.zip_names import find_clash, name_fault, quoted
+from inference_client.zip_names import find_lookalikes, name_fault, quoted
 
 
 def unpack_zip(archive: Path, folder: Path) -> None:
@@ -21,7 +21,7 @@ def unpack_zip(archive: Path, folder: Path) -> None:
             for info in entries:
                 refuse_escape(info)
             folder.mkdir(parents=True, exist_ok=True)
-            if find_clash((info.filename.removesuffix("/"), info.is_dir()) for info in entries):
+            if find_lookalikes((info.filename.removesuffix("/"), info.is_dir()) for info in entries):
                 _refuse_one_file(entries, folder)
             opened.extractall(folder)
     except zipfile.BadZipFile as error:

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 _MAX_NAME_BYTES = 1024
 _MAX_PART_BYTES = 255
@@ -41,14 +41,23 @@ def name_fault(path: str) -> str | None:
 
 
 def find_clash(paths: Iterable[tuple[str, bool]]) -> str | None:
-    """Two of `paths` (each with whether it is a folder) that cannot both exist on every file system, in words.
+    """Two of `paths` (each with whether it is a folder) that cannot both exist on any file system, in words."""
+    return _find_clash(paths, str)
+
+
+def find_lookalikes(paths: Iterable[tuple[str, bool]]) -> str | None:
+    """Two of `paths` that cannot both exist on every file system, in words.
 
     Names that differ only in case or in Unicode composition are one name on macOS and Windows.
     """
+    return _find_clash(paths, _fold)
+
+
+def _find_clash(paths: Iterable[tuple[str, bool]], key_of: Callable[[str], str]) -> str | None:
     entries: dict[str, tuple[str, bool]] = {}
     folders: dict[str, tuple[str, str]] = {}
     for path, is_folder in paths:
-        key = _fold(path)
+        key = key_of(path)
         if key in entries:
             known = entries[key][0]
             return f"{quoted(known)} and {quoted(path)} name the same file" + (
@@ -56,7 +65,7 @@ def find_clash(paths: Iterable[tuple[str, bool]]) -> str | None:
             )
         entries[key] = path, is_folder
         for folder in _folders_of(path):
-            spelling, first = folders.setdefault(_fold(folder), (folder, path))
+            spelling, first = folders.setdefault(key_of(folder), (folder, path))
             if spelling != folder:
                 return f"{quoted(first)} and {quoted(path)} lie in one folder spelled in two ways"
     for key, (folder, path) in folders.items():

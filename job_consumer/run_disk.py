@@ -24,6 +24,14 @@ class DiskFull(OSError):
     """The host's disk is nearly full, and the run is not what filled it."""
 
 
+def require_room(folder: Path, more_bytes: int, reserve_bytes: int) -> None:
+    """Raises `DiskFull` if writing so much below a folder would leave less than the reserve of its disk."""
+    if (free := free_bytes(folder)) < more_bytes + reserve_bytes:
+        raise DiskFull(
+            f"the host's disk has {free} bytes left; {more_bytes} are needed above the reserve of {reserve_bytes}"
+        )
+
+
 @dataclass(frozen=True)
 class DiskLimits:
     """What one run may take of the disks, and what it must leave there."""

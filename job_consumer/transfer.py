@@ -10,7 +10,6 @@ from typing import TypeVar
 from contract.errors import InferenceError, ServiceUnavailable, StorageFull
 from contract.private_client import ACCESS_ERRORS
 from contract.schemas import MAX_WARNING_LENGTH, MAX_WARNINGS, Assignment, Commit
-from contract.zip_rules import MAX_ENTRIES
 from job_consumer.context import AttemptLost, ConsumerContext, ConsumerStopping
 from job_consumer.engines import EngineUnavailable, RunKey
 from job_consumer.failpoints import Failpoint
@@ -79,7 +78,7 @@ def upload_output(
     survey = survey_output(
         folder,
         max_bytes=assignment.max_output_bytes,
-        max_entries=MAX_ENTRIES,
+        max_entries=assignment.max_entries,
         strict=assignment.strict_output,
     )
     tally = _Tally(stream_zip(folder, survey.files))

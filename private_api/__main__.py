@@ -26,7 +26,7 @@ def _run(settings: PrivateApiSettings) -> int:
         data_dir=settings.data_dir,
         service_token=settings.service_token.get_secret_value(),
         max_upload_bytes=settings.max_upload_bytes,
-        sizes=SizeLimits(settings.max_unpacked_bytes, settings.max_output_bytes),
+        sizes=SizeLimits(settings.max_unpacked_bytes, settings.max_output_bytes, settings.max_entries),
         keep_finished_for=settings.keep_finished_for,
         unschedulable_after=settings.unschedulable_after,
         yield_after=settings.yield_after,

@@ -86,7 +86,12 @@ def private_api_service(broker: Broker, options: PrivateApiOptions) -> Iterator[
             sizes=options.sizes,
             max_upload_bytes=options.max_upload_bytes,
             allow_process_models=options.allow_process_models,
-            hosting=Hosting(options.service_token, options.gateway_address, options.sizes.max_unpacked_bytes),
+            hosting=Hosting(
+                options.service_token,
+                options.gateway_address,
+                options.sizes.max_unpacked_bytes,
+                options.sizes.max_entries,
+            ),
             domain=options.domain,
             yield_after=options.yield_after,
         )

@@ -8,6 +8,7 @@ from urllib.parse import quote, unquote, urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from contract.broker.rabbitmq.settings import BrokerSettings
+from contract.zip_rules import MAX_ENTRIES, MOST_ENTRIES
 from kit.disk import DISK_RESERVE_BYTES
 from kit.failpoints import known_point
 from kit.secret_rules import is_well_known
@@ -63,9 +64,11 @@ class PrivateApiSettings(DatabaseSettings, BrokerSettings):
     data_dir: Path = Path("/data")
     private_api_host: str = "0.0.0.0"  # noqa: S104 - inside its container; no port of it is published
     private_api_port: Annotated[int, Field(ge=1, le=65535)] = 8001
-    max_upload_bytes: Annotated[int, Field(gt=0)] = 32 * GIB
+    # What a zip adds to the largest output must fit, too: outputs are the next task's inputs.
+    max_upload_bytes: Annotated[int, Field(gt=0)] = 33 * GIB
     max_unpacked_bytes: Annotated[int, Field(gt=0)] = 128 * GIB
     max_output_bytes: Annotated[int, Field(gt=0)] = 32 * GIB
+    max_entries: Annotated[int, Field(ge=1, le=MOST_ENTRIES)] = MAX_ENTRIES
     disk_reserve_bytes: Annotated[int, Field(ge=0)] = DISK_RESERVE_BYTES
     keep_finished_for: Duration = timedelta(days=30)
     unschedulable_after: Duration = timedelta(hours=24)

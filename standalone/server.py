@@ -59,7 +59,7 @@ class Options:
     """What one run may take; None is what `host_limits` says."""
     require_api_key: bool = False
     keep_finished_for: timedelta = timedelta(days=30)
-    max_upload_bytes: int = 32 * GIB
+    max_upload_bytes: int = 33 * GIB
     disk_reserve_bytes: int = DISK_RESERVE_BYTES
     """What uploads, logs and runs leave free on the disk of `data_dir`."""
 

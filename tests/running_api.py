@@ -12,6 +12,7 @@ import httpx
 from contract.broker.memory import InMemoryBroker
 from contract.deployments import ReplicaAssignment, ReplicaClaim
 from contract.private_client import PrivateClient
+from contract.zip_rules import MAX_ENTRIES
 from kit.http_server import serve_in_thread
 from private_api.service import PrivateApiOptions, private_api_service
 from private_api.settings import YIELD_AFTER
@@ -70,6 +71,7 @@ def run_private_api(
     max_upload_bytes: int = 64 * 1024**2,
     max_unpacked_bytes: int = 256 * 1024**2,
     max_output_bytes: int = 64 * 1024**2,
+    max_entries: int = MAX_ENTRIES,
     allow_process_models: bool = False,
     service_token: str = TOKEN,
     disk_reserve_bytes: int = 16 * 1024**2,
@@ -81,7 +83,7 @@ def run_private_api(
         data_dir=data_dir,
         service_token=service_token,
         max_upload_bytes=max_upload_bytes,
-        sizes=SizeLimits(max_unpacked_bytes, max_output_bytes),
+        sizes=SizeLimits(max_unpacked_bytes, max_output_bytes, max_entries),
         keep_finished_for=timedelta(days=30),
         unschedulable_after=timedelta(hours=24),
         allow_process_models=allow_process_models,

@@ -16,12 +16,13 @@ from contract.zip_rules.archive import ArchiveDirectory, ArchiveEntry
 from contract.zip_rules.contents import read_entry, read_range, verify_contents
 from contract.zip_rules.lookup import ListedFile, find_file, list_files
 from contract.zip_rules.names import MAX_DEPTH, find_clash, find_clashes, name_fault, quoted
-from contract.zip_rules.records import MAX_ENTRIES
+from contract.zip_rules.records import MAX_ENTRIES, MOST_ENTRIES
 from contract.zip_rules.rules import check_archive
 
 __all__ = [
     "MAX_DEPTH",
     "MAX_ENTRIES",
+    "MOST_ENTRIES",
     "ArchiveDirectory",
     "ArchiveEntry",
     "ListedFile",

@@ -1,13 +1,12 @@
 """Single files of an archive, found in its directory without building an entry of every other one."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import BinaryIO
 
 from contract.zip_rules.archive import ArchiveEntry
-from contract.zip_rules.records import DirectoryRecord, EndRecord, parse_directory, read_end_record, read_local
+from contract.zip_rules.records import parse_after, parse_directory, read_end_record, read_local
 from contract.zip_rules.rules import check_record, entry_of, is_folder
 
 
@@ -27,24 +26,24 @@ def list_files(file: BinaryIO, *, after: str | None, limit: int) -> list[ListedF
 
     None if there is no file `after`. Raises `InvalidArchive` for what is no zip.
     """
-    files = (record for record in _records(file, read_end_record(file)) if not is_folder(record))
-    if after is not None and not any(record.name == after for record in files):
-        return None
-    page = islice(files, limit)
+    end = read_end_record(file)
+    if after is None:
+        records = parse_directory(file, end)
+    else:
+        records = parse_after(file, end, after)
+        known = next(records, None)
+        if known is None or is_folder(known):
+            return None
+    page = islice((record for record in records if not is_folder(record)), limit)
     return [ListedFile(record.name, record.size, record.crc, record.modified_at) for record in page]
 
 
 def find_file(file: BinaryIO, path: str) -> ArchiveEntry | None:
     """The file whose name in the directory is exactly `path`, or None. Raises `InvalidArchive`."""
     end = read_end_record(file)
-    for record in _records(file, end):
-        if record.name == path and not is_folder(record):
-            check_record(record)
-            data_offset, _ = read_local(file, record, end.directory_offset)
-            return entry_of(record, data_offset)
-    return None
-
-
-def _records(file: BinaryIO, end: EndRecord) -> Iterator[DirectoryRecord]:
-    file.seek(end.directory_offset)
-    return parse_directory(file.read(end.directory_size), end.entries)
+    record = next(parse_after(file, end, path), None)
+    if record is None or is_folder(record):
+        return None
+    check_record(record)
+    data_offset, _ = read_local(file, record, end.directory_offset)
+    return entry_of(record, data_offset)

@@ -2,8 +2,8 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise, takewhile
 
 MAX_NAME_BYTES = 1024
 MAX_COMPONENT_BYTES = 255
@@ -54,29 +54,51 @@ def find_clashes(paths: Iterable[tuple[str, bool]]) -> Iterator[str]:
 
     Names that differ only in case or in Unicode composition are one name on macOS and Windows.
     """
+    return _find_clashes(paths, _key)
+
+
+def find_clash(paths: Iterable[tuple[str, bool]]) -> str | None:
+    """The first pair that cannot coexist on any file system: two of one path, or what lies in a file; or None."""
+    return next(_find_clashes(paths, str), None)
+
+
+def _find_clashes(paths: Iterable[tuple[str, bool]], key_of: Callable[[str], str]) -> Iterator[str]:
     # NUL sorts before every character of a name, so a folder comes directly before all it contains: if any two entries
     # clash, two neighbours clash.
-    keyed = sorted((_key(path).replace("/", "\0"), path, is_dir) for path, is_dir in paths)
+    keyed = sorted((_sort_key(key_of(path)), path, is_dir) for path, is_dir in paths)
     for (key, path, is_dir), (next_key, next_path, _) in pairwise(keyed):
         pair = f"{quoted(path)} and {quoted(next_path)}"
         if key == next_key:
             yield f"{pair} name the same file" + ("" if path == next_path else " where case is ignored")
-        elif not is_dir and next_key.startswith(key + "\0"):
+        elif not is_dir and next_key.startswith(key + b"\0"):
             yield f"{pair} clash: the first is a file, the second lies in it"
-        elif _spells_a_folder_differently(path, next_path):
+        elif _spells_a_folder_differently(path, next_path, key_of):
             yield f"{pair} lie in one folder spelled in two ways"
 
 
-def find_clash(paths: Iterable[tuple[str, bool]]) -> str | None:
-    """The first of `find_clashes`, or None."""
-    return next(find_clashes(paths), None)
-
-
-def _spells_a_folder_differently(path: str, other: str) -> bool:
+def _spells_a_folder_differently(path: str, other: str, key_of: Callable[[str], str]) -> bool:
     for left, right in zip(path.split("/"), other.split("/"), strict=False):
         if left != right:
-            return _key(left) == _key(right)
+            return key_of(left) == key_of(right)
     return False
+
+
+def count_with_folders(paths: Iterable[str]) -> int:
+    """How many files and folders the paths make on a disk, the folders that they only imply included."""
+    total = 0
+    before: list[bytes] = []
+    # In this order each path shares more of its folders with the one before it than with any other before.
+    for key in sorted(map(_sort_key, paths)):
+        parts = key.split(b"\0")
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, parts, strict=False)))
+        total += len(parts) - shared
+        before = parts
+    return total
+
+
+def _sort_key(path: str) -> bytes:
+    # As bytes: one wide character makes every other of a text as wide, and there may be very many long names.
+    return path.encode().replace(b"/", b"\0")
 
 
 def _key(name: str) -> str:

@@ -1,6 +1,6 @@
 """The records of a zip as its bytes have them (APPNOTE 6.3): end record, directory, local headers, data descriptors.
 
-Every read is bounded before it is made: first the end record, then a directory no larger than `MAX_DIRECTORY_BYTES`.
+Every read is bounded before it is made: first the end record, then the directory, record by record.
 """
 
 import struct
@@ -12,8 +12,12 @@ from typing import BinaryIO
 from contract.errors import InvalidArchive
 from contract.zip_rules.names import quoted
 
-MAX_ENTRIES = 10_000
-MAX_DIRECTORY_BYTES = 8 * 1024**2
+MAX_ENTRIES = 100_000
+"""How many files and folders an archive may hold, unless the operator says otherwise."""
+MOST_ENTRIES = 1_000_000
+"""The most that an operator may allow: each costs memory of whoever looks at the archive."""
+RECORD_BYTES = 1200
+"""What an entry may take of the directory: its fixed part, the longest name, and what tools add, each on average."""
 
 ENCRYPTED = 1 << 0
 HAS_DESCRIPTOR = 1 << 3
@@ -35,6 +39,10 @@ _ZIP64_EXTRA = 0x0001
 _TIMES_EXTRA = 0x5455
 """Info-ZIP's times in seconds since 1970, in UTC."""
 _UNIX_SYSTEMS = (3, 19)
+_DOS_SYSTEMS = (0, 6, 10, 11, 14)
+"""FAT, HPFS, NTFS by its two numbers, and VFAT: no name there holds a backslash, so one in a zip separates folders."""
+ROOT = "./"
+"""The name of the folder that the others lie in."""
 _UNIX_MODE_FOLLOWS = 0x8000
 """7-Zip's attribute bit: the upper half is a Unix mode, whatever the creating system is."""
 
@@ -48,13 +56,13 @@ class EndRecord:
     directory_offset: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DirectoryRecord:
     """One entry of the directory, with its zip64 fields merged in."""
 
     raw_name: bytes
     name: str
-    """As written: a folder's name ends in a slash."""
+    """As other tools read it: separated by slashes, without `./` before it. A folder's name ends in a slash."""
     flags: int
     method: int
     crc: int
@@ -67,7 +75,7 @@ class DirectoryRecord:
     """In UTC where the creator wrote that; else by the creator's clock, whose zone a zip does not say."""
 
 
-def read_end_record(file: BinaryIO) -> EndRecord:
+def read_end_record(file: BinaryIO, *, max_entries: int = MOST_ENTRIES) -> EndRecord:
     """The end record. Raises `InvalidArchive` unless it is the last thing in the file and consistent."""
     file_size = file.seek(0, 2)
     position, fields = _find_end(file, file_size)
@@ -84,10 +92,10 @@ def read_end_record(file: BinaryIO) -> EndRecord:
         disk, directory_disk, here, entries, size, offset = wide
     if disk or directory_disk or here != entries:
         raise InvalidArchive("The zip is one part of a split archive. Make it again in one part.")
-    if entries > MAX_ENTRIES or size > MAX_DIRECTORY_BYTES:
+    if entries > max_entries or size > max_entries * RECORD_BYTES:
         raise InvalidArchive(
-            f"The zip has {entries} entries in a directory of {size} bytes; at most {MAX_ENTRIES} and "
-            f"{MAX_DIRECTORY_BYTES} are accepted. Put small files together, for example in a tar inside the zip."
+            f"The zip has {entries} entries in a directory of {size} bytes; at most {max_entries} and "
+            f"{max_entries * RECORD_BYTES} are accepted. Put small files together, for example in a tar inside the zip."
         )
     if offset + size != directory_end:
         hint = " Some tools write broken zips of more than 4 GiB; `zip` and 7-Zip do not." if file_size > 2**32 else ""
@@ -136,27 +144,52 @@ def _read_end64(file: BinaryIO, position: int) -> tuple[int, ...] | None:
     return tuple(fields)
 
 
-def parse_directory(data: bytes, entries: int) -> Iterator[DirectoryRecord]:
-    """The records of a directory, which must fill `data` exactly."""
-    position = 0
-    for number in range(entries):
-        if position + _ENTRY.size > len(data) or data[position : position + 4] != b"PK\x01\x02":
-            raise InvalidArchive(f"The zip's directory breaks off at entry {number} of {entries}. Make the zip again.")
-        fields = _ENTRY.unpack_from(data, position)
-        name_at = position + _ENTRY.size
-        extra_at = name_at + fields[10]
-        comment_at = extra_at + fields[11]
-        position = comment_at + fields[12]
-        if position > len(data):
-            raise InvalidArchive(f"The zip's directory breaks off at entry {number} of {entries}. Make the zip again.")
-        yield _parse_entry(fields, data[name_at:extra_at], data[extra_at:comment_at])
-    if position != len(data):
-        raise InvalidArchive(f"The zip's directory holds more than the {entries} entries it declares. Make it again.")
+def parse_directory(file: BinaryIO, end: EndRecord) -> Iterator[DirectoryRecord]:
+    """The records of the directory, read as they are asked for: nothing else may use `file` meanwhile.
+
+    Raises `InvalidArchive` unless they fill it exactly.
+    """
+    for fields, raw_name, extra in _scan(file, end):
+        yield _parse_entry(fields, raw_name, extra)
+
+
+def parse_after(file: BinaryIO, end: EndRecord, name: str) -> Iterator[DirectoryRecord]:
+    """The record called `name` and those behind it; of those before it nothing but the name is looked at."""
+    found = False
+    for fields, raw_name, extra in _scan(file, end):
+        found = found or _meant_name(fields, raw_name) == name
+        if found:
+            yield _parse_entry(fields, raw_name, extra)
+
+
+def _scan(file: BinaryIO, end: EndRecord) -> Iterator[tuple[tuple[int, ...], bytes, bytes]]:
+    """The fixed fields, the name and the extra area of each record."""
+    file.seek(end.directory_offset)
+    left = end.directory_size
+    for number in range(end.entries):
+        head = file.read(_ENTRY.size) if left >= _ENTRY.size else b""
+        if head[:4] != b"PK\x01\x02":
+            raise _breaks_off(number, end)
+        fields = _ENTRY.unpack(head)
+        name_size, extra_size, comment_size = fields[10:13]
+        left -= _ENTRY.size + name_size + extra_size + comment_size
+        if left < 0:
+            raise _breaks_off(number, end)
+        rest = file.read(name_size + extra_size + comment_size)
+        yield fields, rest[:name_size], rest[name_size : name_size + extra_size]
+    if left:
+        raise InvalidArchive(
+            f"The zip's directory holds more than the {end.entries} entries it declares. Make it again."
+        )
+
+
+def _breaks_off(number: int, end: EndRecord) -> InvalidArchive:
+    return InvalidArchive(f"The zip's directory breaks off at entry {number} of {end.entries}. Make the zip again.")
 
 
 def _parse_entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes) -> DirectoryRecord:
     _, made_by, _, flags, method, time, date, crc, compressed_size, size, _, _, _, disk, _, attributes, offset = fields
-    name = _decode_name(raw_name, bool(flags & UTF8))
+    name = _meant_name(fields, raw_name)
     size, compressed_size, offset = _widen(name, extra, size, compressed_size, offset)
     # 0xFFFF defers to zip64, whose offset into this file is checked like any other.
     if disk not in (0, 0xFFFF):
@@ -191,6 +224,15 @@ def _extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
             return
         yield tag, extra[4 : 4 + size]
         extra = extra[4 + size :]
+
+
+def _meant_name(fields: tuple[int, ...], raw: bytes) -> str:
+    name = _decode_name(raw, bool(fields[3] & UTF8))
+    if fields[1] >> 8 in _DOS_SYSTEMS:
+        # The .NET Framework's names, among others, are as Windows writes them.
+        name = name.replace("\\", "/")
+    # `tar -a -cf x.zip .` puts it before every name. The folder itself stays `./`.
+    return name[2:] if name.startswith("./") and name != ROOT else name
 
 
 def _decode_name(raw: bytes, is_utf8: bool) -> str:

@@ -1,55 +1,66 @@
 """The rules for an archive's records. Reads the directory and the local headers, and decompresses nothing."""
 
 import stat
+import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
 from contract.errors import InvalidArchive
 from contract.zip_rules.archive import DEFLATED, STORED, ArchiveDirectory, ArchiveEntry, opened
-from contract.zip_rules.names import find_clash, name_fault, quoted
+from contract.zip_rules.names import count_with_folders, find_clash, name_fault, quoted
 from contract.zip_rules.records import (
     ENCRYPTED,
     HEADERS_ENCRYPTED,
+    MAX_ENTRIES,
     PATCHED,
+    ROOT,
     STRONGLY_ENCRYPTED,
     DirectoryRecord,
+    EndRecord,
     parse_directory,
     read_end_record,
     read_local,
 )
 
-MAX_RATIO = 200
-"""Unpacked bytes per packed byte, over the whole archive."""
-MAX_ENTRY_RATIO = 1000
-RATIO_FREE_BYTES = 256 * 1024**2
-"""No ratio is checked up to this unpacked size: an empty segmentation mask deflates 1000 to 1 and is no bomb."""
+_FEW_ENTRIES = 10_000
+_one_of_many = threading.Lock()
+"""Archives of more than `_FEW_ENTRIES` are checked one by one: names may take hundreds of megabytes for that time."""
 
 
-def check_archive(source: Path | BinaryIO, *, max_unpacked_bytes: int) -> ArchiveDirectory:
+def check_archive(
+    source: Path | BinaryIO, *, max_unpacked_bytes: int, max_entries: int = MAX_ENTRIES
+) -> ArchiveDirectory:
     """The entries of the archive. Raises `InvalidArchive` if it breaks a rule.
 
     Memory and time grow with the directory, never with the data. The data itself is checked by `verify_contents`, or
     while it is unpacked.
     """
     with opened(source) as file:
-        end = read_end_record(file)
-        file.seek(end.directory_offset)
-        records = list(parse_directory(file.read(end.directory_size), end.entries))
-        for record in records:
-            check_record(record)
-        _check_sizes(records, max_unpacked_bytes)
-        clash = find_clash((path_of(record), is_folder(record)) for record in records)
-        if clash:
-            raise InvalidArchive(f"entries {clash}. Rename or remove one of them.")
-        data_offsets = _locate(file, records, end.directory_offset)
-    entries = tuple(entry_of(record, data_offsets[record.header_offset]) for record in records)
+        end = read_end_record(file, max_entries=max_entries)
+        with _one_of_many if end.entries > _FEW_ENTRIES else nullcontext():
+            return _check_directory(file, end, max_unpacked_bytes, max_entries)
+
+
+def _check_directory(file: BinaryIO, end: EndRecord, max_unpacked_bytes: int, max_entries: int) -> ArchiveDirectory:
+    records = []
+    for record in parse_directory(file, end):
+        check_record(record)
+        records.append(record)
+    _check_sizes(records, max_unpacked_bytes)
+    clash = find_clash((path_of(record), is_folder(record)) for record in records)
+    if clash:
+        raise InvalidArchive(f"entries {clash}. Rename or remove one of them.")
+    _check_folders(records, max_entries)
+    data_offsets = _locate(file, records, end.directory_offset)
+    entries = tuple(entry_of(record, data_offsets[record.header_offset]) for record in records if record.name != ROOT)
     return ArchiveDirectory(entries, sum(entry.size for entry in entries))
 
 
 def check_record(record: DirectoryRecord) -> None:
     """Raises `InvalidArchive` if a record by itself breaks a rule."""
     quote = quoted(record.name)
-    fault = name_fault(path_of(record))
+    fault = None if record.name == ROOT else name_fault(path_of(record))
     if fault:
         raise InvalidArchive(f"entry {quote}: {fault}. Rename it, and make the zip from inside its folder.")
     if record.flags & (ENCRYPTED | STRONGLY_ENCRYPTED | HEADERS_ENCRYPTED):
@@ -87,17 +98,14 @@ def _check_sizes(records: list[DirectoryRecord], max_unpacked_bytes: int) -> Non
         raise InvalidArchive(
             f"The zip unpacks to {total} bytes; this server accepts {max_unpacked_bytes}. Send less at once."
         )
-    for record in records:
-        if record.size > RATIO_FREE_BYTES and record.size > MAX_ENTRY_RATIO * record.compressed_size:
-            raise InvalidArchive(
-                f"entry {quoted(record.name)} unpacks to more than {MAX_ENTRY_RATIO} times its packed size, as a zip "
-                "bomb does. Compress it less, or store it."
-            )
-    packed = sum(record.compressed_size for record in records)
-    if total > RATIO_FREE_BYTES and total > MAX_RATIO * packed:
+
+
+def _check_folders(records: list[DirectoryRecord], max_entries: int) -> None:
+    count = count_with_folders(path_of(record) for record in records if record.name != ROOT)
+    if count > max_entries:
         raise InvalidArchive(
-            f"The zip unpacks to {total} bytes from {packed}, more than {MAX_RATIO} times as many, as a zip bomb does. "
-            "Compress it less (`zip -1`) or store it (`zip -0`)."
+            f"The zip unpacks to {count} files and folders; at most {max_entries} are accepted. Put small files "
+            "together, for example in a tar inside the zip."
         )
 
 

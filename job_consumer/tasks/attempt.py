@@ -25,7 +25,7 @@ from job_consumer.image_cache import open_image
 from job_consumer.model_files import open_model
 from job_consumer.output.failures import ModelFailed
 from job_consumer.reconcile import let_go
-from job_consumer.run_disk import DiskLimits, RunDisk
+from job_consumer.run_disk import DiskLimits, RunDisk, require_room
 from job_consumer.tasks.log_follower import LogFollower
 from job_consumer.tasks.run_clock import RunClock
 from job_consumer.tasks.verdicts import RunInterrupted, judge_end, keep_verdict, kept_verdict, tell_failure
@@ -141,11 +141,19 @@ class Attempt:
             raise ModelFailed(Reason.IMAGE_NOT_FOUND, error.detail, said=str(error)) from error
 
     def _fetch_input(self, heartbeat: TaskHeartbeat) -> None:
-        archive, limit = self._workspace.input_zip, self._assignment.max_unpacked_bytes
+        archive, target = self._workspace.input_zip, self._workspace.input_dir
+        reserve = self._context.sandbox.limits.disk_reserve_bytes
         try:
             fetch, sha256 = self._context.api.fetch_input, self._assignment.input.sha256
             self._retry(heartbeat, lambda: fetch_archive(fetch, self._key, archive, sha256))
-            unpack_archive(archive, self._workspace.input_dir, max_unpacked_bytes=limit)
+            unpack_archive(
+                archive,
+                target,
+                max_unpacked_bytes=self._assignment.max_unpacked_bytes,
+                max_entries=self._assignment.max_entries,
+                make_room=lambda size: require_room(target, size, reserve),
+                check=lambda: self._check(heartbeat),
+            )
         except InvalidArchive as error:
             raise ModelFailed(Reason.INPUT_REJECTED, f"the input zip was rejected: {error}") from error
         archive.unlink()

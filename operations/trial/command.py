@@ -100,7 +100,9 @@ def _sizes() -> SizeLimits:
     """What a private API allows unless its operator says otherwise."""
     fields = PrivateApiSettings.model_fields
     return SizeLimits(
-        max_unpacked_bytes=fields["max_unpacked_bytes"].default, max_output_bytes=fields["max_output_bytes"].default
+        max_unpacked_bytes=fields["max_unpacked_bytes"].default,
+        max_output_bytes=fields["max_output_bytes"].default,
+        max_entries=fields["max_entries"].default,
     )
 
 

@@ -138,6 +138,7 @@ class Bench:
                 "pids_limit": options.pids_limit,
                 "cpus": options.cpus,
                 "max_unpacked_bytes": options.sizes.max_unpacked_bytes,
+                "max_entries": options.sizes.max_entries,
                 "max_output_bytes": options.sizes.max_output_bytes,
                 "strict_output": False,
                 "attempt": 1,
@@ -186,7 +187,9 @@ def _zip(path: Path, target: Path) -> Path:
 def _refuse(path: Path, options: TrialOptions, what: str, *, verify: bool) -> None:
     """Raises `InvalidArchive` for what a server refuses at the submission, or at a model's registration."""
     try:
-        directory = check_archive(path, max_unpacked_bytes=options.sizes.max_unpacked_bytes)
+        directory = check_archive(
+            path, max_unpacked_bytes=options.sizes.max_unpacked_bytes, max_entries=options.sizes.max_entries
+        )
         if verify:
             verify_contents(path, directory)
     except InvalidArchive as error:

@@ -13,6 +13,7 @@ from contract.deployments import (
 )
 from contract.errors import InvalidRequest, StaleFence
 from contract.tokens import Claims, replica_key, sign_token, stream_key
+from contract.zip_rules import MAX_ENTRIES
 from private_api.archives import StoredArchive
 from private_api.database import Database, repeated
 from private_api.deployment_tables import DeploymentRow, ReplicaRow
@@ -41,6 +42,7 @@ class Hosting:
     gateway_address: str
     """`host:port` at which containers reach the gRPC gateway."""
     max_unpacked_bytes: int
+    max_entries: int = MAX_ENTRIES
 
 
 def show_replica(database: Database, uid: str, fence: int, hosting: Hosting) -> ReplicaAssignment:
@@ -150,6 +152,7 @@ def build_assignment(row: ReplicaRow, hosting: Hosting) -> ReplicaAssignment:
         pids_limit=version.pids_limit,
         cpus=version.cpus,
         max_unpacked_bytes=hosting.max_unpacked_bytes,
+        max_entries=hosting.max_entries,
         model_archive=view_archive(version.archive),
         serving=serving_of(row),
         environment={

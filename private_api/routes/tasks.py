@@ -96,7 +96,12 @@ def _add_list(router: APIRouter, services: Services) -> None:
         (reference,) = names
         await run_in_threadpool(check_submission, database, reference, idempotency_key=idempotency_key, caller=caller)
         async with receive_zip(request, store, max_bytes=services.max_upload_bytes) as upload:
-            await run_in_threadpool(check_archive, upload.path, max_unpacked_bytes=services.sizes.max_unpacked_bytes)
+            await run_in_threadpool(
+                check_archive,
+                upload.path,
+                max_unpacked_bytes=services.sizes.max_unpacked_bytes,
+                max_entries=services.sizes.max_entries,
+            )
             uid = await run_in_threadpool(
                 submit_task,
                 database,

@@ -99,6 +99,7 @@ def build_assignment(session: Session, row: TaskRow, sizes: SizeLimits, replica_
         cpus=version.cpus,
         strict_output=version.strict_output,
         max_unpacked_bytes=sizes.max_unpacked_bytes,
+        max_entries=sizes.max_entries,
         max_output_bytes=sizes.max_output_bytes,
         input=task_input,
         model_archive=view_archive(version.archive),

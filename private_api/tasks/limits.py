@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from contract.statuses import Phase
+from contract.zip_rules import MAX_ENTRIES
 
 MAX_CRASHES = 3
 """How many leases expire before the task itself is blamed for the crashes; see `private_api.tasks.blame`."""
@@ -37,7 +38,9 @@ def phase_limit(phase: Phase, time_limit_s: int) -> timedelta:
 
 @dataclass(frozen=True)
 class SizeLimits:
-    """What one task may move, in bytes."""
+    """What one task may move."""
 
     max_unpacked_bytes: int
     max_output_bytes: int
+    max_entries: int = MAX_ENTRIES
+    """Files and folders of an archive."""

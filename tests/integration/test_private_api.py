@@ -12,7 +12,7 @@ import pytest
 from contract.claims import ClaimRequest
 from contract.zip_rules import MAX_ENTRIES
 from tests.running_api import RunningApi, run_private_api
-from tests.unit.zip_corpus import MALFORMED, Part, build, many_entries
+from tests.unit.zip_corpus import MALFORMED, Part, build
 from tests.waiting import PATIENCE_S
 from tests.zips import make_zip
 
@@ -111,8 +111,8 @@ def test_each_kind_of_bad_zip_is_refused_with_a_sentence(private_api: RunningApi
         "backslash": build(Part(name=b"..\\evil")),
         "twice": build(Part(), Part()),
         "link": build(Part(mode=0o120777)),
-        "too many": many_entries(MAX_ENTRIES + 1),
-        "bomb": build(Part(data=b"", packed=b"x", method=8, central={"size": 2**29})),
+        "too many": make_zip({f"{n}/" + "a/" * 60 + "b": b"" for n in range(MAX_ENTRIES // 60)}),
+        "bomb": build(Part(data=b"", packed=b"x", method=8, local={"size": 2**31}, central={"size": 2**31})),
         "overlap": build(Part(), Part(name=b"b", central={"offset": 0})),
     }
     for name, data in cases.items():
@@ -120,6 +120,30 @@ def test_each_kind_of_bad_zip_is_refused_with_a_sentence(private_api: RunningApi
             assert error_of(answer) == (422, "InvalidArchive"), name
             assert len(answer.json()["detail"]) > 20, name
     assert_nothing_was_kept(private_api)
+
+
+def test_the_operator_says_how_many_files_and_folders_a_zip_may_have(database_url: str, tmp_path: Path) -> None:
+    with (
+        run_private_api(database_url, tmp_path / "data", max_entries=3) as api,
+        api.client() as http,
+        api.consumer() as consumer,
+    ):
+        assert register(http).is_success
+        for answer in (
+            submit(http, make_zip({"d/a": b"", "d/b": b"", "e/c": b""})),
+            register_with(http, make_zip(dict.fromkeys("abcd", b""))),
+        ):
+            assert error_of(answer) == (422, "InvalidArchive")
+            assert "at most 3" in answer.json()["detail"]
+        assert submit(http, make_zip({"d/a": b"", "d/b": b""})).is_success
+        held = consumer.claim(ClaimRequest(consumer="ada"))
+        assert held is not None
+        assert held.max_entries == 3
+
+
+def register_with(http: httpx.Client, data: bytes) -> httpx.Response:
+    query = {"human_readable_id": "large", "container_tag": "echo:1"}
+    return http.post("/api/models/", params=query, content=data, headers=ZIP)
 
 
 def test_an_unknown_model_is_told_before_the_body_is_read(private_api: RunningApi) -> None:

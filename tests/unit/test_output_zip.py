@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from contract.statuses import Reason
-from contract.zip_rules import check_archive, verify_contents
+from contract.zip_rules import MAX_ENTRIES, check_archive, verify_contents
 from job_consumer.output.failures import ModelFailed
 from job_consumer.output.measure import measure_folder
 from job_consumer.output.survey import Survey, survey_output
@@ -73,7 +73,7 @@ def test_an_output_is_an_archive_by_our_own_rules_and_unpacks_to_itself(output: 
     path, target = tmp_path / "output.zip", tmp_path / "target"
     path.write_bytes(collect(output))
     target.mkdir()
-    unpack_archive(path, target, max_unpacked_bytes=LIMIT)
+    unpack_archive(path, target, max_unpacked_bytes=LIMIT, max_entries=MAX_ENTRIES, make_room=lambda _: None)
 
     def tree(folder: Path) -> dict[str, tuple[bool, bytes | None]]:
         return {
@@ -416,3 +416,22 @@ def test_folders_too_deep_to_be_measured_end_the_run(output: Path) -> None:
     (folder / "d").mkdir()
     with pytest.raises(ModelFailed, match="nested more than 64"):
         measure_folder(output)
+
+
+def test_what_a_run_may_leave_behind_may_be_the_input_of_the_next(tmp_path: Path) -> None:
+    output, target, path = tmp_path / "output", tmp_path / "target", tmp_path / "output.zip"
+    for folder in (output / "deep/est/empty", target):
+        folder.mkdir(parents=True)
+    for name in ("T1.nii", "t1.nii", "deep/\N{LATIN SMALL LETTER E WITH ACUTE}", "deep/e\N{COMBINING ACUTE ACCENT}"):
+        (output / name).write_text(name)
+    # Compresses 1000 to 1, as an empty mask does.
+    with (output / "mask").open("wb") as mask:
+        mask.truncate(300 * 1024**2)
+    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    found = survey(output, max_bytes=size, max_entries=8)
+    path.write_bytes(b"".join(stream_zip(output, found.files)))
+    unpack_archive(path, target, max_unpacked_bytes=size, max_entries=8, make_room=lambda _: None)
+    assert {str(file.relative_to(target)) for file in target.rglob("*")} == {
+        str(file.relative_to(output)) for file in output.rglob("*")
+    }
+    assert (target / "mask").stat().st_size == 300 * 1024**2

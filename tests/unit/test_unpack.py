@@ -3,13 +3,15 @@ import os
 import random
 import resource
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from contract.errors import InvalidArchive
+from contract.zip_rules import MAX_ENTRIES
+from job_consumer.run_disk import DiskFull, require_room
 from job_consumer.unpack import unpack_archive
 from tests.unit.test_output_zip import open_descriptors
 from tests.unit.test_zip_rules import by_sentence, mutate
@@ -30,7 +32,11 @@ def target(tmp_path: Path) -> Path:
 def unpack(data: bytes, target: Path) -> None:
     path = target.parent / "archive.zip"
     path.write_bytes(data)
-    unpack_archive(path, target, max_unpacked_bytes=LIMIT)
+    unpack_path(path, target)
+
+
+def unpack_path(path: Path, target: Path, *, make_room: Callable[[int], None] = lambda _: None) -> None:
+    unpack_archive(path, target, max_unpacked_bytes=LIMIT, max_entries=MAX_ENTRIES, make_room=make_room)
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
@@ -100,7 +106,7 @@ def test_a_disk_that_fills_up_is_an_error_of_this_host_and_never_a_short_file(tm
     path = tmp_path / "archive.zip"
     path.write_bytes(build(Part(data=b"x" * 50_000, method=8)))
     with largest_file(49_999), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
-        unpack_archive(path, target, max_unpacked_bytes=LIMIT)
+        unpack_path(path, target)
 
 
 def test_short_writes_lose_nothing(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +122,51 @@ def test_a_file_that_is_there_already_is_never_overwritten(target: Path) -> None
     with pytest.raises(FileExistsError):
         unpack(build(Part()), target)
     assert (target / "a.txt").read_text() == "mine"
+
+
+def test_names_that_differ_in_case_are_two_files_here(target: Path) -> None:
+    unpack(make_zip({"T1.nii": b"1", "t1.nii": b"2", "Data/x": b"3", "data/y": b"4"}), target)
+    assert {name: data for name, data in tree(target).items() if data} == {
+        "T1.nii": b"1", "t1.nii": b"2", "Data/x": b"3", "data/y": b"4",
+    }  # fmt: skip
+
+
+def test_where_they_are_one_file_the_zip_is_refused_and_none_overwritten(target: Path) -> None:
+    # As on a file system that ignores case: the second name is taken.
+    (target / "t1.nii").write_text("T1.nii")
+    with pytest.raises(InvalidArchive, match=r"'T1.nii' and 't1.nii' name the same file where case is ignored, as on"):
+        unpack(make_zip({"T1.nii": b"1", "t1.nii": b"2"}), target)
+    assert (target / "t1.nii").read_text() == "T1.nii"
+
+
+def test_room_is_made_for_all_of_it_before_any_is_written(tmp_path: Path, target: Path) -> None:
+    path = tmp_path / "archive.zip"
+    path.write_bytes(make_zip({"a": bytes(10**6), "b": b""}))
+
+    def refuse(size_bytes: int) -> None:
+        assert size_bytes == 10**6 + 2 * 4096
+        require_room(target, size_bytes, 2**60)
+
+    with pytest.raises(DiskFull, match=f"{10**6 + 2 * 4096} are needed above the reserve of {2**60}"):
+        unpack_path(path, target, make_room=refuse)
+    assert tree(target) == {}
+    unpack_path(path, target, make_room=lambda size_bytes: require_room(target, size_bytes, 0))
+    assert tree(target) == {"a": bytes(10**6), "b": b""}
+
+
+def test_whoever_waits_for_it_can_end_it(tmp_path: Path, target: Path) -> None:
+    path, left = tmp_path / "archive.zip", iter(range(5))
+    path.write_bytes(make_zip({str(n): bytes(4 * 1024**2) for n in range(9)}))
+
+    def check() -> None:
+        if next(left, None) is None:
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        unpack_archive(
+            path, target, max_unpacked_bytes=LIMIT, max_entries=MAX_ENTRIES, make_room=lambda _: None, check=check
+        )
+    assert tree(target).keys() < {str(n) for n in range(9)}
 
 
 @pytest.mark.parametrize("name", [b"link", b"link/a", b"link/d/a"])
@@ -154,7 +205,7 @@ def test_no_damaged_zip_writes_outside_the_target(tmp_path: Path, seed: int) -> 
         target.mkdir()
         (tmp_path / "archive.zip").write_bytes(mutate(chance, chance.choice(seeds)))
         try:
-            unpack_archive(tmp_path / "archive.zip", target, max_unpacked_bytes=LIMIT)
+            unpack_path(tmp_path / "archive.zip", target)
             unpacked += 1
         except InvalidArchive:
             pass

@@ -7,6 +7,7 @@ import subprocess
 import tracemalloc
 import zipfile
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from contract.errors import InvalidArchive
 from contract.zip_rules import (
     check_archive,
     find_clash,
+    find_clashes,
     find_file,
     list_files,
     name_fault,
@@ -27,6 +29,7 @@ from contract.zip_rules import (
 )
 from tests.unit import zip_corpus as corpus
 from tests.unit.zip_corpus import GOOD, LYING, MALFORMED, Case, Part, build
+from tests.zips import make_zip
 
 LIMIT = 1024**3
 
@@ -47,8 +50,9 @@ def test_an_acceptable_zip_is_accepted(case: Case) -> None:
     directory = check_archive(file, max_unpacked_bytes=LIMIT)
     verify_contents(file, directory)
     with zipfile.ZipFile(file) as archive:
-        assert [entry.size for entry in directory.entries] == [info.file_size for info in archive.infolist()]
-        for entry, info in zip(directory.entries, archive.infolist(), strict=True):
+        infos = [info for info in archive.infolist() if info.filename != "./"]
+        assert [entry.size for entry in directory.entries] == [info.file_size for info in infos]
+        for entry, info in zip(directory.entries, infos, strict=True):
             assert b"".join(read_entry(file, entry)) == archive.read(info)
 
 
@@ -102,14 +106,12 @@ def test_a_zip_of_exactly_the_limit_is_accepted_and_one_byte_more_is_not() -> No
 def test_a_million_entries_are_refused_before_anything_is_built_for_them(tmp_path: Path) -> None:
     path = tmp_path / "many.zip"
     path.write_bytes(corpus.many_entries(1_000_000))
-    tracemalloc.start()
-    try:
+
+    def check() -> None:
         with pytest.raises(InvalidArchive, match="1000000 entries"):
             check_archive(path, max_unpacked_bytes=LIMIT)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 1024**2
+
+    assert peak_of(check) < 1024**2
 
 
 def test_a_large_file_is_not_read_to_be_checked(tmp_path: Path) -> None:
@@ -172,6 +174,78 @@ def test_a_clash_is_found_although_other_names_sort_between() -> None:
     paths = [("a", False), ("a!", False), ("a-b", False), ("a.txt", False), ("a/b", False)]
     assert "'a' and 'a/b' clash" in str(find_clash(paths))
     assert find_clash(paths[1:]) is None
+
+
+def test_names_that_differ_in_case_can_coexist_here_and_not_everywhere() -> None:
+    paths = [("T1.nii", False), ("t1.nii", False)]
+    assert find_clash(paths) is None
+    assert "case is ignored" in next(find_clashes(paths))
+
+
+def test_names_are_read_as_other_tools_read_them() -> None:
+    parts = [Part(name=b"sub\\scans\\a.dcm", system=0), Part(name=b"sub\\", data=b"", system=0, mode=0)]
+    assert names_of(build(*parts)) == [("sub/scans/a.dcm", False), ("sub", True)]
+    parts = [Part(name=b"./", data=b"", mode=0o40755), Part(name=b"./d/", data=b"", mode=0o40755), Part(name=b"./d/a")]
+    assert names_of(build(*parts)) == [("d", True), ("d/a", False)]
+    file = io.BytesIO(build(*parts))
+    assert [each.path for each in list_files(file, after=None, limit=9) or ()] == ["d/a"]
+    assert find_file(file, "d/a") is not None
+
+
+def names_of(data: bytes) -> list[tuple[str, bool]]:
+    directory = check_archive(io.BytesIO(data), max_unpacked_bytes=LIMIT)
+    return [(entry.name, entry.is_dir) for entry in directory.entries]
+
+
+def test_folders_that_are_only_implied_count_as_those_that_are_listed() -> None:
+    def check(max_entries: int, *names: str) -> None:
+        parts = [Part(name=name.encode(), data=b"", mode=0o40755 if name[-1] == "/" else 0o100644) for name in names]
+        check_archive(io.BytesIO(build(*parts)), max_unpacked_bytes=LIMIT, max_entries=max_entries)
+
+    # a, a/b, a/b/1, a/b/2, a/c, a/c/3
+    names = ["a/b/1", "a/c/3", "a/b/2"]
+    for listed in (names, ["a/", *names], ["./", *names, "a/c/"]):
+        check(6, *listed)
+        with pytest.raises(InvalidArchive, match="unpacks to 6 files and folders; at most 5 are accepted"):
+            check(5, *listed)
+    with pytest.raises(InvalidArchive, match="The zip has 3 entries"):
+        check(2, *names)
+
+
+def test_the_memory_of_a_check_grows_with_the_entries_and_of_a_page_not_at_all(tmp_path: Path) -> None:
+    count = 20_000
+    path, last = tmp_path / "many.zip", f"study/{count - 1:06}"
+    path.write_bytes(make_zip({f"study/{n:06}": b"" for n in range(count)}, method=zipfile.ZIP_STORED))
+    assert peak_of(lambda: check_archive(path, max_unpacked_bytes=LIMIT)) < 1000 * count
+    with path.open("rb") as file:
+        assert find_file(file, last) is not None
+        assert list_files(file, after=last, limit=500) == []
+        assert peak_of(lambda: list_files(file, after=last, limit=500)) < 1024**2
+
+
+def peak_of(action: Callable[[], object]) -> int:
+    """The most bytes that it holds at once, without its result."""
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(shutil.which("bsdtar") is None, reason="bsdtar, the tar of macOS and Windows, is not installed")
+def test_what_bsdtar_makes_of_a_folder_is_accepted(tmp_path: Path) -> None:
+    folder = tmp_path / "in" / "Ü"
+    folder.mkdir(parents=True)
+    (folder / "ä.txt").write_text("hello" * 999)
+    (folder / "run.sh").touch(0o755)
+    path = tmp_path / "out.zip"
+    subprocess.run(["bsdtar", "-a", "-cf", path, "."], cwd=tmp_path / "in", check=True, env={"LC_ALL": "C.UTF-8"})
+    directory = check_archive(path, max_unpacked_bytes=LIMIT)
+    verify_contents(path, directory)
+    names = {entry.name: (entry.is_dir, entry.executable) for entry in directory.entries}
+    assert names.keys() == {"Ü", "Ü/ä.txt", "Ü/run.sh"}
+    assert names["Ü/run.sh"] == (False, True)
 
 
 @pytest.mark.skipif(shutil.which("zip") is None, reason="Info-ZIP's zip is not installed")
