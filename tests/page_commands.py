@@ -50,6 +50,7 @@ RUN_BY: dict[tuple[str, str], str] = {
     ("docs/tutorials/first-segmentation.md", "*"): "tests/e2e/test_tutorials.py",
     ("docs/tutorials/own-model.md", "*"): "tests/e2e/test_tutorials.py",
     ("docs/tutorials/week-as-admin.md", "*"): _WEEK,
+    ("docs/writing-a-model.md", "Limits"): _WALKS,
     ("docs/writing-a-model.md", "The model's zip"): _WALKS,
     ("docs/writing-a-model.md", "Trying an image without the server"): _WALKS,
     ("docs/writing-a-model.md", "Without Docker"): _WALKS,

@@ -81,6 +81,12 @@ WALKS = [
         before=ECHO[:1],
         instead={"WEIGHTS": "examples/wordcount", "IMAGE ID": "inference-server/echo:1 weighted"},
     ),
+    Walk(
+        "docs/writing-a-model.md",
+        ("Limits",),
+        before=ECHO[:1],
+        instead={"IMAGE ID": "inference-server/echo:1 limited"},
+    ),
     Walk("docs/writing-a-model.md", ("Trying an image without the server",), before=ECHO[:1]),
     Walk(
         "docs/operations/gpu-hosts.md",

@@ -146,8 +146,8 @@ def test_a_run_that_hits_a_limit_of_standalone_names_the_setting_and_one_that_as
     [
         (("--shared-memory", "much"), "'much' is not a size"),
         (("--temporary", "4 apples"), "'4 apples' is not a size"),
-        (("--pids-limit", "3"), "3 is not in the range x>=16"),
-        (("--cpus", "0"), "0.0 is not in the range x>=0.01"),
+        (("--pids-limit", "3"), "greater than or equal to 16"),
+        (("--cpus", "0"), "greater than or equal to 0.01"),
     ],
 )
 def test_an_option_of_standalone_that_makes_no_sense_is_refused(
