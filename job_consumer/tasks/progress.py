@@ -5,7 +5,6 @@ Foreign code wrote both. What is not understood counts as not said.
 
 import os
 import re
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -31,10 +30,9 @@ def parse_progress(line: bytes, *, needs_word: bool) -> Progress | None:
     found = _LINE.fullmatch(line.strip()[:_LINE_BYTES])
     if found is None or (needs_word and not found[1]):
         return None
+    # Also raised for a number that is not between 0 and 1.
     with suppress(ValueError):
-        fraction = float(found[2])
-        if 0 <= fraction <= 1:
-            return Progress(fraction=fraction, text=(found[3] or b"").decode(errors="replace"))
+        return Progress(fraction=float(found[2]), text=(found[3] or b"").decode(errors="replace"))
     return None
 
 
@@ -55,12 +53,11 @@ class ProgressLines:
 
 def read_progress(folder: Path) -> Progress | None:
     """What the last line that can be understood of a run's file says; None without one."""
+    # Also raised where it is not a plain file.
     with suppress(OSError), open_folder(folder) as folder_fd, open_file(PROGRESS_NAME, dir_fd=folder_fd) as file:
-        status = os.fstat(file)
-        if stat.S_ISREG(status.st_mode):
-            end = os.pread(file, _END_BYTES, max(0, status.st_size - _END_BYTES))
-            found = (parse_progress(line, needs_word=False) for line in reversed(end.splitlines()))
-            return next((progress for progress in found if progress is not None), None)
+        end = os.pread(file, _END_BYTES, max(0, os.fstat(file).st_size - _END_BYTES))
+        found = (parse_progress(line, needs_word=False) for line in reversed(end.splitlines()))
+        return next((progress for progress in found if progress is not None), None)
     return None
 
 

@@ -93,6 +93,7 @@ def test_the_container_is_created_with_the_hardened_profile(harness: Harness, cl
     assert {mount["Destination"]: mount["RW"] for mount in container["Mounts"]} == {
         "/input": False,
         "/output": True,
+        "/progress": True,
         "/model": False,
     }
 
