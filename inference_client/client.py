@@ -19,15 +19,14 @@ from inference_client.event_calls import EventCalls
 from inference_client.key_calls import KeyCalls
 from inference_client.model_calls import ModelCalls
 from inference_client.outputs import Output
+from inference_client.overview_schemas import ConsumerView, QueueView
 from inference_client.pack import Inputs, OnProgress, select_inputs, zip_headers
 from inference_client.paths import segment
 from inference_client.progress import display_for
 from inference_client.runs import run_task
 from inference_client.schemas import (
     AttemptView,
-    ConsumerView,
     EventView,
-    QueueView,
     TaskView,
 )
 from inference_client.statuses import Status

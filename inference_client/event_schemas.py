@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from inference_client.answers import Answer
-from inference_client.schemas import ConsumerView, DeploymentView, LaneView
+from inference_client.overview_schemas import ConsumerView, LaneView
+from inference_client.schemas import DeploymentView
 from inference_client.statuses import EventType, Reason, Status
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from inference_client.schemas import ConsumerView
+from inference_client.overview_schemas import ConsumerView
 from inference_client.statuses import ConsumerStatus, Kind
 
 _HERE = re.compile(r"https?://(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?(/|$)")

@@ -13,7 +13,7 @@ from inference_client.cli.server_options import server_options
 from inference_client.cli.suggestions import suggesting
 from inference_client.client import InferenceClient
 from inference_client.errors import ConsumerNotFound
-from inference_client.schemas import ConsumerView, LaneView, QueueView
+from inference_client.overview_schemas import ConsumerView, LaneView, QueueView
 from inference_client.statuses import Kind
 from inference_client.units import format_duration
 from inference_client.wording import printable

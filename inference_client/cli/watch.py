@@ -11,7 +11,7 @@ from inference_client.cli.output import show_moment, show_uid
 from inference_client.cli.server_options import server_options
 from inference_client.cli.uids import find_uid
 from inference_client.event_schemas import DeploymentEvent, QueueEvent, ServerEvent, TaskEvent
-from inference_client.schemas import ConsumerView
+from inference_client.overview_schemas import ConsumerView
 from inference_client.statuses import EventType
 from inference_client.wording import printable
 

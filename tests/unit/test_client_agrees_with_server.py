@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from contract import zip_rules
 from contract.access import DoorPolicy
 from contract.errors import error_classes
-from inference_client import event_schemas, key_schemas, schemas, statuses, stored_files, zip_names
+from inference_client import event_schemas, key_schemas, overview_schemas, schemas, statuses, stored_files, zip_names
 from inference_client.cli.hints import HINTS, speaks_http
 from inference_client.errors import server_errors
 from inference_client.model_versions import ModelVersionView
@@ -39,6 +39,7 @@ from tests.unit.client_peer import task_view
 
 VIEWS: list[type[BaseModel]] = [
     schemas.ArchiveView,
+    schemas.ImageFinding,
     schemas.ModelView,
     ModelVersionView,
     schemas.TaskView,
@@ -49,12 +50,12 @@ VIEWS: list[type[BaseModel]] = [
     stored_files.FileView,
     schemas.EventView,
     schemas.AttemptView,
-    schemas.LaneView,
-    schemas.QueuedTask,
-    schemas.QueueView,
-    schemas.ConsumerTask,
-    schemas.HostedReplica,
-    schemas.ConsumerView,
+    overview_schemas.LaneView,
+    overview_schemas.QueuedTask,
+    overview_schemas.QueueView,
+    overview_schemas.ConsumerTask,
+    overview_schemas.HostedReplica,
+    overview_schemas.ConsumerView,
     key_schemas.KeyView,
     key_schemas.CreatedKey,
     key_schemas.MeView,

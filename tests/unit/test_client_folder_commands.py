@@ -10,8 +10,8 @@ import pytest
 from inference_client.cli import checker
 from inference_client.cli.checker import Check
 from inference_client.errors import UnusableInput
+from inference_client.overview_schemas import ConsumerView
 from inference_client.scaffold import model_name, write_template
-from inference_client.schemas import ConsumerView
 from inference_client.sharing import judge
 from inference_client.statuses import ConsumerStatus, Kind
 from job_consumer.settings import LimitSettings
