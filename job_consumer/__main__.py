@@ -47,7 +47,11 @@ def _run(settings: JobConsumerSettings) -> int:
 
 def _work(settings: JobConsumerSettings) -> None:
     stopping = stop_event()
-    engine = DockerEngine(work_dir=settings.work_dir, work_volume=settings.work_volume)
+    engine = DockerEngine(
+        work_dir=settings.work_dir,
+        work_volume=settings.work_volume,
+        registry_auth_file=settings.registry_auth_file,
+    )
     with RabbitMQBroker(settings.broker_url, queue_type=settings.rabbit_queue_type) as broker:
         wake_at_stop(stopping, broker).start()
         run_consumer(consumer_options(settings), broker, engine, stopping, replica_engine=engine)

@@ -67,6 +67,9 @@ class JobConsumerSettings(BrokerSettings, LimitSettings):
     model_cache_bytes: Annotated[int, Field(ge=0)] = MODEL_CACHE_BYTES
     image_cache_bytes: Annotated[int, Field(ge=0)] = IMAGE_CACHE_BYTES
     min_free_bytes: Annotated[int, Field(ge=0)] = MIN_FREE_BYTES
+    registry_auth_file: Path | None = Field(
+        None, description="Logins for private registries, as `docker login` writes them; read for each pull."
+    )
     alive_file: Path | None = None
     replica_network: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None = Field(
         None, description="The Engine's network that replicas are on; unset: no replicas are hosted."

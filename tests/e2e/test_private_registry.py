@@ -3,17 +3,21 @@
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import httpx
 import pytest
 import yaml
 
+from contract.schemas import PullPolicy
+from job_consumer.engines import EngineUnavailable, ImageNotFound
+from job_consumer.engines.docker.engine import DockerEngine
 from tests.doc_pages import section
 from tests.e2e.checkout import copy_checkout, paste
 from tests.e2e.images import echo_image
-from tests.e2e.systems import Process, free_port, standalone_system
+from tests.e2e.systems import Process, free_port, services_system, standalone_system
 from tests.services import missing, require_docker
 from tests.waiting import wait_until
 
@@ -43,9 +47,8 @@ class Registry:
         """Commands of the page, for this registry, with user and password typed in."""
         login = f"echo {PASSWORD} | docker"
         text = text.replace("docker login ", f"{login} login --username {USER} --password-stdin ")
-        text = text.replace(
-            "docker --config registry login ", f"{login} --config registry login -u {USER} --password-stdin "
-        )
+        config = "--config secrets/registry login"
+        text = text.replace(f"docker {config} ", f"{login} {config} -u {USER} --password-stdin ")
         return text.replace("registry.example.org", self.address)
 
 
@@ -94,7 +97,7 @@ def test_a_standalone_server_pulls_with_the_login_of_its_user(
         assert "image_not_found" in refused
         assert "wants a login that this consumer does not have" in refused
         assert "finished" in paste(checkout, registry.typed(login), SUBMIT, **variables)
-        pull, local, save, load = section(PAGE, "Without giving credentials away").commands
+        pull, local, save, load = section(PAGE, "Without giving logins away").commands
         image = f"{registry.address}/lab/segment:1"
         paste(checkout, f"docker rmi --force {image}", *map(registry.typed, (pull, local, save)), **variables)
         paste(checkout, f"docker rmi --force {image}", registry.typed(load), **variables)
@@ -111,24 +114,61 @@ def test_a_standalone_server_pulls_with_the_login_of_its_user(
         assert "finished" in paste(checkout, f"infer wait {uid}", status, **variables)
 
 
-def test_a_consumer_pulls_with_the_folder_that_compose_mounts(
-    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_consumer_pulls_with_the_login_in_the_folder_that_compose_mounts(
+    registry: Registry, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkout = copy_checkout(tmp_path / "checkout")
-    part = section(PAGE, "The whole server")
-    (checkout / "compose.registry.yaml").write_text(part.file("yaml"))
-    (checkout / ".env").write_text(part.file("text"))
-    login, up = part.commands
-    assert up == "docker compose up -d --wait"
+    (login,) = section(PAGE, "The whole server").commands
+    composed = paste(checkout, "docker compose config 2>/dev/null")
+    service = yaml.safe_load(composed)["services"]["job-consumer"]
+    file = PurePosixPath(service["environment"]["REGISTRY_AUTH_FILE"])
+    mounted = {each["target"]: each["source"] for each in service["volumes"]}
+    assert mounted[str(file.parent)] == str(checkout / "secrets/registry")
+    # The consumer itself, with that folder.
     monkeypatch.setenv("HOME", str(tmp_path))
-    paste(checkout, registry.typed(login))
-    service = yaml.safe_load(paste(checkout, "docker compose config 2>/dev/null"))["services"]["job-consumer"]
-    mounted = [each["target"] for each in service["volumes"] if each["source"] == str(checkout / "registry")]
-    assert mounted == [service["environment"]["DOCKER_CONFIG"]]
-    # The consumer itself, with that folder where the variable says.
-    monkeypatch.setenv("DOCKER_CONFIG", str(checkout / "registry"))
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(checkout / "secrets/registry" / file.name))
     (register,) = section(PAGE, "Standalone").commands[1:]
     image = f"{registry.address}/lab/segment:1"
-    with standalone_system(tmp_path) as system:
-        lines = (f"docker rmi --force {image} || true", registry.typed(register), SUBMIT)
-        assert "finished" in paste(checkout, *lines, INFERENCE_SERVER_URL=system.url)
+    with services_system(tmp_path, postgres_url) as system:
+        variables = {"INFERENCE_SERVER_URL": system.url}
+        paste(checkout, f"docker rmi --force {image} || true")
+        warned = paste(checkout, registry.typed(register), **variables)
+        assert "no consumer gets its image" in warned
+        assert "wants a login that this consumer does not have" in warned
+        # It is used without a restart.
+        paste(checkout, registry.typed(login))
+        warned = paste(checkout, f"{registry.typed(register)} --replace", **variables)
+        assert "no consumer gets its image" not in warned
+        assert "finished" in paste(checkout, SUBMIT, **variables)
+        assert PASSWORD not in system.logs()
+
+
+def test_a_lookup_of_an_image_asks_the_registry_and_pulls_nothing(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    image = f"{registry.address}/lab/segment"
+    paste(tmp_path, f"docker rmi --force {image}:1 || true")
+    config = tmp_path / "login" / "config.json"
+    with closing(DockerEngine(work_dir=tmp_path, work_volume=None, registry_auth_file=config)) as engine:
+        with pytest.raises(ImageNotFound, match="wants a login that this consumer does not have"):
+            engine.look_up_image(f"{image}:1", PullPolicy.MISSING)
+        paste(tmp_path, registry.typed("docker login registry.example.org"), DOCKER_CONFIG=str(config.parent))
+        assert engine.look_up_image(f"{image}:1", PullPolicy.MISSING) is False
+        with pytest.raises(ImageNotFound, match="no such tag"):
+            engine.look_up_image(f"{image}:2", PullPolicy.MISSING)
+        with pytest.raises(ImageNotFound, match="its pull policy is never"):
+            engine.look_up_image(f"{image}:1", PullPolicy.NEVER)
+        assert engine.find_image(f"{image}:1") is None
+        engine.ensure_image(f"{image}:1", PullPolicy.MISSING)
+        assert engine.look_up_image(f"{image}:1", PullPolicy.MISSING) is True
+        assert engine.look_up_image(f"{image}:1", PullPolicy.NEVER) is True
+        assert engine.look_up_image(f"{image}:1", PullPolicy.ALWAYS) is False
+        registry.process.kill()
+        try:
+            with pytest.raises(EngineUnavailable, match="must be pulled for each run and no registry could be"):
+                engine.look_up_image(f"{image}:1", PullPolicy.ALWAYS)
+            with pytest.raises(ImageNotFound, match="is not on this host and no registry could be reached"):
+                engine.look_up_image(f"{image}:2", PullPolicy.MISSING)
+        finally:
+            registry.start()

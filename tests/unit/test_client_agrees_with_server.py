@@ -39,6 +39,7 @@ from tests.unit.client_peer import task_view
 
 VIEWS: list[type[BaseModel]] = [
     schemas.ArchiveView,
+    schemas.ImageFinding,
     schemas.ModelView,
     ModelVersionView,
     schemas.TaskView,

@@ -18,12 +18,10 @@ import docker
 from docker.errors import APIError, NotFound
 from docker.utils import kwargs_from_env
 
-from contract.schemas import PullPolicy
 from job_consumer.engines import (
     ContainerSpec,
     ExitState,
     Network,
-    OnPull,
     RunKey,
     RunState,
     RunVanished,
@@ -31,7 +29,7 @@ from job_consumer.engines import (
 from job_consumer.engines.docker.ending import START_LABEL, describe_run, engine_start, exit_state
 from job_consumer.engines.docker.errors import engine_errors, is_read_timeout, run_errors, start_error
 from job_consumer.engines.docker.host import describe_host
-from job_consumer.engines.docker.images import PullingClient, ensure_image, look_up_image
+from job_consumer.engines.docker.images import PullingClient
 from job_consumer.engines.docker.log import follow_log, follow_output, read_tail
 from job_consumer.engines.docker.profile import (
     ENDED,
@@ -62,15 +60,23 @@ class DockerEngine(DockerStorage):
 
     `work_volume` names the volume that holds `work_dir` if the consumer is a container itself; None if the Engine sees
     `work_dir` under the same path. Without `base_url`, `DOCKER_HOST` says where the Engine is, else the local socket.
+    `registry_auth_file` has the logins for private registries; without it, those of this process's user are taken.
     """
 
     def __init__(
-        self, *, work_dir: Path, work_volume: str | None, call_timeout_s: float = 60, base_url: str | None = None
+        self,
+        *,
+        work_dir: Path,
+        work_volume: str | None,
+        call_timeout_s: float = 60,
+        base_url: str | None = None,
+        registry_auth_file: Path | None = None,
     ) -> None:
         self._work_dir = work_dir.absolute()
         self._work_volume = work_volume
         self._call_timeout_s = call_timeout_s
         self._base_url = base_url
+        self._registry_auth_file = registry_auth_file
         self._lock = Lock()
         self._closing = Event()
         self._connected: docker.APIClient | None = None
@@ -93,18 +99,6 @@ class DockerEngine(DockerStorage):
         """The name that the Engine's machine has for itself, which a container on it does not know."""
         with engine_errors():
             return str(self._client().info()["Name"])
-
-    def ensure_image(
-        self, image: str, pull_policy: PullPolicy, on_progress: OnPull | None = None, *, has_run: bool = False
-    ) -> None:
-        """A registry's refusal to give an image counts as its absence."""
-        with engine_errors():
-            ensure_image(self._client(), image, pull_policy, self._closing, on_progress, has_run=has_run)
-
-    def look_up_image(self, image: str, pull_policy: PullPolicy) -> bool:
-        """A registry is asked by the Engine, as for a pull."""
-        with engine_errors():
-            return look_up_image(self._client(), image, pull_policy)
 
     def start(self, spec: ContainerSpec) -> None:
         """The container's name decides: of two creations, one is a conflict."""

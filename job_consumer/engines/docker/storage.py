@@ -5,15 +5,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import docker
 from docker.errors import APIError, NotFound
 
+from contract.schemas import PullPolicy
 from job_consumer.descriptors import allocated_bytes
-from job_consumer.engines import Mount, RunKey, RunVanished, StoredImage
+from job_consumer.engines import Mount, OnPull, RunKey, RunVanished, StoredImage
 from job_consumer.engines.docker.errors import engine_errors
+from job_consumer.engines.docker.images import ensure_image, look_up_image
 from job_consumer.engines.docker.profile import EngineHost, mount_device, run_labels, volume_name
+from job_consumer.engines.docker.registry_auth import load_registry_auth
 
 _NAMELESS = re.compile(r"[0-9a-f]{64}")
 _WRITABLE_FILES = ("HostsPath", "HostnamePath", "ResolvConfPath")
@@ -21,7 +25,11 @@ _WRITABLE_FILES = ("HostsPath", "HostnamePath", "ResolvConfPath")
 
 
 class DockerStorage(ABC):
-    """The part of a `DockerEngine` that is about disks."""
+    """The part of a `DockerEngine` that is about disks and what comes onto them."""
+
+    _closing: Event
+    """Set by `close`."""
+    _registry_auth_file: Path | None
 
     @abstractmethod
     def _client(self) -> docker.APIClient: ...
@@ -46,6 +54,18 @@ class DockerStorage(ABC):
         with engine_errors():
             return self._describe_host().storage_dir
 
+    def ensure_image(
+        self, image: str, pull_policy: PullPolicy, on_progress: OnPull | None = None, *, has_run: bool = False
+    ) -> None:
+        """A registry's refusal to give an image counts as its absence."""
+        with engine_errors():
+            ensure_image(self._puller(), image, pull_policy, self._closing, on_progress, has_run=has_run)
+
+    def look_up_image(self, image: str, pull_policy: PullPolicy) -> bool:
+        """A registry is asked by the Engine, as for a pull."""
+        with engine_errors():
+            return look_up_image(self._puller(), image, pull_policy)
+
     def find_image(self, image: str) -> StoredImage | None:
         with engine_errors():
             try:
@@ -67,6 +87,11 @@ class DockerStorage(ABC):
         with engine_errors():
             name = volume_name(mount, mount_device(mount, self._describe_host()))
             return _removed(lambda: self._client().remove_volume(name))
+
+    def _puller(self) -> docker.APIClient:
+        client = self._client()
+        load_registry_auth(client, self._registry_auth_file)
+        return client
 
 
 def _removed(call: Any) -> bool:
