@@ -123,6 +123,5 @@ def _entries(deployment: Deployment, *, is_named: bool) -> list[RepositoryIndexR
     state = "READY" if deployment.is_ready else _STATES[route.status]
     version, reason = str(route.model_version), route.detail or ""
     return [
-        RepositoryIndexResponse.ModelIndex(name=name, version=version, state=state, reason=reason)
-        for name in names
+        RepositoryIndexResponse.ModelIndex(name=name, version=version, state=state, reason=reason) for name in names
     ]

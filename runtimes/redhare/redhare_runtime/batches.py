@@ -49,7 +49,9 @@ class Request:
 class TaskContext:
     """One request as the kernel sees it."""
 
-    def __init__(self, model: Model, batch: Sequence[Request], index: int = 0, prev: "TaskContext | None" = None) -> None:
+    def __init__(
+        self, model: Model, batch: Sequence[Request], index: int = 0, prev: "TaskContext | None" = None
+    ) -> None:
         self._model = model
         self._batch = batch
         self._index = index
