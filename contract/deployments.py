@@ -131,6 +131,7 @@ class ReplicaBeat(Message):
     consumer: str
     ready: bool
     address: str | None = Field(None, description="`host:port`; needed once it is ready.")
+    silent: bool = Field(False, description="It was ready, and its probe hears nothing good of it any more.")
     detail: Annotated[str, Field(max_length=4096)] = ""
     """While it is not ready: what its probe heard last."""
 
@@ -139,6 +140,7 @@ class ReplicaBeatReply(Message):
     """What the holder must know."""
 
     stop: bool = Field(description="No gateway uses it any more: end the container and report the end.")
+    in_flight: int | None = Field(None, description="Of one that is silent: calls that gateways have open on it.")
 
 
 class ReplicaEnd(Message):
@@ -169,9 +171,9 @@ class Route(Message):
     backends: list[Backend] = Field(description="The replicas that are ready.")
 
     @property
-    def application(self) -> str:
-        """The `application` metadata that names it."""
-        return self.serving.application or self.human_readable_id
+    def applications(self) -> list[str]:
+        """Each `application` metadata that leads to it."""
+        return self.serving.routed_applications(self.human_readable_id)
 
     @property
     def model_names(self) -> list[str]:

@@ -19,6 +19,8 @@ class WireProtocol(StrEnum):
     REDHARE = "redhare"
     KSERVE = "kserve"
     TENSORFLOW = "tensorflow"
+    RAY = "ray"
+    """Ray Serve itself, whose own router finds the application inside the container."""
     GRPC = "grpc"
     """Any service of the user's own."""
 
@@ -65,7 +67,8 @@ class ServingSpec(BaseModel):
         Literal["protocol", "tcp"],
         Field(
             description="`protocol`: the replica counts as ready once it says so in its protocol (for `grpc`: "
-            "grpc.health.v1 where it is served, else an open connection). `tcp`: once the port is open."
+            "grpc.health.v1 where it is served, else an open connection; for `ray`: ListApplications has every one of "
+            "`applications`). `tcp`: once the port is open."
         ),
     ] = "protocol"
     replicas_min: Annotated[int, Field(ge=0, le=64, description="Kept warm also without calls.")] = 0
@@ -79,6 +82,16 @@ class ServingSpec(BaseModel):
     start_timeout_s: Annotated[
         float, Field(ge=1, le=86400, description="From the container's start until it must be ready.")
     ] = 600
+    liveness_timeout_s: Annotated[
+        float | None,
+        Field(
+            ge=1,
+            le=86400,
+            description="A replica that is ready is asked again, as for readiness: one that does not answer well for "
+            "this long gets no new calls until it does, and ends after as long again without a call open on it. "
+            "Unset: it is not asked again.",
+        ),
+    ] = None
     drain_timeout_s: Annotated[
         float, Field(ge=0, le=86400, description="How long a replica that leaves may finish its calls.")
     ] = 30
@@ -102,6 +115,14 @@ class ServingSpec(BaseModel):
     application: Annotated[
         Name | None, Field(description="The `application` metadata that names it; default: the model's id.")
     ] = None
+    applications: Annotated[
+        list[Name],
+        Field(
+            max_length=64,
+            description="In place of `application`: the applications inside the container, each of which leads here. "
+            "The metadata is passed on, so that the container finds its own.",
+        ),
+    ] = []
     model_names: Annotated[
         list[Name], Field(max_length=64, description="Names of models inside messages; default: the model's id.")
     ] = []
@@ -147,7 +168,13 @@ class ServingSpec(BaseModel):
     def _check_bounds(self) -> Self:
         if self.replicas_min > self.replicas_max:
             raise ValueError("replicas_min is larger than replicas_max")
+        if self.application and self.applications:
+            raise ValueError("applications stands in place of application: give one of them")
         return self
+
+    def routed_applications(self, human_readable_id: str) -> list[str]:
+        """The `application` metadata that leads to the deployment of this model; at least one."""
+        return list(dict.fromkeys(self.applications)) or [self.application or human_readable_id]
 
     def routed_model_names(self, human_readable_id: str) -> list[str]:
         """The names inside messages that lead to the deployment of this model."""

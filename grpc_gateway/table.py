@@ -59,7 +59,7 @@ class Table:
         self.deployments = current
         everyone = list(current.values())
         self.by_prefix = {d.route.serving.prefix: d for d in everyone if d.route.serving.prefix}
-        self.by_application = {d.route.application: d for d in everyone}
+        self.by_application = {name: d for d in everyone for name in d.route.applications}
         self.by_model = {name: d for d in everyone for name in d.route.model_names}
         self.by_name = _by_name(everyone)
         self.only = everyone[0] if len(everyone) == 1 else None
@@ -125,7 +125,7 @@ def _by_name(everyone: Iterable[Deployment]) -> dict[str, list[Deployment]]:
     names: dict[str, list[Deployment]] = {}
     for deployment in everyone:
         route = deployment.route
-        own = {deployment.id, route.application, *route.inner_model_names, *filter(None, [route.serving.service])}
+        own = {deployment.id, *route.applications, *route.inner_model_names, *filter(None, [route.serving.service])}
         for name in own:
             names.setdefault(name, []).append(deployment)
     return names

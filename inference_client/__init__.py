@@ -7,7 +7,8 @@ from inference_client.async_client import AsyncBatch, AsyncInferenceClient
 from inference_client.batches import Batch, Result
 from inference_client.client import InferenceClient
 from inference_client.outputs import Output, OutputFile
-from inference_client.schemas import ModelRegistration, ModelView, ServingSpec, TaskView
+from inference_client.schemas import ModelRegistration, ModelView, TaskView
+from inference_client.serving import ServingSpec
 
 __all__ = [
     "AsyncBatch",

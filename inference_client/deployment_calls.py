@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from inference_client.client_base import ClientBase
 from inference_client.paths import deployment_path
 from inference_client.readiness import wait_until_ready
-from inference_client.schemas import DeploymentView, ServingSpec
+from inference_client.schemas import DeploymentView
+from inference_client.serving import ServingSpec
 
 
 class DeploymentCalls(ClientBase):

@@ -159,6 +159,8 @@ class WireProtocol(Word):
     REDHARE = "redhare"
     KSERVE = "kserve"
     TENSORFLOW = "tensorflow"
+    RAY = "ray"
+    """Ray Serve itself."""
     GRPC = "grpc"
     """Any service of the user's own."""
 

@@ -180,20 +180,33 @@ class ReplicaHeartbeat(LeaseHeartbeat):
         self._assignment = assignment
         self._address: str | None = None
         self._heard = ""
+        self._is_silent = False
+        self.in_flight: int | None = None
+        """Of a silent replica: the calls open on it; None until the private API has said so."""
         self.is_stopped = False
         """No gateway uses it any more: end it."""
 
     def note_ready(self, address: str) -> None:
         """Report the replica ready, at once."""
-        self._heard, self._address = "", address
+        self._heard, self._address, self._is_silent, self.in_flight = "", address, False, None
         self._wake.set()
 
     def note_not_ready(self, heard: str) -> None:
         """Report with the next beat what the probe of a replica that is not ready heard."""
         self._heard = heard
 
+    def note_silent(self, heard: str) -> None:
+        """Report that a replica that was ready is not any more, at once."""
+        if not self._is_silent:
+            self._address, self._is_silent = None, True
+            self._wake.set()
+        self._heard = heard
+
     def _send(self) -> None:
-        address, heard = self._address, self._heard
-        beat = ReplicaBeat(consumer=self._context.consumer, ready=address is not None, address=address, detail=heard)
+        address, heard, silent = self._address, self._heard, self._is_silent
+        beat = ReplicaBeat(
+            consumer=self._context.consumer, ready=address is not None, address=address, silent=silent, detail=heard
+        )
         reply = self._context.api.beat_replica(self._assignment.uid, self._assignment.fence, beat)
         self.is_stopped = self.is_stopped or reply.stop
+        self.in_flight = reply.in_flight if silent and self._is_silent else None

@@ -56,7 +56,11 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "inference_client": (
         (r"errors|statuses|units|markup",),
-        (r"answers|schemas|model_versions|zip_names|grpc_endpoint|paths|wording", "docker_cli", "scaffold"),
+        (
+            r"answers|schemas|serving|model_versions|zip_names|grpc_endpoint|paths|wording",
+            "docker_cli",
+            "scaffold",
+        ),
         (r"key_schemas|event_schemas|overview_schemas",),
         (
             r"config|config_file|submissions",

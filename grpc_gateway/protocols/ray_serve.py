@@ -24,7 +24,7 @@ class RayServe:
     async def _list(self, call: Call, _request: bytes) -> bytes:
         self._check()
         shown = [call.deployment] if call.deployment else self._table.deployments.values()
-        names = [deployment.route.application for deployment in shown]
+        names = [name for deployment in shown for name in deployment.route.applications]
         return ListApplicationsResponse(application_names=names).SerializeToString()
 
     async def _healthz(self, _call: Call, _request: bytes) -> bytes:

@@ -14,7 +14,8 @@ from inference_client.cli.results import TimeoutOption
 from inference_client.cli.server_options import server_options
 from inference_client.cli.suggestions import suggesting_models
 from inference_client.errors import UnusableInput
-from inference_client.schemas import DeploymentView, ReplicaView, ServingSpec
+from inference_client.schemas import DeploymentView, ReplicaView
+from inference_client.serving import ServingSpec
 from inference_client.statuses import ReplicaStatus, WireProtocol
 from inference_client.units import parse_duration
 from inference_client.wording import printable
@@ -177,15 +178,16 @@ def _replica_row(replica: ReplicaView) -> tuple[str, ...]:
 
 
 def _facts(view: DeploymentView) -> list[tuple[str, str]]:
-    serving = view.serving
+    serving, inner = view.serving, view.serving.unrouted_model_names
     facts: list[tuple[str, str]] = [
         ("model", f"{view.human_readable_id}, version {view.model_version}"),
         ("status", str(view.status)),
         ("protocol", f"{serving.protocol}, port {serving.port}"),
         ("replicas", f"{serving.replicas_min} to {serving.replicas_max}, {_count_ready(view)} ready"),
-        ("application", serving.application or view.human_readable_id),
-        ("model names", ", ".join(serving.model_names or [view.human_readable_id])),
+        ("application", ", ".join(serving.applications) or serving.application or view.human_readable_id),
+        ("model names", ", ".join(serving.model_names or ([] if inner else [view.human_readable_id])) or "none"),
     ]
+    facts += [("names inside", ", ".join(inner))] if inner else []
     facts += [("prefix", f"/{serving.prefix}/")] if serving.prefix else []
     facts += [("owner", view.owner)] if view.owner else []
     facts += [("detail", view.detail)] if view.detail else []

@@ -19,6 +19,7 @@ HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 SERVER_READY = "/inference.GRPCInferenceService/ServerReady"
 MODEL_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 SERVING = 1
+LIST_APPLICATIONS = "/ray.serve.RayServeAPIService/ListApplications"
 AVAILABLE = 30
 
 _OPTIONS = (
@@ -39,14 +40,7 @@ def why_not_ready(address: str, serving: ServingSpec, models: list[str], timeout
         return _why_no_connection(address, timeout_s)
     try:
         with _channel(address) as channel:
-            match serving.protocol:
-                case WireProtocol.KSERVE:
-                    ready = _number(_call(channel, SERVER_READY, b"", timeout_s), 1)
-                    return None if ready == 1 else "ServerReady answers false"
-                case WireProtocol.TENSORFLOW:
-                    return _why_not_available(channel, models, timeout_s)
-                case WireProtocol.GRPC | WireProtocol.REDHARE:
-                    return _why_not_serving(channel, timeout_s)
+            return _ask(channel, serving, models, timeout_s)
     except grpc.RpcError as error:
         return f"{error.code().name}: {error.details()}"
     except MalformedMessage as error:
@@ -132,6 +126,19 @@ def _why_no_connection(address: str, timeout_s: float) -> str | None:
     return None
 
 
+def _ask(channel: grpc.Channel, serving: ServingSpec, models: list[str], timeout_s: float) -> str | None:
+    match serving.protocol:
+        case WireProtocol.KSERVE:
+            ready = _number(_call(channel, SERVER_READY, b"", timeout_s), 1)
+            return None if ready == 1 else "ServerReady answers false"
+        case WireProtocol.TENSORFLOW:
+            return _why_not_available(channel, models, timeout_s)
+        case WireProtocol.RAY:
+            return _why_not_listed(channel, serving.applications, timeout_s)
+        case WireProtocol.GRPC | WireProtocol.REDHARE:
+            return _why_not_serving(channel, timeout_s)
+
+
 def _why_not_available(channel: grpc.Channel, models: list[str], timeout_s: float) -> str | None:
     for model in models:
         try:
@@ -147,6 +154,16 @@ def _why_not_available(channel: grpc.Channel, models: list[str], timeout_s: floa
         states = [_number(version, 2) for version in versions if isinstance(version, bytes)]
         if AVAILABLE not in states:
             return f"no version of the model {model} is available; GetModelStatus answers with the states {states}"
+    return None
+
+
+def _why_not_listed(channel: grpc.Channel, applications: list[str], timeout_s: float) -> str | None:
+    """Ray Serve lists an application once it routes calls to it; until then it may refuse the question."""
+    reply = _call(channel, LIST_APPLICATIONS, b"", timeout_s)
+    names = [value.decode(errors="replace") for _, value in fields(reply) if isinstance(value, bytes)]
+    missing = [name for name in applications if name not in names]
+    if missing or not names:
+        return f"ListApplications names {', '.join(names) or 'none'}; missing: {', '.join(missing) or 'any'}"
     return None
 
 

@@ -43,6 +43,11 @@ class ReadyReplicas:
             self._ready.pop(uid, None)
             return True
 
+    def is_lent(self, uid: str) -> bool:
+        """Whether a task runs in this replica now."""
+        with self._lock:
+            return bool(self._lent[uid])
+
     def drop(self, uid: str) -> None:
         """Forget a replica that has ended, whether or not it is lent."""
         with self._lock:

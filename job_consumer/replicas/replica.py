@@ -15,7 +15,6 @@ from job_consumer.context import AttemptLost, ConsumerContext, ConsumerStopping
 from job_consumer.engine_watch import Complaint
 from job_consumer.engines import (
     EngineUnavailable,
-    ExitState,
     ImageNotFound,
     Interruption,
     ReplicaEngine,
@@ -23,15 +22,16 @@ from job_consumer.engines import (
     RunKind,
     RunVanished,
 )
-from job_consumer.exit_codes import explain_exit
 from job_consumer.heartbeat import LOST, ReplicaHeartbeat
 from job_consumer.hit_limits import explain_hits
 from job_consumer.image_cache import open_image
 from job_consumer.model_files import open_model
 from job_consumer.reconcile import let_go
-from job_consumer.replicas.calls import why_not_ready
+from job_consumer.replicas.endings import describe_exit, read_log_end, with_log
+from job_consumer.replicas.liveness import Liveness, Verdict
+from job_consumer.replicas.probe import Probe, storable
 from job_consumer.replicas.ready import ReadyReplica, ReadyReplicas
-from job_consumer.replicas.spec import decide_replica, model_names
+from job_consumer.replicas.spec import decide_replica
 from job_consumer.run_disk import DiskFull, DiskLimits, RunDisk
 from job_consumer.transfer import retry_until_accepted
 from kit.logging import log_replica
@@ -40,11 +40,9 @@ logger = logging.getLogger(__name__)
 
 STOP_GRACE_S = 10.0
 """Between TERM and KILL. The calls to it have ended by then."""
-LOG_TAIL_BYTES = 2048
 _TOKENS = ("GATEWAY_TOKEN", "STREAM_TOKEN_KEY")
 _WATCH_S = 1.0
 _PROBE_PAUSE_S = 0.25
-_PROBE_TIMEOUT_S = 2.0
 _RETRY_S = 2.0
 
 
@@ -83,6 +81,7 @@ class Replica:
         self._key = found or context.key(assignment, RunKind.REPLICA)
         self._folder = context.work.replica(self._key)
         self._limits = limits_of_run(assignment, context.sandbox.limits)
+        self._probe = Probe(engine, self._key, assignment)
         self._log = log_replica(logger, assignment.uid)
         self._complaint = Complaint()
 
@@ -177,43 +176,57 @@ class Replica:
         limit_s = self._assignment.serving.start_timeout_s
         deadline = time.monotonic() + limit_s
         while True:
-            address, answer = self._probe()
+            address, answer = self._probe.ask()
             if address is not None and answer is None:
                 break
-            heartbeat.note_not_ready(_storable(answer or ""))
+            heartbeat.note_not_ready(answer or "")
             self._raise_if_ended(_PROBE_PAUSE_S)
             self._check(heartbeat)
             if time.monotonic() > deadline:
-                tail = self._tail()
+                tail = read_log_end(self._engine, self._key)
                 detail = f"it was not ready within {limit_s:g} s: {answer}{explain_hits(tail, self._limits)}"
-                raise ReplicaEnded(ReplicaReason.NOT_READY, _with_log(detail, tail))
+                raise ReplicaEnded(ReplicaReason.NOT_READY, with_log(detail, tail))
         self._log.info("ready at %s", address)
-        self._ready.add(ReadyReplica(self._key.uid, address, self._folder))
-        heartbeat.note_ready(address)
+        self._offer(address, heartbeat)
 
     def _watch(self, heartbeat: ReplicaHeartbeat) -> NoReturn:
         limits = self._context.sandbox.limits
         # What its tasks write is bounded task by task.
         disk_limits = DiskLimits(sys.maxsize, limits.scratch_bytes, limits.disk_reserve_bytes)
+        liveness = Liveness(self._assignment.serving.liveness_timeout_s)
         disk = RunDisk(self._engine, self._key, self._folder.outputs, disk_limits, progress_dir=self._folder.progress)
         while True:
             self._raise_if_ended(_WATCH_S)
             self._check(heartbeat)
+            self._look_alive(liveness, heartbeat)
             # Ending one that did not fill the disk would help nobody.
             with suppress(DiskFull):
                 if (failed := disk.fault()) is not None:
                     raise ReplicaEnded(ReplicaReason.CONTAINER_ENDED, failed.detail)
 
-    def _probe(self) -> tuple[str | None, str | None]:
-        """Where the container is reached, and why it is not ready yet (None once it is)."""
-        serving = self._assignment.serving
-        try:
-            address = self._engine.address(self._key, serving.port)
-        except EngineUnavailable as error:
-            return None, error.detail
-        if address is None:
-            return None, "its container has no address"
-        return address, why_not_ready(address, serving, model_names(self._assignment), _PROBE_TIMEOUT_S)
+    def _look_alive(self, liveness: Liveness, heartbeat: ReplicaHeartbeat) -> None:
+        """Ask a replica that was ready again, if its deployment wants that. Raises `ReplicaEnded` if it is no use."""
+        if not liveness.is_due(time.monotonic()):
+            return
+        address, heard = self._probe.ask()
+        # A task has a time limit of its own, and of an engine that does not answer nothing is known.
+        if address is None or self._ready.is_lent(self._key.uid):
+            liveness.forgive(time.monotonic())
+            return
+        match liveness.judge(heard is None, time.monotonic(), heartbeat.in_flight):
+            case Verdict.BACK:
+                self._log.info("answers again at %s", address)
+                self._offer(address, heartbeat)
+            case Verdict.SILENT if self._ready.withdraw(self._key.uid):
+                heartbeat.note_silent(heard or "")
+            case Verdict.GONE:
+                limit_s = self._assignment.serving.liveness_timeout_s
+                detail = f"it was ready, and then not for more than {limit_s:g} s: {heard}"
+                raise ReplicaEnded(ReplicaReason.NOT_READY, with_log(detail, read_log_end(self._engine, self._key)))
+
+    def _offer(self, address: str, heartbeat: ReplicaHeartbeat) -> None:
+        self._ready.add(ReadyReplica(self._key.uid, address, self._folder))
+        heartbeat.note_ready(address)
 
     def _raise_if_ended(self, timeout_s: float) -> None:
         """Wait for the container's end, at most this long. Raises `ReplicaEnded` if it came."""
@@ -230,21 +243,9 @@ class Replica:
         if state is not None and state.interruption is Interruption.ENGINE:
             raise ReplicaEnded(ReplicaReason.RELEASED, "the engine or its host was stopped")
         if state is not None:
-            tail = self._tail()
-            detail = _with_log(self._how(state, tail), tail)
+            tail = read_log_end(self._engine, self._key)
+            detail = with_log(describe_exit(state, tail, self._limits), tail)
             raise ReplicaEnded(ReplicaReason.CONTAINER_ENDED, detail, state.exit_code)
-
-    def _how(self, state: ExitState, tail: str) -> str:
-        if state.out_of_memory:
-            memory = self._limits.memory_bytes
-            return f"the container needed more than its {memory} bytes of memory (exit code {state.exit_code})"
-        return f"the container ended with {explain_exit(state.exit_code, tail, self._limits)}"
-
-    def _tail(self) -> str:
-        try:
-            return self._engine.log_tail(self._key, LOG_TAIL_BYTES).decode(errors="replace").strip()
-        except (EngineUnavailable, RunVanished) as error:
-            return f"(its log cannot be read: {error.detail if isinstance(error, EngineUnavailable) else error})"
 
     def _check(self, heartbeat: ReplicaHeartbeat) -> None:
         """Raises when the replica must not continue."""
@@ -259,7 +260,7 @@ class Replica:
     def _end(
         self, reason: ReplicaReason, detail: str, exit_code: int | None = None, *, said: str | None = None
     ) -> ReplicaEnd:
-        detail = _storable(detail)
+        detail = storable(detail)
         self._log.info("ends: %s %s", reason, said or detail)
         return ReplicaEnd(consumer=self._context.consumer, reason=reason, detail=detail, exit_code=exit_code)
 
@@ -299,12 +300,3 @@ class Replica:
             self._log.warning(
                 "the replica could not be given back; the private API gives it up when its lease ends: %s", error
             )
-
-
-def _storable(text: str) -> str:
-    """What a container said, as the private API takes it."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")[:4096]
-
-
-def _with_log(text: str, tail: str) -> str:
-    return f"{text}; its log ends with:\n{tail}" if tail else f"{text}; it wrote no log"

@@ -18,6 +18,7 @@ from private_api.deployments.rows import (
     lock_live_replicas,
     logger,
     named,
+    serving_of,
 )
 from private_api.models import find_version, take_version
 
@@ -48,15 +49,15 @@ def deploy_model(database: Database, reference: str, serving: ServingSpec, *, ow
         known = session.scalars(named(human_readable_id)).one_or_none()
         row = lock_deployment(session, known.id if known else None)
         now = database.now(session)
-        application = serving.application or human_readable_id
+        applications = serving.routed_applications(human_readable_id)
         names = dict.fromkeys(serving.routed_model_names(human_readable_id))
-        _refuse_taken(session, row.id if row else 0, serving.prefix, application, list(names))
+        _refuse_taken(session, row.id if row else 0, serving.prefix, applications, list(names))
         if row is None:
             row = DeploymentRow(model_id=version.model_id, owner=owner, wanted=0, wanted_at=now, created_at=now)
             session.add(row)
         row.model_version = version
         row.serving = serving.model_dump_json()
-        row.prefix, row.application = serving.prefix, application
+        row.prefix, row.application = serving.prefix, applications[0]
         row.failures, row.not_before, row.detail = 0, None, None
         row.updated_at = now
         session.flush()
@@ -88,23 +89,24 @@ def undeploy_model(database: Database, human_readable_id: str) -> None:
     logger.info("deployment=%s removed", human_readable_id)
 
 
-def _refuse_taken(session: Session, own_id: int, prefix: str | None, application: str, names: list[str]) -> None:
+def _refuse_taken(session: Session, own_id: int, prefix: str | None, applications: list[str], names: list[str]) -> None:
     others = select(DeploymentRow).where(DeploymentRow.id != own_id)
-    claims = [
-        (f"the application {application!r}", others.where(DeploymentRow.application == application)),
-        *(
-            (
-                f"the model name {name!r}",
-                others.join(DeploymentNameRow, DeploymentNameRow.deployment_id == DeploymentRow.id).where(
-                    DeploymentNameRow.name == name
-                ),
-            )
-            for name in names
-        ),
-    ]
     if prefix is not None:
-        claims.insert(0, (f"the prefix {prefix!r}", others.where(DeploymentRow.prefix == prefix)))
-    for what, statement in claims:
-        other = session.scalars(statement).first()
-        if other is not None:
-            raise NameTaken(f"{what} is that of the deployment {other.model.human_readable_id!r}; choose another")
+        _refuse_if(session.scalars(others.where(DeploymentRow.prefix == prefix)).first(), f"the prefix {prefix!r}")
+    # Rows have the first application of each; the further ones are in the serving spec.
+    leading = {
+        application: row
+        for row in session.scalars(others)
+        for application in serving_of(row).routed_applications(row.model.human_readable_id)
+    }
+    for application in applications:
+        _refuse_if(leading.get(application), f"the application {application!r}")
+    named_others = others.join(DeploymentNameRow, DeploymentNameRow.deployment_id == DeploymentRow.id)
+    for name in names:
+        other = session.scalars(named_others.where(DeploymentNameRow.name == name)).first()
+        _refuse_if(other, f"the model name {name!r}")
+
+
+def _refuse_if(other: DeploymentRow | None, what: str) -> None:
+    if other is not None:
+        raise NameTaken(f"{what} is that of the deployment {other.model.human_readable_id!r}; choose another")

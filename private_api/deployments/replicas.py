@@ -17,7 +17,7 @@ from contract.zip_rules import MAX_ENTRIES
 from private_api.archives import StoredArchive
 from private_api.database import Database, repeated
 from private_api.deployment_tables import DeploymentRow, ReplicaRow
-from private_api.deployments.gateways import is_let_go
+from private_api.deployments.gateways import is_let_go, read_load
 from private_api.deployments.limits import RELEASE_PAUSE, backoff
 from private_api.deployments.rows import (
     check_fence,
@@ -66,10 +66,10 @@ def replica_archive(database: Database, uid: str, fence: int) -> StoredArchive:
 
 @repeated
 def beat_replica(database: Database, uid: str, fence: int, beat: ReplicaBeat) -> tuple[ReplicaBeatReply, bool]:
-    """Extend the lease. Returns whether the container should end, and whether it became ready just now.
+    """Extend the lease. Returns whether the container should end, and whether it just became ready, or silent.
 
-    A ready replica stays ready: its host ends a container that no longer answers. Raises `StaleFence`,
-    `InvalidRequest`.
+    A replica stays ready until its host says that it is silent: one that adopts it has not asked it yet. Raises
+    `StaleFence`, `InvalidRequest`.
     """
     if beat.ready and not beat.address:
         raise InvalidRequest("address: a replica that is ready needs one")
@@ -81,16 +81,21 @@ def beat_replica(database: Database, uid: str, fence: int, beat: ReplicaBeat) ->
         became_ready = beat.ready and row.status == ReplicaStatus.STARTING
         if beat.ready:
             row.address = beat.address
+        fell_silent = beat.silent and row.status == ReplicaStatus.READY
         if became_ready:
             row.ready_at, row.detail = now, None
             move_replica(row, ReplicaStatus.READY)
-        elif row.status == ReplicaStatus.STARTING:
-            row.detail = f"not ready yet: {beat.detail}" if beat.detail else None
+        elif fell_silent:
+            move_replica(row, ReplicaStatus.STARTING)
+        if row.status == ReplicaStatus.STARTING:
+            since = "any more" if beat.silent else "yet"
+            row.detail = f"not ready {since}: {beat.detail}" if beat.detail else None
         note_seen(session, beat.consumer, now)
         stop = False
         if row.status == ReplicaStatus.DRAINING and row.drain_until is not None:
             stop = row.drain_until <= now or is_let_go(session, row, now)
-        return ReplicaBeatReply(stop=stop), became_ready
+        in_flight = read_load(session, now).replicas[row.uid] if beat.silent else None
+        return ReplicaBeatReply(stop=stop, in_flight=in_flight), became_ready or fell_silent
 
 
 @repeated

@@ -27,7 +27,8 @@ COUNTED = frozenset({ReplicaStatus.WANTED, ReplicaStatus.STARTING, ReplicaStatus
 _TRANSITIONS = {
     ReplicaStatus.WANTED: {ReplicaStatus.STARTING, ReplicaStatus.ENDED},
     ReplicaStatus.STARTING: {ReplicaStatus.READY, ReplicaStatus.DRAINING, ReplicaStatus.ENDED},
-    ReplicaStatus.READY: {ReplicaStatus.DRAINING, ReplicaStatus.ENDED},
+    # One whose probe hears nothing good any more gets no new calls until it does.
+    ReplicaStatus.READY: {ReplicaStatus.STARTING, ReplicaStatus.DRAINING, ReplicaStatus.ENDED},
     ReplicaStatus.DRAINING: {ReplicaStatus.ENDED},
     ReplicaStatus.ENDED: set(),
 }
@@ -110,9 +111,11 @@ def as_container_sees(serving: ServingSpec) -> tuple[object, ...]:
 
 def _as_probe_sees(serving: ServingSpec) -> tuple[object, ...]:
     """The settings by which a container is judged ready, beside those it sees itself."""
-    if serving.protocol is not WireProtocol.TENSORFLOW:
-        return ()
-    return (sorted(serving.model_names), sorted(serving.unrouted_model_names))
+    if serving.protocol is WireProtocol.RAY:
+        return (sorted(serving.applications),)
+    if serving.protocol is WireProtocol.TENSORFLOW:
+        return (sorted(serving.model_names), sorted(serving.unrouted_model_names))
+    return ()
 
 
 def want_replica(session: Session, deployment: DeploymentRow, now: datetime) -> ReplicaRow:

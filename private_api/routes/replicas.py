@@ -53,8 +53,8 @@ def _add_replicas(parent: APIRouter, services: Services) -> None:
         """Extend the lease, and report whether the container is ready."""
         if caller.owner is not None and host not in (None, body.consumer):
             raise PermissionDenied(f"this replica is one of {host}, not of {body.consumer}")
-        reply, became_ready = await holders.run(beat_replica, uid, fence, body)
-        if became_ready:
+        reply, has_changed = await holders.run(beat_replica, uid, fence, body)
+        if has_changed:
             services.note_deployments()
         return reply
 

@@ -84,8 +84,9 @@ class DeploymentHarness:
         consumer: str = "ada",
         address: str | None = ADDRESS,
         detail: str = "",
+        silent: bool = False,
     ) -> ReplicaBeatReply:
-        beat = ReplicaBeat(consumer=consumer, ready=ready, address=address, detail=detail)
+        beat = ReplicaBeat(consumer=consumer, ready=ready, address=address, detail=detail, silent=silent)
         return beat_replica(self.tasks.database, held.uid, held.fence, beat)[0]
 
     def beat_uid(self, uid: str) -> ReplicaBeatReply:

@@ -28,7 +28,7 @@ from contract.private_client import PrivateClient
 from inference_client import cli, errors
 from inference_client.cli.exit_codes import ExitCode
 from inference_client.client import InferenceClient
-from inference_client.schemas import ServingSpec
+from inference_client.serving import ServingSpec
 from private_api.database import Database
 from private_api.keys import create_key
 from tests.integration.public_door import DEADLINE_S, PLAIN, serve_door

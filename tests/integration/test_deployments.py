@@ -43,6 +43,8 @@ def test_a_model_that_is_deployed_is_idle_until_somebody_calls_it(plane: Deploym
         {"default_service": "1bad"},
         {"application": "a b"},
         {"model_names": [""]},
+        {"applications": ["a"], "application": "b"},
+        {"liveness_timeout_s": 0},
         {"priority": 101},
         {"call_timeout_s": 0},
         {"restricted_keys": [{"categories": ["health"], "key": "Bad Key", "value": "x"}]},
@@ -85,6 +87,10 @@ def test_the_express_lane_wants_an_id_that_can_be_part_of_a_host_name(plane: Dep
         ({"prefix": "p"}, {"prefix": "p"}, "the prefix 'p'"),
         ({"application": "app"}, {"application": "app"}, "the application 'app'"),
         ({"application": "other"}, {}, "the application 'other'"),
+        ({"applications": ["a", "other"]}, {}, "the application 'other'"),
+        ({"applications": ["a", "b"]}, {"application": "b"}, "the application 'b'"),
+        ({"applications": ["a", "b"]}, {"applications": ["c", "a"]}, "the application 'a'"),
+        ({"application": "b"}, {"applications": ["a", "b"]}, "the application 'b'"),
         ({"model_names": ["m", "n"]}, {"model_names": ["o", "n"]}, "the model name 'n'"),
         ({"model_names": ["other"]}, {}, "the model name 'other'"),
     ],
@@ -320,6 +326,22 @@ def test_a_replica_that_waits_for_the_wrong_model_is_replaced_and_a_ready_one_st
     plane.scale()
     assert plane.live()[-1].uid == held.uid
     assert plane.live()[-1].status == "ready"
+
+
+def test_applications_change_without_a_new_replica_once_it_is_ready(plane: DeploymentHarness) -> None:
+    plane.register()
+    plane.deploy(replicas_min=1, protocol="ray", applications=["app1"])
+    plane.scale()
+    plane.claim()
+    plane.deploy(replicas_min=1, protocol="ray", applications=["app1", "app2"])
+    plane.scale()
+    assert plane.statuses() == ["draining", "wanted"], "it would wait for the old ones only"
+    ready = plane.claim()
+    plane.beat(ready)
+    plane.deploy(replicas_min=1, protocol="ray", applications=["app2"], liveness_timeout_s=7)
+    plane.scale()
+    assert (plane.live()[-1].uid, plane.live()[-1].status) == (ready.uid, "ready")
+    assert read_table(plane.tasks.database).routes[0].applications == ["app2"]
 
 
 def test_replicas_are_replaced_one_by_one(plane: DeploymentHarness) -> None:

@@ -199,6 +199,31 @@ def test_behind_a_prefix_the_questions_are_about_one_deployment(gateway: Running
     assert health == varint_field(1, NOT_SERVING)
 
 
+def test_every_application_inside_a_container_is_listed_and_healthy(gateway: RunningGateway, backend: Backend) -> None:
+    gateway.give(
+        route("own", backend), route("ray", backend, protocol="ray", applications=["app1", "app2"], prefix="r")
+    )
+    names = gateway.unary(f"{RAY}/ListApplications")(b"", timeout=60)
+    assert [name for _, name in fields(names)] == [b"own", b"app1", b"app2"]
+    names = gateway.unary(f"/r{RAY}/ListApplications")(b"", timeout=60)
+    assert [name for _, name in fields(names)] == [b"app1", b"app2"]
+    assert [check(gateway, name) for name in ("app1", "app2", "ray")] == [SERVING] * 3
+
+
+def test_behind_a_prefix_the_index_has_the_names_that_lead_nowhere_else(
+    gateway: RunningGateway, backend: Backend
+) -> None:
+    for_model = {"protocol": "kserve", "unrouted_model_names": ["model"]}
+    gateway.give(route("a", backend, prefix="a", **for_model), route("b", backend, prefix="b", **for_model))
+
+    def index(path: str) -> list[object]:
+        answer = gateway.unary(f"{path}{KSERVE}/RepositoryIndex")(b"", timeout=60)
+        return [dict(fields(entry))[1] for _, entry in fields(answer)]
+
+    assert (index(""), index("/a")) == ([], [b"model"])
+    assert check(gateway, "model") == SERVING
+
+
 def test_restricted_keys_close_these_calls_too(gateway: RunningGateway, backend: Backend) -> None:
     gateway.give(route("m", backend, protocol="kserve", restricted_keys=[HEALTH]))
     for method, message in (("ServerReady", b""), ("ServerLive", b""), ("ModelReady", text_field(1, "m"))):

@@ -3,13 +3,15 @@
 import json
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from time import sleep
 
 import grpc
 import pytest
 
-from contract.deployments import DeploymentStatus, ReplicaEnd, ReplicaReason, ReplicaStatus
+from contract.deployments import DeploymentStatus, GatewayReport, ReplicaEnd, ReplicaReason, ReplicaStatus
 from contract.statuses import Status
 from tests.e2e.systems import Process
 from tests.integration.engine_harness import MIB, network_for_publishing
@@ -123,6 +125,67 @@ def test_a_replica_that_is_not_ready_says_what_its_probe_heard(harness: ReplicaH
         assert "unrouted_model_names" in (harness.replica(ReplicaStatus.STARTING).detail or "")
         harness.deploy(protocol="tensorflow", unrouted_model_names=["known"])
         assert harness.replica().detail is None
+
+
+def test_two_containers_with_the_same_model_inside_stand_side_by_side(harness: ReplicaHarness) -> None:
+    with harness.consumer():
+        for model in ("service1", "service2"):
+            harness.register(model, protocol="tensorflow")
+            harness.deploy(model, protocol="tensorflow", prefix=model, unrouted_model_names=["known"])
+        assert harness.replica(model="service1").address != harness.replica(model="service2").address
+
+
+def test_a_container_that_routes_to_its_applications_late_is_replaced_without_a_gap(harness: ReplicaHarness) -> None:
+    """As Ray Serve does: it speaks gRPC long before it knows the application."""
+    harness.register(protocol="ray", ready_after_s=3)
+    with harness.consumer():
+        harness.deploy(protocol="ray", applications=["app"])
+        wait_until(lambda: "ListApplications names none; missing: app" in (harness.view().detail or ""))
+        before = harness.replica()
+        harness.register(protocol="ray", ready_after_s=4)
+        harness.deploy(protocol="ray", applications=["app"])
+        while True:
+            ready = [replica for replica in harness.view().replicas if replica.status is ReplicaStatus.READY]
+            assert ready, "nothing answers while the replica is replaced"
+            assert harness.call(ready[0], "Say", b"x") == b"x"
+            if ready[0].uid != before.uid:
+                break
+        harness.undeploy()
+        wait_until(lambda: not harness.containers())
+
+
+def test_a_container_that_computes_in_its_only_thread_gets_no_calls_meanwhile_and_lives(
+    harness: ReplicaHarness,
+) -> None:
+    harness.register(workers=1)
+    with harness.consumer(), ThreadPoolExecutor(1) as pool:
+        harness.deploy(liveness_timeout_s=2)
+        replica = harness.replica()
+        call = pool.submit(harness.call, replica, "Work", b"15")
+        report = GatewayReport(gateway="g", deployments={}, replicas={replica.uid: 1}).model_dump(mode="json")
+        details: set[str | None] = set()
+        while not call.done():
+            # A gateway that has the call open says so about once a second.
+            harness.http.post("/internal/gateways/reports", json=report).raise_for_status()
+            (left,) = harness.view().replicas
+            assert left.uid == replica.uid
+            details.add(left.detail and left.detail[:21])
+            sleep(0.2)
+        assert call.result() == b"15"
+        assert details == {None, "not ready any more: D"}
+        assert harness.replica().uid == replica.uid
+
+
+def test_a_container_that_answers_nothing_any_more_is_replaced(harness: ReplicaHarness) -> None:
+    harness.register()
+    with harness.consumer():
+        harness.deploy(liveness_timeout_s=2)
+        frozen = harness.replica()
+        harness.call(frozen, "Freeze")
+        ended = harness.replica(ReplicaStatus.ENDED)
+        assert (ended.uid, ended.reason) == (frozen.uid, ReplicaReason.NOT_READY)
+        assert (ended.detail or "").startswith("it was ready, and then not for more than 2 s: DEADLINE_EXCEEDED")
+        assert harness.replica().uid != frozen.uid
 
 
 def test_a_missing_image_is_told(harness: ReplicaHarness) -> None:

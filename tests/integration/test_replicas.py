@@ -154,6 +154,34 @@ def test_a_replica_that_is_not_ready_says_what_its_probe_heard(plane: Deployment
     assert (plane.show().status, plane.show().detail, plane.show().replicas[0].detail) == ("ready", None, None)
 
 
+def test_a_ready_replica_that_falls_silent_gets_no_calls_until_it_answers_again(plane: DeploymentHarness) -> None:
+    want(plane)
+    held = plane.claim()
+    plane.beat(held)
+    plane.report(in_flight=2, replicas={held.uid: 2})
+    reply = plane.beat(held, ready=False, address=None, silent=True, detail="DEADLINE_EXCEEDED: Deadline Exceeded")
+    assert (reply.stop, reply.in_flight) == (False, 2)
+    plane.scale()
+    view = plane.show()
+    assert (view.status, view.detail) == ("starting", "not ready any more: DEADLINE_EXCEEDED: Deadline Exceeded")
+    assert [replica.uid for replica in view.replicas] == [held.uid], "it is not replaced: it may be computing"
+    assert read_table(plane.tasks.database).routes[0].backends == []
+    plane.report()
+    assert plane.beat(held, ready=False, address=None, silent=True).in_flight == 0
+    assert plane.beat(held).in_flight is None
+    assert (plane.show().status, plane.show().detail) == ("ready", None)
+    assert [backend.uid for backend in read_table(plane.tasks.database).routes[0].backends] == [held.uid]
+
+
+def test_a_silent_replica_that_ends_counts_as_a_failure(plane: DeploymentHarness) -> None:
+    want(plane)
+    held = plane.claim()
+    plane.beat(held)
+    plane.beat(held, ready=False, address=None, silent=True)
+    plane.end(held, ReplicaReason.NOT_READY, detail="it was ready, and then not", exit_code=None)
+    assert (plane.show().status, plane.show().failures) == ("failing", 1)
+
+
 def test_a_host_that_is_silent_for_a_lease_loses_its_replica_and_another_one_is_wanted(
     plane: DeploymentHarness,
 ) -> None:

@@ -12,7 +12,7 @@ import httpx
 from pydantic import BaseModel
 
 from inference_client import InferenceClient, ModelRegistration
-from inference_client.schemas import ServingSpec
+from inference_client.serving import ServingSpec
 from inference_client.statuses import Word
 from tests.unit.client_peer import MODEL, UID, model_view, task_view, version_view
 

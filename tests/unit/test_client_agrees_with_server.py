@@ -16,11 +16,21 @@ from pydantic import BaseModel
 from contract import zip_rules
 from contract.access import DoorPolicy
 from contract.errors import error_classes
-from inference_client import event_schemas, key_schemas, overview_schemas, schemas, statuses, stored_files, zip_names
+from inference_client import (
+    event_schemas,
+    key_schemas,
+    overview_schemas,
+    schemas,
+    serving,
+    statuses,
+    stored_files,
+    zip_names,
+)
 from inference_client.cli.hints import HINTS, speaks_http
 from inference_client.errors import server_errors
 from inference_client.model_versions import ModelVersionView
-from inference_client.schemas import DeploymentView, ModelRegistration, ServingSpec, TaskView
+from inference_client.schemas import DeploymentView, ModelRegistration, TaskView
+from inference_client.serving import ServingSpec
 from public_api.app import create_app
 from tests.unit.client_drift import (
     DEPLOYMENT,
@@ -43,8 +53,8 @@ VIEWS: list[type[BaseModel]] = [
     schemas.ModelView,
     ModelVersionView,
     schemas.TaskView,
-    schemas.ServingSpec,
-    schemas.RestrictedKey,
+    serving.ServingSpec,
+    serving.RestrictedKey,
     schemas.ReplicaView,
     schemas.DeploymentView,
     stored_files.FileView,

@@ -35,6 +35,7 @@ PREFIXED = [route("a", prefix="p", protocol="kserve"), route("b", prefix="q", de
 BARE = [route("a", prefix="p"), B]
 RESTRICTED = [route("a", restricted_keys=[{"categories": ["inference"], "key": "k", "value": "open"}])]
 STOCK = [route(name, protocol="tensorflow", prefix=name, unrouted_model_names=["model"]) for name in ("s1", "s2")]
+INSIDE = [route("ray", protocol="ray", applications=["app1", "app2"]), route("app3")]
 LISTED = [route("a", model_names=["known"])]
 KSERVES = [route("a", protocol="kserve"), route("b", protocol="kserve"), route("c")]
 ADMIN = [route("a", allow_admin=True), route("b", allow_admin=True)]
@@ -86,6 +87,10 @@ def find(routes: Sequence[Route] | None, path: str, metadata: dict[str, str], me
         (NAMED, ECHO, {"application": "App"}, b"", ("a", ECHO)),
         (NAMED, ECHO, {"application": "b"}, b"", ("b", ECHO)),
         (NAMED, INFER, {"application": "App"}, text_field(1, "mb"), ("a", INFER)),
+        # Each of those inside a container leads to it.
+        (INSIDE, ECHO, {"application": "app1"}, b"", ("ray", ECHO)),
+        (INSIDE, ECHO, {"application": "app2"}, b"", ("ray", ECHO)),
+        (INSIDE, ECHO, {"application": "app3"}, b"", ("app3", ECHO)),
         # Then the model that the message names.
         (NAMED, INFER, {}, text_field(1, "ma"), ("a", INFER)),
         (NAMED, INFER, {}, text_field(1, "mc"), ("b", INFER)),
@@ -164,6 +169,7 @@ EARLY = (CODE.UNAVAILABLE, "Route table is not populated yet.")
         (STOCK, PREDICT, {}, spec("model"), (CODE.NOT_FOUND, "Servable not found for request: Latest(model)")),
         (STOCK, PREDICT, {}, spec("s1"), (CODE.NOT_FOUND, "Servable not found for request: Latest(s1)")),
         (STOCK[:1], PREDICT, {}, spec("x"), (CODE.NOT_FOUND, "Servable not found for request: Latest(x)")),
+        (INSIDE, ECHO, {"application": "ray"}, b"", (CODE.NOT_FOUND, f"Application 'ray' not found. {PING}")),
         ([A, B], PREDICT, {}, spec("x", 5), (CODE.NOT_FOUND, "Servable not found for request: Specific(x, 5)")),
         ([A, B], PREDICT, {}, spec(""), (CODE.INVALID_ARGUMENT, "ModelSpec has no name specified.")),
         ([A, B], PREDICT, {}, b"", (CODE.INVALID_ARGUMENT, "Missing ModelSpec")),

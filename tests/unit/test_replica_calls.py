@@ -15,6 +15,7 @@ Answer = Callable[[bytes, grpc.ServicerContext], bytes]
 HEALTH = "/grpc.health.v1.Health/Check"
 READY = "/inference.GRPCInferenceService/ServerReady"
 STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
+APPLICATIONS = "/ray.serve.RayServeAPIService/ListApplications"
 RUN = "/inferenceserver.Tasks/Run"
 
 
@@ -30,7 +31,7 @@ class Handlers(grpc.GenericRpcHandler):
 @contextmanager
 def serving(**methods: Answer | bytes) -> Iterator[str]:
     """The address of a server with these methods, named by the constants above; bytes are a fixed answer."""
-    paths = {"health": HEALTH, "ready": READY, "status": STATUS, "run": RUN}
+    paths = {"health": HEALTH, "ready": READY, "status": STATUS, "run": RUN, "applications": APPLICATIONS}
     server = grpc.server(
         futures.ThreadPoolExecutor(4), handlers=[Handlers({paths[name]: fixed(m) for name, m in methods.items()})]
     )
@@ -112,6 +113,36 @@ def test_tensorflow_has_an_available_version_of_each_model() -> None:
             "NOT_FOUND: Could not find any versions of model three. If the container calls its model otherwise, name "
             "that in model_names or unrouted_model_names"
         )
+
+
+@pytest.mark.parametrize(
+    ("listed", "wanted", "says"),
+    [
+        (b"\x0a\x04app1\x0a\x04app2", ["app2", "app1"], None),
+        (b"\x0a\x04app1", [], None),
+        (b"\x0a\x04app1", ["app1", "app2", "app3"], "ListApplications names app1; missing: app2, app3"),
+        # The proxy is up, and routes nothing yet.
+        (b"", ["app1"], "ListApplications names none; missing: app1"),
+        (b"", [], "ListApplications names none; missing: any"),
+    ],
+)
+def test_ray_serve_lists_its_applications(listed: bytes, wanted: list[str], says: str | None) -> None:
+    with serving(applications=listed) as address:
+        description = ServingSpec(port=1, protocol=WireProtocol.RAY, applications=wanted)
+        assert why_not_ready(address, description, [], 2) == says
+
+
+def test_ray_serve_without_its_own_service_or_before_it_routes_is_not_ready() -> None:
+    def refuse(_request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(grpc.StatusCode.UNAVAILABLE, "Route table is not populated yet.")
+        raise AssertionError
+
+    with serving(applications=refuse) as address:
+        assert probe(address, "ray") == "UNAVAILABLE: Route table is not populated yet."
+    # What is only half up answers UNIMPLEMENTED, which `grpc` takes for ready.
+    with serving(run=b"") as address:
+        assert probe(address) is None
+        assert (probe(address, "ray") or "").startswith("UNIMPLEMENTED")
 
 
 def test_tcp_asks_for_no_more_than_a_connection() -> None:

@@ -1,6 +1,8 @@
 """A model that is kept warm, as tests need it. `/model/behaviour.json` says how it behaves.
 
-    protocol         grpc | silent | kserve | tensorflow: which probe it answers; silent has no health service
+    protocol         grpc | silent | kserve | tensorflow | ray: which probe it answers; silent has no health service,
+                     and ray has its application "app", and serves Say, once it is ready
+    workers          threads for calls, probes included; 16 unless it says so
     ready_after_s    until then it says that it is not ready
     exit_after_s     it ends by itself, with exit_code
     exit_code
@@ -10,9 +12,10 @@
 
 Without PORT it is a task's own container and does what `do.json` of its input says. Else it serves `tests.Echo/Say`,
 which answers with what it got; `tests.Echo/Environment`, the container's, as JSON; `tests.Echo/Exit`, which ends the
-container with the exit code in the request; and `inferenceserver.Tasks/Run`, which does what the task's `do.json` says:
-`{"sleep_s": 1, "exit_code": 3, "detail": "...", "raise": "...", "progress": "0.42"}`. Either way it copies the other
-files of the input to the output, beside `where.json`.
+container with the exit code in the request; `tests.Echo/Work`, which takes as many seconds as the request says;
+`tests.Echo/Freeze`, after which no probe is answered; and `inferenceserver.Tasks/Run`, which does what the task's
+`do.json` says: `{"sleep_s": 1, "exit_code": 3, "detail": "...", "raise": "...", "progress": "0.42"}`. Either way it
+copies the other files of the input to the output, beside `where.json`.
 """
 
 import json
@@ -29,6 +32,7 @@ import grpc
 STARTED = time.monotonic()
 SETTINGS = Path("/model/behaviour.json")
 BEHAVIOUR = json.loads(SETTINGS.read_text()) if SETTINGS.exists() else {}
+FROZEN = threading.Event()
 PROTOCOL = BEHAVIOUR.get("protocol", "grpc")
 
 
@@ -37,6 +41,8 @@ def is_ready():
 
 
 def check(request, context):
+    while FROZEN.is_set():
+        time.sleep(1)
     return b"\x08\x01" if is_ready() else b"\x08\x02"
 
 
@@ -51,7 +57,23 @@ def model_status(request, context):
     return b"\x0a\x04\x08\x01\x10" + (b"\x1e" if is_ready() else b"\x14")
 
 
+def list_applications(request, context):
+    return b"\x0a\x03app" if is_ready() else b""
+
+
+def work_for(request, context):
+    time.sleep(float(request))
+    return request
+
+
+def freeze(request, context):
+    FROZEN.set()
+    return b""
+
+
 def say(request, context):
+    if PROTOCOL == "ray" and not is_ready():
+        context.abort(grpc.StatusCode.NOT_FOUND, "Application 'app' not found.")
     return request
 
 
@@ -100,9 +122,12 @@ METHODS = {
     "/tests.Echo/Say": say,
     "/tests.Echo/Environment": environment,
     "/tests.Echo/Exit": end,
+    "/tests.Echo/Work": work_for,
+    "/tests.Echo/Freeze": freeze,
     "/inferenceserver.Tasks/Run": run_task,
     **({"/grpc.health.v1.Health/Check": check} if PROTOCOL == "grpc" else {}),
     **({"/inference.GRPCInferenceService/ServerReady": server_ready} if PROTOCOL == "kserve" else {}),
+    **({"/ray.serve.RayServeAPIService/ListApplications": list_applications} if PROTOCOL == "ray" else {}),
     **({"/tensorflow.serving.ModelService/GetModelStatus": model_status} if PROTOCOL == "tensorflow" else {}),
 }
 
@@ -125,7 +150,7 @@ def main():
     eaten = []
     while BEHAVIOUR.get("eat_memory"):
         eaten.append(bytearray(os.urandom(1024)) * 4096)
-    server = grpc.server(futures.ThreadPoolExecutor(16), handlers=[Handlers()])
+    server = grpc.server(futures.ThreadPoolExecutor(BEHAVIOUR.get("workers", 16)), handlers=[Handlers()])
     server.add_insecure_port(f"0.0.0.0:{os.environ['PORT']}")
     server.start()
     if stopped.wait(BEHAVIOUR.get("exit_after_s")):

@@ -1,0 +1,29 @@
+"""Says in words how the container of a replica ended."""
+
+from job_consumer.container_spec import RunLimits
+from job_consumer.engines import EngineUnavailable, ExitState, ReplicaEngine, RunKey, RunVanished
+from job_consumer.exit_codes import explain_exit
+
+LOG_TAIL_BYTES = 2048
+
+
+def describe_exit(state: ExitState, log_end: str, limits: RunLimits) -> str:
+    """How it ended, with the limit that it ran into if it can be told."""
+    if state.out_of_memory:
+        return f"the container needed more than its {limits.memory_bytes} bytes of memory (exit code {state.exit_code})"
+    return f"the container ended with {explain_exit(state.exit_code, log_end, limits)}"
+
+
+def read_log_end(engine: ReplicaEngine, key: RunKey) -> str:
+    """The end of the container's log, or why it cannot be read."""
+    try:
+        return engine.log_tail(key, LOG_TAIL_BYTES).decode(errors="replace").strip()
+    except EngineUnavailable as error:
+        return f"(its log cannot be read: {error.detail})"
+    except RunVanished as error:
+        return f"(its log cannot be read: {error})"
+
+
+def with_log(text: str, log_end: str) -> str:
+    """The text, and the end of the log that goes with it."""
+    return f"{text}; its log ends with:\n{log_end}" if log_end else f"{text}; it wrote no log"
