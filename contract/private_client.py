@@ -11,19 +11,10 @@ from pydantic import BaseModel
 from contract.claims import ClaimRequest
 from contract.deployments import ReplicaAssignment, ReplicaBeat, ReplicaBeatReply, ReplicaClaim, ReplicaEnd
 from contract.errors import InferenceError, PermissionDenied, ServiceUnavailable, Unauthenticated, error_from_body
+from contract.heartbeats import Heartbeat, HeartbeatReply
 from contract.image_lookups import ImageLookup, LookupResults
 from contract.registration import Registered
-from contract.schemas import (
-    ArchiveView,
-    Assignment,
-    Commit,
-    ConsumerRegistration,
-    Failure,
-    Heartbeat,
-    HeartbeatReply,
-    Release,
-    Settled,
-)
+from contract.schemas import ArchiveView, Assignment, Commit, ConsumerRegistration, Failure, Release, Settled
 
 _CONNECT_S = 3
 _ANSWER_S = 30

@@ -45,16 +45,6 @@ def _make_storable(text: object) -> object:
 _Warning = Annotated[str, BeforeValidator(_make_storable), Field(max_length=MAX_WARNING_LENGTH)]
 
 
-MAX_PROGRESS_TEXT = 120
-
-
-def _make_line(text: object) -> object:
-    # A model wrote it: it is made one short line that steers no terminal, and never what a heartbeat is refused for.
-    if not isinstance(text, str):
-        return text
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())[:MAX_PROGRESS_TEXT]
-
-
 class Query(BaseModel):
     """The base of query strings: an unknown parameter is refused by name, not ignored."""
 
@@ -242,31 +232,6 @@ class Assignment(RunAssignment):
     replica_uid: str | None = Field(
         None, description="The replica of this consumer that runs the task, in place of a container of its own."
     )
-
-
-class Progress(Message):
-    """How far a run is, as its model says."""
-
-    fraction: Annotated[float, Field(ge=0, le=1)]
-    text: Annotated[str, BeforeValidator(_make_line)] = ""
-
-
-class Heartbeat(Message):
-    """The holder lives and says what it does."""
-
-    consumer: str
-    phase: Phase
-    pull_percent: Annotated[
-        int | None, Field(ge=0, le=100, description="How much of the image was pulled; null while none is.")
-    ] = None
-    progress: Annotated[Progress | None, Field(description="What the model said last; null if it says nothing.")] = None
-
-
-class HeartbeatReply(Message):
-    """What the holder must know."""
-
-    cancel: bool = Field(description="The owner wants the task to end; stop and report `cancelled`.")
-    seconds_left: float = Field(description="Until the server ends this phase itself.")
 
 
 class Commit(Message):

@@ -9,8 +9,9 @@ from typing import Self
 
 from contract.deployments import ReplicaAssignment, ReplicaBeat
 from contract.errors import DeploymentNotFound, InferenceError, StaleFence, TaskNotFound
+from contract.heartbeats import Heartbeat, Progress
 from contract.private_client import ACCESS_ERRORS
-from contract.schemas import Assignment, Heartbeat, Progress
+from contract.schemas import Assignment
 from contract.statuses import Phase
 from job_consumer.cancel_watch import CancelWatch
 from job_consumer.context import ConsumerContext

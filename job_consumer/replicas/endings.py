@@ -1,10 +1,24 @@
-"""Says in words how the container of a replica ended."""
+"""How replicas end, in words."""
 
+from contract.deployments import ReplicaReason
 from job_consumer.container_spec import RunLimits
 from job_consumer.engines import EngineUnavailable, ExitState, ReplicaEngine, RunKey, RunVanished
 from job_consumer.exit_codes import explain_exit
 
 LOG_TAIL_BYTES = 2048
+
+
+class ReplicaEnded(Exception):
+    """The replica is to end, or has ended, for a reason that the private API must know; `said` is for the log alone."""
+
+    def __init__(
+        self, reason: ReplicaReason, detail: str = "", exit_code: int | None = None, *, said: str | None = None
+    ) -> None:
+        self.reason = reason
+        self.detail = detail
+        self.exit_code = exit_code
+        self.said = said
+        super().__init__(f"{reason}: {detail}")
 
 
 def describe_exit(state: ExitState, log_end: str, limits: RunLimits) -> str:

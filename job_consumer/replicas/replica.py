@@ -27,7 +27,7 @@ from job_consumer.hit_limits import explain_hits
 from job_consumer.image_cache import open_image
 from job_consumer.model_files import open_model
 from job_consumer.reconcile import let_go
-from job_consumer.replicas.endings import describe_exit, read_log_end, with_log
+from job_consumer.replicas.endings import ReplicaEnded, describe_exit, read_log_end, with_log
 from job_consumer.replicas.liveness import Liveness, Verdict
 from job_consumer.replicas.probe import Probe, storable
 from job_consumer.replicas.ready import ReadyReplica, ReadyReplicas
@@ -44,19 +44,6 @@ _TOKENS = ("GATEWAY_TOKEN", "STREAM_TOKEN_KEY")
 _WATCH_S = 1.0
 _PROBE_PAUSE_S = 0.25
 _RETRY_S = 2.0
-
-
-class ReplicaEnded(Exception):
-    """The replica is to end, or has ended, for a reason that the private API must know; `said` is for the log alone."""
-
-    def __init__(
-        self, reason: ReplicaReason, detail: str = "", exit_code: int | None = None, *, said: str | None = None
-    ) -> None:
-        self.reason = reason
-        self.detail = detail
-        self.exit_code = exit_code
-        self.said = said
-        super().__init__(f"{reason}: {detail}")
 
 
 class Replica:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
-from contract.schemas import MAX_PROGRESS_TEXT, Progress
+from contract.heartbeats import MAX_PROGRESS_TEXT, Progress
 from job_consumer.descriptors import open_file, open_folder
 from job_consumer.workspace import PROGRESS_NAME
 from kit.threads import SupervisedThread

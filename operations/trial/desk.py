@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract.errors import InvalidRequest, RouteNotFound
+from contract.heartbeats import Heartbeat, HeartbeatReply
 from contract.private_client import PrivateClient
-from contract.schemas import ArchiveView, Commit, Failure, Heartbeat, HeartbeatReply, Release, Settled
+from contract.schemas import ArchiveView, Commit, Failure, Release, Settled
 from contract.statuses import Status
 from private_api.task_logs import TaskLogs
 from private_api.tasks.limits import phase_limit

@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from contract.claims import ClaimRequest
 from contract.errors import Conflict, PermissionDenied, StaleFence, StorageFull, TaskNotFound
+from contract.heartbeats import Heartbeat, HeartbeatReply
 from contract.registration import Registered
 from contract.schemas import (
     UID_PATTERN,
@@ -16,8 +17,6 @@ from contract.schemas import (
     Commit,
     ConsumerRegistration,
     Failure,
-    Heartbeat,
-    HeartbeatReply,
     Release,
     Settled,
 )

@@ -4,7 +4,8 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from contract.errors import StaleFence
-from contract.schemas import Assignment, Heartbeat, HeartbeatReply
+from contract.heartbeats import Heartbeat, HeartbeatReply
+from contract.schemas import Assignment
 from contract.statuses import Phase, Status
 from kit.failpoints import reach
 from private_api.archives import StoredArchive

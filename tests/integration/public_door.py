@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 from contract.access import DoorPolicy
 from contract.claims import ClaimRequest
+from contract.heartbeats import Heartbeat
 from contract.private_client import PrivateClient
-from contract.schemas import Commit, Heartbeat
+from contract.schemas import Commit
 from contract.statuses import Phase
 from kit.http_server import serve_in_thread
 from public_api.app import create_app

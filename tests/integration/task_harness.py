@@ -13,17 +13,9 @@ from sqlalchemy.orm import Session, joinedload
 
 from contract.access import ANONYMOUS, Caller
 from contract.claims import ClaimRequest
+from contract.heartbeats import Heartbeat, HeartbeatReply
 from contract.queries import ModelRegistration
-from contract.schemas import (
-    Assignment,
-    Commit,
-    ConsumerRegistration,
-    Failure,
-    Heartbeat,
-    HeartbeatReply,
-    Release,
-    Settled,
-)
+from contract.schemas import Assignment, Commit, ConsumerRegistration, Failure, Release, Settled
 from contract.statuses import Phase, Reason
 from private_api.archives import ArchiveStore
 from private_api.database import Database

@@ -13,8 +13,9 @@ from contract.claims import ClaimRequest
 from contract.deployments import ReplicaBeat, ReplicaClaim, ReplicaEnd, ReplicaReason
 from contract.errors import InferenceError, PermissionDenied, StaleFence, Unauthenticated
 from contract.gateway_client import GatewayClient
+from contract.heartbeats import Heartbeat
 from contract.private_client import PrivateClient
-from contract.schemas import Assignment, Commit, ConsumerRegistration, Failure, Heartbeat, Release
+from contract.schemas import Assignment, Commit, ConsumerRegistration, Failure, Release
 from contract.statuses import Phase, Reason
 from private_api.database import Database
 from private_api.keys import create_key, revoke_key

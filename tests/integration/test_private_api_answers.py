@@ -10,8 +10,9 @@ import pytest
 
 from contract.claims import ClaimRequest
 from contract.errors import StaleFence
+from contract.heartbeats import Heartbeat
 from contract.private_client import PrivateClient
-from contract.schemas import Assignment, Commit, Failure, Heartbeat
+from contract.schemas import Assignment, Commit, Failure
 from contract.statuses import Phase, Reason
 from tests.running_api import RunningApi
 from tests.waiting import wait_until

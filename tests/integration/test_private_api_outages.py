@@ -13,7 +13,8 @@ from sqlalchemy import func, make_url, select, text
 from contract.broker import CPU_QUEUE
 from contract.broker.memory import InMemoryBroker
 from contract.claims import ClaimRequest
-from contract.schemas import Heartbeat, Release
+from contract.heartbeats import Heartbeat
+from contract.schemas import Release
 from contract.statuses import Phase
 from private_api.database import Database
 from private_api.tables import TaskRow

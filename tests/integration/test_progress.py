@@ -8,8 +8,9 @@ import pytest
 from contract.access import Caller, Scope
 from contract.claims import ClaimRequest
 from contract.errors import StaleFence
+from contract.heartbeats import Heartbeat, Progress
 from contract.overview import TaskListQuery
-from contract.schemas import Heartbeat, Progress, TaskView
+from contract.schemas import TaskView
 from contract.statuses import Phase
 from inference_client.event_schemas import ProgressEvent
 from private_api.placement.outlook import show_task

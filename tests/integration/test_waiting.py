@@ -5,7 +5,8 @@ from datetime import timedelta
 
 from contract.access import ANONYMOUS
 from contract.errors import TaskPending
-from contract.schemas import ConsumerRegistration, Heartbeat, TaskView
+from contract.heartbeats import Heartbeat
+from contract.schemas import ConsumerRegistration, TaskView
 from contract.statuses import Phase, WaitsFor
 from private_api.placement.consumers import register_consumer
 from private_api.placement.outlook import find_output, show_task

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.schemas import Progress
+from contract.heartbeats import Progress
 from job_consumer.tasks.progress import ProgressFile, ProgressLines, parse_progress, read_progress
 from job_consumer.workspace import PROGRESS_NAME
 from tests.waiting import wait_until

@@ -10,8 +10,9 @@ from starlette.types import Receive, Scope, Send
 
 from contract.broker.memory import InMemoryBroker
 from contract.deployments import ReplicaAssignment
+from contract.heartbeats import Progress
 from contract.private_client import PrivateClient
-from contract.schemas import Assignment, ConsumerRegistration, Progress
+from contract.schemas import Assignment, ConsumerRegistration
 from contract.statuses import Phase
 from job_consumer import heartbeat
 from job_consumer.__main__ import wake_at_stop
