@@ -12,13 +12,7 @@ from contract.statuses import Phase, Reason
 from job_consumer.container_spec import decide_container
 from job_consumer.context import AttemptLost, ConsumerContext, ConsumerStopping
 from job_consumer.engine_watch import Complaint
-from job_consumer.engines import (
-    EngineUnavailable,
-    ExitState,
-    ImageNotFound,
-    RunKey,
-    RunVanished,
-)
+from job_consumer.engines import EngineUnavailable, ExitState, ImageNotFound, RunKey, RunVanished
 from job_consumer.failpoints import Failpoint
 from job_consumer.heartbeat import TaskHeartbeat
 from job_consumer.image_cache import open_image
@@ -133,8 +127,8 @@ class Attempt:
         self._fetch_input(heartbeat)
         try:
             image, policy = self._assignment.container_tag, self._assignment.pull_policy
-            pull = self._context.engine.ensure_image
-            ensure = partial(pull, image, policy, heartbeat.note_pull, has_run=self._assignment.has_run)
+            pull = partial(self._context.engine.ensure_image, image, policy, heartbeat.note_pull)
+            ensure = partial(pull, has_run=self._assignment.has_run)
             open_image(self._context, self._key, self._assignment, ensure)
             heartbeat.note_pull(None)
         except ImageNotFound as error:
@@ -223,8 +217,7 @@ class Attempt:
     def _check_limits(self, heartbeat: TaskHeartbeat, clock: RunClock) -> None:
         """Raises when the run must not continue."""
         self._check(heartbeat)
-        failed = clock.time_limit_reached() or self._disk.fault()
-        if failed is not None:
+        if (failed := clock.time_limit_reached() or self._disk.fault()) is not None:
             self._end_run(failed)
 
     def _end_run(self, failed: ModelFailed) -> None:
@@ -299,10 +292,6 @@ class Attempt:
 
     def _watch_disk(self) -> None:
         limits = self._context.sandbox.limits
-        self._disk = RunDisk(
-            self._context.engine,
-            self._key,
-            self._workspace.output_dir,
-            DiskLimits(self._assignment.max_output_bytes, limits.scratch_bytes, limits.disk_reserve_bytes),
-            progress_dir=self._workspace.progress_dir,
-        )
+        disk_limits = DiskLimits(self._assignment.max_output_bytes, limits.scratch_bytes, limits.disk_reserve_bytes)
+        output, progress = self._workspace.output_dir, self._workspace.progress_dir
+        self._disk = RunDisk(self._context.engine, self._key, output, disk_limits, progress_dir=progress)
