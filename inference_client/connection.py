@@ -177,6 +177,12 @@ class Connection:
     def _describe(self, error: httpx.RequestError) -> str:
         if isinstance(error, httpx.ConnectTimeout | httpx.ReadTimeout | httpx.WriteTimeout):
             return f"{self.server} did not answer in time"
+        if "mismatch" in str(error) and _is_certificate_fault(error):
+            host = self._http.base_url.host
+            return (
+                f"{self.server} showed a certificate that is not for {host}. Call the server as its certificate does, "
+                f"by the PROXY_DOMAIN of its operator, or ask for PROXY_DOMAIN={host} ({error})"
+            )
         if _is_certificate_fault(error):
             return f"{self.server} showed a certificate that is not trusted; name its CA file with --ca ({error})"
         if isinstance(error, httpx.ConnectError):

@@ -37,8 +37,8 @@ class GrpcEndpoint:
     def beside(cls, server: str) -> Self:
         """The default for a server's URL. Raises `UnusableInput`.
 
-        With TLS it is the same port under the name `grpc.<host>`. Without TLS a proxy cannot tell names apart, so it is
-        a port of its own.
+        With TLS it is the same port under the name `grpc.<host>`, or the same address. Without TLS a proxy cannot tell
+        names apart, so it is a port of its own.
         """
         try:
             parts = urlsplit(server)
@@ -49,9 +49,7 @@ class GrpcEndpoint:
             raise UnusableInput(f"{server!r} is not a server's URL; write it like https://inference.example.org")
         if parts.scheme != "https":
             return cls(host, PLAIN_PORT, uses_tls=False)
-        if _is_address(host):
-            raise UnusableInput(f"the gRPC door of {server} has a name of its own: give it with --grpc host:port")
-        return cls(f"grpc.{host}", port or TLS_PORT, uses_tls=True)
+        return cls(host if _is_address(host) else f"grpc.{host}", port or TLS_PORT, uses_tls=True)
 
     @property
     def target(self) -> str:

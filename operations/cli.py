@@ -52,6 +52,9 @@ def standalone(
     require_api_key: Annotated[
         bool, typer.Option(help="Require a key for every call; `keys create` makes them.")
     ] = False,
+    cors_origins: Annotated[
+        str, typer.Option(help="The origins whose pages browsers let use the server, with commas between.")
+    ] = "",
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
 ) -> None:
     """Run every service in this process, until Ctrl-C, which ends what runs: the next start runs it again.
@@ -81,6 +84,7 @@ def standalone(
         gpu_uuid=gpu_uuid,
         limits=host_limits(*sizes, pids=pids_limit, cpus=cpus),
         require_api_key=require_api_key,
+        cors_origins=_origins(cors_origins),
     )
     try:
         for_good = threading.Event()
@@ -94,6 +98,15 @@ def standalone(
     except (GpuMissing, DataDirInUseError, EngineUnavailable, OSError) as error:
         typer.echo(f"inference-server cannot run: {error}", err=True)
         raise typer.Exit(2) from error
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    from public_api.cors import parse_origins
+
+    try:
+        return parse_origins(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--cors-origins") from error
 
 
 @app.command()

@@ -90,6 +90,8 @@ def _prepare_certificate(folders: Folders, domain: str) -> Iterator[str]:
     made = folders.made / "certificate"
     if (folders.certificates / "server.crt").exists() or check_certificate(made, domain).level is not Level.PROBLEM:
         return
+    if ":" in domain:
+        raise CertificateError(f"PROXY_DOMAIN={domain}: Traefik knows no IPv6 address; give a name, or an IPv4 address")
     for name in ("server.key", "server.crt"):
         (made / name).unlink(missing_ok=True)
     command = ["generate_self_signed_certs", domain, str(_CERTIFICATE_DAYS), str(made)]

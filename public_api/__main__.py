@@ -19,6 +19,7 @@ def _run(settings: PublicApiSettings) -> int:
         private_url=settings.private_api_url,
         service_token=settings.service_token.get_secret_value(),
         policy=DoorPolicy(requires_key=settings.require_api_key, opens_models=settings.allow_public_post_model),
+        cors_origins=settings.cors_origins,
     )
     serve(app, settings.public_api_host, settings.public_api_port)
     return 0

@@ -1,7 +1,7 @@
 """The public API as an ASGI app."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
@@ -18,6 +18,7 @@ from contract.errors import (
 )
 from kit.http_docs import install_docs, name_operation
 from kit.http_errors import RequestIdMiddleware, document_errors, install_error_handlers
+from public_api.cors import allow_origins
 from public_api.help import install_help
 from public_api.relay import Relay
 from public_api.routes.deployments import deployment_routes
@@ -55,7 +56,9 @@ _TAGS = [
 ]
 
 
-def create_app(*, private_url: str, service_token: str, policy: DoorPolicy) -> FastAPI:
+def create_app(
+    *, private_url: str, service_token: str, policy: DoorPolicy, cors_origins: Sequence[str] = ()
+) -> FastAPI:
     """The door in front of the private API at `private_url`, which speaks plain HTTP."""
     relay = Relay(private_url, service_token, policy)
 
@@ -80,6 +83,8 @@ def create_app(*, private_url: str, service_token: str, policy: DoorPolicy) -> F
     install_docs(app)
     install_help(app)
     app.add_middleware(RequestIdMiddleware)
+    if cors_origins:
+        allow_origins(app, cors_origins)
 
     @app.get("/", include_in_schema=False)
     async def show_docs(request: Request) -> RedirectResponse:

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 
 from kit.settings import Secret, Settings, Switch
+from public_api.cors import Origins
 
 
 class PublicApiSettings(Settings):
@@ -22,3 +23,6 @@ class PublicApiSettings(Settings):
     require_api_key: Annotated[
         Switch, Field(description="Whether every call needs a key: any value but 0, false, no and off asks for one.")
     ] = False
+    cors_origins: Annotated[
+        Origins, Field(description="The origins whose pages browsers let use the server, with spaces between.")
+    ] = ()

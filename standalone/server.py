@@ -58,6 +58,8 @@ class Options:
     limits: Limits | None = None
     """What one run may take; None is what `host_limits` says."""
     require_api_key: bool = False
+    cors_origins: tuple[str, ...] = ()
+    """The origins whose pages browsers let use the server."""
     keep_finished_for: timedelta = timedelta(days=30)
     max_upload_bytes: int = 33 * GIB
     disk_reserve_bytes: int = DISK_RESERVE_BYTES
@@ -103,7 +105,9 @@ def standalone_server(options: Options, for_good: threading.Event | None = None)
         private_url = f"http://127.0.0.1:{private_port}"
         # In the open mode whoever reaches the port may do everything, as it should be on one's own machine.
         policy = DoorPolicy(requires_key=options.require_api_key, opens_models=not options.require_api_key)
-        public_app = create_app(private_url=private_url, service_token=token, policy=policy)
+        public_app = create_app(
+            private_url=private_url, service_token=token, policy=policy, cors_origins=options.cors_origins
+        )
         port = stack.enter_context(serve_in_thread(public_app, options.host, options.port))
         if door is not None:
             stack.enter_context(

@@ -5,6 +5,7 @@ import ssl
 import subprocess
 import time
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from operations.findings import Finding, ok, problem, warning
@@ -74,13 +75,24 @@ def judge_certificate(certificate: Certificate, domain: str, now_s: float, make:
         return problem(_NAME, "not valid yet", "check this host's clock; if it is right, " + make)
     if not any(covers(name, domain) for name in certificate.names):
         return problem(_NAME, f"for {names}, and not for PROXY_DOMAIN={domain}", make)
-    if not any(covers(name, f"grpc.{domain}") for name in certificate.names):
+    if not is_address(domain) and not any(covers(name, f"grpc.{domain}") for name in certificate.names):
         return warning(_NAME, f"for {names}, and not for grpc.{domain}", "gRPC clients need that name: " + make)
     found = f"for {names}, valid for {(certificate.ends_s - now_s) / _DAY_S:.0f} days"
     return warning(_NAME, found, "renew it: " + make) if certificate.ends_s - now_s < WARN_BELOW_S else ok(_NAME, found)
 
 
+def is_address(domain: str) -> bool:
+    """Whether clients reach the server by an IP address."""
+    try:
+        ip_address(domain)
+    except ValueError:
+        return False
+    return True
+
+
 def covers(name: str, domain: str) -> bool:
-    """Whether a name of a certificate covers a domain. A star covers one label, the first."""
+    """Whether a name of a certificate covers a domain. A star covers one label, the first, and of no address."""
+    if is_address(domain):
+        return is_address(name) and ip_address(name) == ip_address(domain)
     name, domain = name.lower(), domain.lower()
     return name == domain or (name.startswith("*.") and domain.partition(".")[2] == name[2:] != "")

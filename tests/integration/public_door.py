@@ -3,7 +3,7 @@
 import socket
 import sqlite3
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +50,15 @@ class RunningDoor:
 
 @contextmanager
 def serve_door(
-    private_url: str, *, allow_post_model: bool = True, require_key: bool = False, token: str = TOKEN
+    private_url: str,
+    *,
+    allow_post_model: bool = True,
+    require_key: bool = False,
+    token: str = TOKEN,
+    cors_origins: Sequence[str] = (),
 ) -> Iterator[str]:
     policy = DoorPolicy(requires_key=require_key, opens_models=allow_post_model)
-    app = create_app(private_url=private_url, service_token=token, policy=policy)
+    app = create_app(private_url=private_url, service_token=token, policy=policy, cors_origins=cors_origins)
     with serve_in_thread(app, "127.0.0.1", 0) as port:
         yield f"http://127.0.0.1:{port}"
 

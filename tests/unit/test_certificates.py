@@ -2,11 +2,17 @@
 
 import os
 import shutil
+import ssl
 import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from inference_client import InferenceClient
+from inference_client.errors import ServiceUnavailable
 from operations.checks import certificate
 from operations.findings import Level
 
@@ -30,7 +36,10 @@ def make_certificate(folder: Path, domain: str, days: int = 825) -> None:
 @pytest.mark.parametrize(
     ("domain", "why"),
     [
-        ("10.0.0.7", "'10.0.0.7' is an address"),
+        ("10.0.0.777", "bad ip address"),
+        ("10.0.7", "bad ip address"),
+        ("fd00::7/64", "is not a domain name such as"),
+        ("10.0.0.7,IP:10.0.0.8", "nor an address such as"),
         ("a.example.org,DNS:b.example.org", "is not a domain name"),
         ("*.example.org", "is not a domain name"),
         ("example.org/O=me", "is not a domain name"),
@@ -69,6 +78,53 @@ def test_the_certificate_that_the_script_makes_is_fine_for_its_domain_only(tmp_p
     names = "inference.example.org, grpc.inference.example.org, *.grpc.inference.example.org"
     assert (found.level, found.found) == (Level.OK, f"for {names}, valid for 825 days")
     assert certificate.check_certificate(tmp_path / "certs", "other.example.org").level is Level.PROBLEM
+
+
+@pytest.mark.parametrize(("address", "printed"), [("10.0.0.7", "10.0.0.7"), ("fd00::7", "FD00:0:0:0:0:0:0:7")])
+def test_a_certificate_may_be_for_an_address(tmp_path: Path, address: str, printed: str) -> None:
+    make_certificate(tmp_path / "certs", address)
+    found = certificate.check_certificate(tmp_path / "certs", address)
+    assert (found.level, found.found) == (Level.OK, f"for {printed}, valid for 825 days")
+    assert certificate.check_certificate(tmp_path / "certs", "10.0.0.8").level is Level.PROBLEM
+
+
+@pytest.fixture
+def by_address(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """An HTTPS server at an address, with the certificate of the script, and where that lies."""
+    make_certificate(tmp_path / "certs", "127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certs/server.crt", tmp_path / "certs/server.key")
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"[]")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{server.server_port}", tmp_path / "certs/server.crt"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_clients_trust_it_at_that_address_and_are_told_what_to_do_at_another_name(by_address: tuple[str, Path]) -> None:
+    url, ca = by_address
+    with InferenceClient(url, verify=ca) as client:
+        assert list(client.list_models()) == []
+    elsewhere = url.replace("127.0.0.1", "localhost")
+    with (
+        InferenceClient(elsewhere, verify=ca) as client,
+        pytest.raises(ServiceUnavailable, match="certificate that is not for localhost") as told,
+    ):
+        list(client.list_models())
+    assert "PROXY_DOMAIN=localhost" in str(told.value)
+    assert "--ca" not in str(told.value)
 
 
 def test_a_certificate_without_the_name_of_the_grpc_door_is_warned_about() -> None:
@@ -128,6 +184,9 @@ def test_a_certificate_is_judged_by_its_dates_and_names() -> None:
         ("*.example.org", "example.org", False),
         ("*.example.org", "a.b.example.org", False),
         ("10.0.0.7", "10.0.0.7", True),
+        ("*.0.0.7", "10.0.0.7", False),
+        ("FD00:0:0:0:0:0:0:7", "fd00::7", True),
+        ("example.org", "10.0.0.7", False),
         ("*.", "localhost", False),
     ],
 )

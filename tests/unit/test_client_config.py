@@ -136,6 +136,7 @@ def test_sizes_are_written(size: int, text: str) -> None:
     [
         ("https://inference.example.org", "grpc.inference.example.org:443", True),
         ("https://inference.example.org:8443/", "grpc.inference.example.org:8443", True),
+        ("https://10.0.0.1", "10.0.0.1:443", True),
         ("http://127.0.0.1:8000", "127.0.0.1:9000", False),
         ("http://[::1]:8000", "[::1]:9000", False),
     ],
@@ -149,11 +150,6 @@ def test_the_grpc_door_is_beside_the_server_unless_somebody_says_otherwise(
     assert load_config(environment, server=server).grpc_endpoint().target == "elsewhere:5"
     endpoint = load_config(environment, server=server, grpc="elsewhere").grpc_endpoint()
     assert (endpoint.target, endpoint.uses_tls) == ("elsewhere:443", True)
-
-
-def test_a_door_behind_an_address_needs_its_name(environment: dict[str, str]) -> None:
-    with pytest.raises(UnusableInput, match="--grpc"):
-        load_config(environment, server="https://10.0.0.1").grpc_endpoint()
 
 
 @pytest.mark.parametrize("text", ["ftp://x", "http://", "host:port", "https://host/path", "https://user@host"])

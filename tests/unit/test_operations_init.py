@@ -144,8 +144,16 @@ def test_beside_an_operator_s_certificate_none_is_made(folders: Folders) -> None
 
 
 def test_a_domain_that_no_certificate_can_be_for_is_told(folders: Folders) -> None:
-    with pytest.raises(CertificateError, match=r"PROXY_DOMAIN=10\.0\.0\.1: .* is an address"):
-        list(prepare(folders, InitSettings(proxy_domain="10.0.0.1")))
+    with pytest.raises(CertificateError, match=r"PROXY_DOMAIN=10\.0\.0\.256: .*bad ip address"):
+        list(prepare(folders, InitSettings(proxy_domain="10.0.0.256")))
+    with pytest.raises(CertificateError, match=r"PROXY_DOMAIN=fd00::1: Traefik knows no IPv6 address"):
+        list(prepare(folders, InitSettings(proxy_domain="fd00::1")))
+
+
+def test_an_address_gets_a_certificate_once(folders: Folders) -> None:
+    settings = InitSettings(proxy_domain="10.0.0.1")
+    assert list(prepare(folders, settings))[-1] == "made a self-signed certificate for 10.0.0.1"
+    assert list(prepare(folders, settings)) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a folder that Docker made is root's")
