@@ -166,9 +166,11 @@ def find_obstacle(session: Session, row: ReplicaRow, now: datetime) -> str | Non
             how = "draining" if all(each.draining_at is not None for each in closed) else "sick or draining"
             return f"every consumer that hosts replicas {kind} is {how}"
         return f"no consumer that hosts replicas {kind} is there"
-    if row.yielded_at is not None and not session.scalar(select(goes_first(now)).where(ReplicaRow.id == row.id)):
+    has_room = any(_has_room(session, consumer, hosted_by(session, consumer.name), row) for consumer in consumers)
+    is_next = has_room and session.scalar(select(goes_first(now)).where(ReplicaRow.id == row.id))
+    if row.yielded_at is not None and not is_next:
         return "left its GPU to tasks that had waited for long, and comes back after them"
-    if any(_has_room(session, consumer, hosted_by(session, consumer.name), row) for consumer in consumers):
+    if has_room:
         return None
     return f"waits for a consumer with {'a free GPU' if row.use_gpu else 'room for another replica'}"
 

@@ -25,6 +25,7 @@ class Callers:
     """Of each call that was answered."""
     refused: list[str] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
+    threads: list[threading.Thread] = field(default_factory=list)
 
     @property
     def answered(self) -> int:
@@ -32,15 +33,20 @@ class Callers:
 
     @contextmanager
     def calling(self, count: int = 3) -> Iterator["Callers"]:
-        threads = [threading.Thread(target=self._call, daemon=True) for _ in range(count)]
-        for thread in threads:
+        """So many of them, until the block ends or `stop`."""
+        self.threads = [threading.Thread(target=self._call, daemon=True) for _ in range(count)]
+        for thread in self.threads:
             thread.start()
         try:
             yield self
         finally:
-            self.stopping.set()
-            for thread in threads:
-                thread.join(self.patience_s)
+            self.stop()
+
+    def stop(self) -> None:
+        """Wait for the answers to the calls that are open."""
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join(self.patience_s)
 
     def _call(self) -> None:
         while not self.stopping.is_set():

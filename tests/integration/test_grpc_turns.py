@@ -120,7 +120,7 @@ def test_calls_wait_while_tasks_have_their_turn_and_a_stream_without_end_ends(ap
     host = GpuHost(api)
     for model in ("m", "batch"):
         host.register(model)
-    host.deploy("m", replicas_min=1, drain_timeout_s=2)
+    host.deploy("m", replicas_min=1, drain_timeout_s=5)
     application = ("application", "m")
     with run_harness_gateway(api.url) as gateway, host.host() as (held, address, process):
         wait_until(lambda: gateway.server.table.deployments["m"].replicas, "the replica is in the table")
@@ -149,6 +149,7 @@ def test_calls_wait_while_tasks_have_their_turn_and_a_stream_without_end_ends(ap
             host.cancel(late)
             with host.host():
                 wait_until(lambda: callers.answered > answered + 30, "calls are answered again")
+                callers.stop()
         assert callers.refused == []
 
 

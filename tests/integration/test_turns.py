@@ -285,14 +285,22 @@ def test_what_waits_says_so_and_what_is_removed_comes_back_no_more(plane: Deploy
     plane.scale()
     (wanted,) = [replica for replica in plane.live("warm") if replica.status == "wanted"]
     assert wanted.detail == "left its GPU to tasks that had waited for long, and comes back after them"
+    leave(plane, uid)
+    running = take(plane)
+    assert running is not None
+    plane.scale()
+    (wanted,) = plane.live("warm")
+    assert wanted.detail == "left its GPU to tasks that had waited for long, and comes back after them"
+    plane.tasks.commit(running)
+    plane.scale()
+    (wanted,) = plane.live("warm")
+    assert wanted.detail is None
     undeploy_model(plane.tasks.database, "warm")
     assert plane.row(wanted.uid).status == "ended"
-    leave(plane, uid)
-    queue(plane)
-    for _ in range(2):
-        held = take(plane)
-        assert held is not None
-        plane.tasks.commit(held)
+    late = queue(plane)
+    held = take(plane)
+    assert held is not None
+    assert held.uid == late
 
 
 def test_a_consumer_takes_no_task_without_a_gpu_while_one_with_it_is_to_have_its_turn(plane: DeploymentHarness) -> None:
