@@ -113,6 +113,7 @@ def test_one_that_runs_tasks_sees_their_inputs_read_only_and_writes_their_output
     assert [(mount.folder, mount.target, mount.read_only, mount.kept) for mount in spec.mounts] == [
         (FOLDER.inputs, "/tasks/input", True, False),
         (FOLDER.outputs, "/tasks/output", False, False),
+        (FOLDER.progress, "/tasks/progress", False, False),
     ]
 
 
