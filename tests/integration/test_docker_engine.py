@@ -274,8 +274,8 @@ def test_removing_leaves_the_models_volume_and_nothing_else(harness: Harness, cl
         for key in (first, second)
         for mount in client.inspect_container(key.name)["Mounts"]
     }
-    # Input, output and the nameless volume of each, and the model both share.
-    assert len(used) == 7
+    # Input, output, progress and the nameless volume of each, and the model both share.
+    assert len(used) == 9
     for key in (first, second):
         harness.engine.remove(key)
     assert leftovers(client, [first, second]) == []
@@ -403,7 +403,7 @@ def test_folders_in_a_work_volume_are_seen_by_the_engine(harness: Harness, clien
     volume = client.create_volume("is-test-work")
     try:
         root = Path(volume["Mountpoint"])
-        for folder in ("a/input", "a/output"):
+        for folder in ("a/input", "a/output", "a/progress"):
             (root / folder).mkdir(parents=True)
         (root / "a/output").chmod(0o777)
         (root / "a/input/scan.txt").write_text("in the volume\n")

@@ -3,7 +3,9 @@
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from socket import socket
 from threading import Event
+from typing import Any
 
 import docker
 from docker.errors import create_api_error_from_http_exception
@@ -63,10 +65,19 @@ def _open(client: docker.APIClient, method: str, container: str, call: str, **pa
     except HTTPError as error:
         create_api_error_from_http_exception(error)
     # From here on it is the run that is silent, not the Engine.
-    connection = response.raw.connection
-    if connection is not None:
-        connection.sock.settimeout(None)
+    if (connection := _socket_of(response)) is not None:
+        connection.settimeout(None)
     return response
+
+
+def _socket_of(response: Response) -> socket | None:
+    """None if the whole response is here."""
+    raw: Any = response.raw
+    found: socket | None = raw.connection and raw.connection.sock
+    if raw.connection is not None and found is None and raw._fp.fp is not None:
+        # A response without a length ends with its connection, so http.client has given the socket away to it.
+        found = raw._fp.fp.raw._sock
+    return found
 
 
 def read_tail(client: docker.APIClient, container: str, max_bytes: int) -> bytes:
