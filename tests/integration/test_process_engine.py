@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from contract.schemas import PullPolicy
 from job_consumer.engines import ContainerSpec, ExitState, ImageNotFound, Interruption, RunState
 from job_consumer.engines.process.run import RunFolder
 from tests.integration.engine_harness import MIB, Harness, process_harness
@@ -72,6 +73,12 @@ def test_what_is_no_program_of_the_model_is_not_found(harness: Harness, image: s
     (model_of(spec) / "link").symlink_to("/bin/sh")
     with pytest.raises(ImageNotFound, match=text):
         harness.engine.start(replace(spec, image=image))
+
+
+def test_a_lookup_knows_programs_from_images(harness: Harness) -> None:
+    assert harness.engine.look_up_image("process:run.sh", PullPolicy.MISSING) is True
+    with pytest.raises(ImageNotFound, match="install Docker"):
+        harness.engine.look_up_image("busybox:1.37", PullPolicy.MISSING)
 
 
 def test_a_model_without_a_zip_has_no_program(harness: Harness) -> None:
