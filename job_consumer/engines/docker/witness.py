@@ -9,7 +9,7 @@ from job_consumer.engines import LABEL, EngineUnavailable, RunKey
 from job_consumer.engines.docker.engine import DockerEngine
 from job_consumer.engines.docker.errors import engine_errors
 
-_NOT_OF_THE_IMAGE = ("/input", "/output", "/model", "/tmp", "/dev", "/proc", "/sys", "/.dockerenv")  # noqa: S108
+_NOT_OF_THE_IMAGE = ("/input", "/output", "/model", "/progress", "/tmp", "/dev", "/proc", "/sys", "/.dockerenv")  # noqa: S108
 """What the Engine itself makes or mounts in a container."""
 _MADE_BY_THE_ENGINE = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab")
 
