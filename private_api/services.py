@@ -1,7 +1,8 @@
 """The collaborators and limits of one private API, as its routes get them."""
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from contract.broker import Broker
 from private_api.archives import ArchiveStore
@@ -40,6 +41,8 @@ class Services:
     hosting: Hosting
     domain: str
     """The name clients use for the server."""
+    large_archives: threading.Lock = field(default_factory=threading.Lock)
+    """Held while an archive of very many entries is checked: one by one they take as long, and less memory."""
 
     def note_deployments(self) -> None:
         """Wake the scaler and everybody who waits for the routing table: a deployment or a replica has changed."""
