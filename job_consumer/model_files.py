@@ -10,9 +10,7 @@ from job_consumer.descriptors import allocated_bytes
 from job_consumer.engines import RunKey
 from job_consumer.heartbeat import LeaseHeartbeat
 from job_consumer.model_cache import make_room
-from job_consumer.run_disk import require_room
-from job_consumer.transfer import fetch_archive, retry_until_accepted
-from job_consumer.unpack import unpack_archive
+from job_consumer.transfer import fetch_archive, retry_until_accepted, unpack_fetched
 from job_consumer.workspace import ModelFolder
 
 
@@ -38,17 +36,10 @@ def open_model(
 
         def make_room_for(size_bytes: int) -> None:
             _make_room(context, size_bytes, reserve + size_bytes)
-            require_room(folder, size_bytes, reserve)
 
         try:
             retry_until_accepted(context, heartbeat, lambda: fetch_archive(fetch, key, zipped, archive.sha256))
-            unpack_archive(
-                zipped,
-                folder,
-                max_unpacked_bytes=assignment.max_unpacked_bytes,
-                max_entries=assignment.max_entries,
-                make_room=make_room_for,
-            )
+            unpack_fetched(context, assignment, zipped, folder, make_room=make_room_for)
         finally:
             zipped.unlink(missing_ok=True)
         _make_room(context, allocated_bytes(folder), reserve)

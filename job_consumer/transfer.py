@@ -9,13 +9,15 @@ from typing import TypeVar
 
 from contract.errors import InferenceError, ServiceUnavailable, StorageFull
 from contract.private_client import ACCESS_ERRORS
-from contract.schemas import MAX_WARNING_LENGTH, MAX_WARNINGS, Assignment, Commit
+from contract.schemas import MAX_WARNING_LENGTH, MAX_WARNINGS, Assignment, Commit, RunAssignment
 from job_consumer.context import AttemptLost, ConsumerContext, ConsumerStopping
 from job_consumer.engines import EngineUnavailable, RunKey
 from job_consumer.failpoints import Failpoint
 from job_consumer.heartbeat import LeaseHeartbeat
 from job_consumer.output.survey import survey_output
 from job_consumer.output.zip_stream import stream_zip
+from job_consumer.run_disk import require_room
+from job_consumer.unpack import unpack_archive
 from kit.failpoints import reach
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,35 @@ def fetch_archive(fetch: Callable[[str, int, Path], None], key: RunKey, target: 
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
             raise EngineUnavailable(f"the archive {sha256} arrived damaged")
     reach(Failpoint.PREPARE_FETCHED)
+
+
+def unpack_fetched(
+    context: ConsumerContext,
+    assignment: RunAssignment,
+    archive: Path,
+    folder: Path,
+    *,
+    make_room: Callable[[int], None] = lambda size_bytes: None,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Unpack an archive of the assignment into an empty folder, within its limits and what is free on the disk.
+
+    `make_room` may free what it is told before that is looked at. Raises what it and `check` do, `InvalidArchive`, and
+    `OSError`: `DiskFull` before anything is written, if there is no room for it.
+    """
+
+    def find_room(size_bytes: int) -> None:
+        make_room(size_bytes)
+        require_room(folder, size_bytes, context.sandbox.limits.disk_reserve_bytes)
+
+    unpack_archive(
+        archive,
+        folder,
+        max_unpacked_bytes=assignment.max_unpacked_bytes,
+        max_entries=assignment.max_entries,
+        make_room=find_room,
+        check=check,
+    )
 
 
 def upload_output(

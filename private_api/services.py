@@ -1,7 +1,8 @@
 """The collaborators and limits of one private API, as its routes get them."""
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from contract.broker import Broker
@@ -43,6 +44,8 @@ class Services:
     """The name clients use for the server."""
     yield_after: timedelta
     """How long GPU tasks wait before a replica with calls leaves its GPU to them."""
+    large_archives: threading.Lock = field(default_factory=threading.Lock)
+    """Held while an archive of very many entries is checked: one by one they take as long, and less memory."""
 
     def note_deployments(self) -> None:
         """Wake the scaler and everybody who waits for the routing table: a deployment or a replica has changed."""

@@ -5,7 +5,8 @@ the zip, and builds an object per entry before anyone can count them. So the rec
 `InvalidArchive`, which says what is wrong, with which entry, and what to do; nothing is ever repaired.
 
     archive     the entries of an accepted archive
-    records     the records as the bytes have them
+    records     the end record and the directory as the bytes have them
+    local_headers  what stands before and behind an entry's data
     names       the names that entries may have
     rules       the records that are acceptable
     contents    the decompressed bytes, checked against the directory

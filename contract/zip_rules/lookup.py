@@ -6,7 +6,8 @@ from itertools import islice
 from typing import BinaryIO
 
 from contract.zip_rules.archive import ArchiveEntry
-from contract.zip_rules.records import parse_after, parse_directory, read_end_record, read_local
+from contract.zip_rules.local_headers import read_local
+from contract.zip_rules.records import parse_after, parse_directory, read_end_record
 from contract.zip_rules.rules import check_record, entry_of, is_folder
 
 

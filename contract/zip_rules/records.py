@@ -1,4 +1,4 @@
-"""The records of a zip as its bytes have them (APPNOTE 6.3): end record, directory, local headers, data descriptors.
+"""The records of a zip as its bytes have them (APPNOTE 6.3): the end record and the directory.
 
 Every read is bounded before it is made: first the end record, then the directory, record by record.
 """
@@ -33,8 +33,6 @@ _END_SIGNATURE = b"PK\x05\x06"
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR = struct.Struct("<4sLQL")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
-_LOCAL = struct.Struct("<4s5H3L2H")
-_DESCRIPTOR_SIGNATURE = b"PK\x07\x08"
 _ZIP64_EXTRA = 0x0001
 _TIMES_EXTRA = 0x5455
 """Info-ZIP's times in seconds since 1970, in UTC."""
@@ -190,7 +188,7 @@ def _breaks_off(number: int, end: EndRecord) -> InvalidArchive:
 def _parse_entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes) -> DirectoryRecord:
     _, made_by, _, flags, method, time, date, crc, compressed_size, size, _, _, _, disk, _, attributes, offset = fields
     name = _meant_name(fields, raw_name)
-    size, compressed_size, offset = _widen(name, extra, size, compressed_size, offset)
+    size, compressed_size, offset = widen(name, extra, size, compressed_size, offset)
     # 0xFFFF defers to zip64, whose offset into this file is checked like any other.
     if disk not in (0, 0xFFFF):
         raise InvalidArchive(f"entry {quoted(name)} lies in another part of a split archive. Make it in one part.")
@@ -245,7 +243,7 @@ def _decode_name(raw: bytes, is_utf8: bool) -> str:
         return raw.decode("cp437")
 
 
-def _widen(name: str, extra: bytes, *fields: int) -> tuple[int, ...]:
+def widen(name: str, extra: bytes, *fields: int) -> tuple[int, ...]:
     """The fields, with each that is all ones replaced by the next value of the zip64 extra field."""
     if 0xFFFFFFFF not in fields:
         return fields
@@ -273,48 +271,3 @@ def _zip64_extra(name: str, extra: bytes) -> bytes:
     if len(found) > 1:
         raise InvalidArchive(f"entry {quoted(name)} has two zip64 fields. Make the zip again.")
     return found[0] if found else b""
-
-
-def read_local(file: BinaryIO, record: DirectoryRecord, limit: int) -> tuple[int, int]:
-    """Where the data of an entry begins and ends. Its local header must agree with the directory.
-
-    The entry must lie before `limit`, where the directory begins.
-    """
-    quote = quoted(record.name)
-    header = b""
-    # Compared before seeking: a file cannot seek to every 64-bit offset.
-    if record.header_offset + _LOCAL.size <= limit:
-        file.seek(record.header_offset)
-        header = file.read(_LOCAL.size)
-    if header[:4] != b"PK\x03\x04":
-        raise InvalidArchive(f"entry {quote} has no local header where the directory says. Make the zip again.")
-    _, _, flags, method, _, _, crc, compressed_size, size, name_size, extra_size = _LOCAL.unpack(header)
-    raw_name = file.read(name_size)
-    if raw_name != record.raw_name:
-        raise InvalidArchive(f"entry {quote} is named {quoted(raw_name)} in its local header. Make the zip again.")
-    if method != record.method or (flags ^ record.flags) & MEANINGFUL_FLAGS:
-        raise InvalidArchive(f"entry {quote} has other flags or another method in its local header. Make it again.")
-    data_offset = record.header_offset + _LOCAL.size + name_size + extra_size
-    end = data_offset + record.compressed_size
-    if end > limit:
-        raise InvalidArchive(f"entry {quote} reaches into the zip's directory. Make the zip again.")
-    if flags & HAS_DESCRIPTOR:
-        return data_offset, end + _descriptor_size(file, record, end, limit)
-    size, compressed_size = _widen(record.name, file.read(extra_size), size, compressed_size)
-    if (crc, compressed_size, size) != (record.crc, record.compressed_size, record.size):
-        raise InvalidArchive(f"entry {quote} has another size or CRC in its local header. Make the zip again.")
-    return data_offset, end
-
-
-def _descriptor_size(file: BinaryIO, record: DirectoryRecord, position: int, limit: int) -> int:
-    """The size of the data descriptor, which has an optional signature and 32- or 64-bit sizes."""
-    file.seek(position)
-    found = file.read(min(24, limit - position))
-    for layout in ("<LLL", "<LQQ"):
-        if "Q" not in layout and max(record.size, record.compressed_size) > 0xFFFFFFFF:
-            continue
-        plain = struct.pack(layout, record.crc, record.compressed_size, record.size)
-        for descriptor in (plain, _DESCRIPTOR_SIGNATURE + plain):
-            if found.startswith(descriptor):
-                return len(descriptor)
-    raise InvalidArchive(f"entry {quoted(record.name)} has another size or CRC after its data. Make the zip again.")

@@ -1,13 +1,13 @@
 """The rules for an archive's records. Reads the directory and the local headers, and decompresses nothing."""
 
 import stat
-import threading
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
 from contract.errors import InvalidArchive
 from contract.zip_rules.archive import DEFLATED, STORED, ArchiveDirectory, ArchiveEntry, opened
+from contract.zip_rules.local_headers import read_local
 from contract.zip_rules.names import count_with_folders, find_clash, name_fault, quoted
 from contract.zip_rules.records import (
     ENCRYPTED,
@@ -20,25 +20,27 @@ from contract.zip_rules.records import (
     EndRecord,
     parse_directory,
     read_end_record,
-    read_local,
 )
 
 _FEW_ENTRIES = 10_000
-_one_of_many = threading.Lock()
-"""Archives of more than `_FEW_ENTRIES` are checked one by one: names may take hundreds of megabytes for that time."""
 
 
 def check_archive(
-    source: Path | BinaryIO, *, max_unpacked_bytes: int, max_entries: int = MAX_ENTRIES
+    source: Path | BinaryIO,
+    *,
+    max_unpacked_bytes: int,
+    max_entries: int = MAX_ENTRIES,
+    while_large: AbstractContextManager[object] | None = None,
 ) -> ArchiveDirectory:
     """The entries of the archive. Raises `InvalidArchive` if it breaks a rule.
 
-    Memory and time grow with the directory, never with the data. The data itself is checked by `verify_contents`, or
-    while it is unpacked.
+    Memory and time grow with the directory, never with the data. `while_large` is entered for an archive of more than
+    10 000 entries: their names may take hundreds of megabytes for that time. The data itself is checked by
+    `verify_contents`, or while it is unpacked.
     """
     with opened(source) as file:
         end = read_end_record(file, max_entries=max_entries)
-        with _one_of_many if end.entries > _FEW_ENTRIES else nullcontext():
+        with while_large if while_large and end.entries > _FEW_ENTRIES else nullcontext():
             return _check_directory(file, end, max_unpacked_bytes, max_entries)
 
 

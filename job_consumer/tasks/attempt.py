@@ -19,12 +19,11 @@ from job_consumer.image_cache import open_image
 from job_consumer.model_files import open_model
 from job_consumer.output.failures import ModelFailed
 from job_consumer.reconcile import let_go
-from job_consumer.run_disk import DiskLimits, RunDisk, require_room
+from job_consumer.run_disk import DiskLimits, RunDisk
 from job_consumer.tasks.log_follower import LogFollower
 from job_consumer.tasks.run_clock import RunClock
 from job_consumer.tasks.verdicts import RunInterrupted, judge_end, keep_verdict, kept_verdict, tell_failure
-from job_consumer.transfer import DOUBT_S, fetch_archive, retry_until_accepted, upload_output
-from job_consumer.unpack import unpack_archive
+from job_consumer.transfer import DOUBT_S, fetch_archive, retry_until_accepted, unpack_fetched, upload_output
 from job_consumer.workspace import ModelFolder
 from kit.failpoints import reach
 from kit.logging import log_task
@@ -136,18 +135,10 @@ class Attempt:
 
     def _fetch_input(self, heartbeat: TaskHeartbeat) -> None:
         archive, target = self._workspace.input_zip, self._workspace.input_dir
-        reserve = self._context.sandbox.limits.disk_reserve_bytes
         try:
             fetch, sha256 = self._context.api.fetch_input, self._assignment.input.sha256
             self._retry(heartbeat, lambda: fetch_archive(fetch, self._key, archive, sha256))
-            unpack_archive(
-                archive,
-                target,
-                max_unpacked_bytes=self._assignment.max_unpacked_bytes,
-                max_entries=self._assignment.max_entries,
-                make_room=lambda size: require_room(target, size, reserve),
-                check=lambda: self._check(heartbeat),
-            )
+            unpack_fetched(self._context, self._assignment, archive, target, check=lambda: self._check(heartbeat))
         except InvalidArchive as error:
             raise ModelFailed(Reason.INPUT_REJECTED, f"the input zip was rejected: {error}") from error
         archive.unlink()

@@ -52,9 +52,11 @@ def model_routes(services: Services) -> APIRouter:
 def _add_catalogue(router: APIRouter, services: Services) -> None:
     def check_zip(upload: Upload) -> None:
         # The whole content, once and here: a model's zip is unpacked again on every host.
-        sizes = services.sizes
         directory = check_archive(
-            upload.path, max_unpacked_bytes=sizes.max_unpacked_bytes, max_entries=sizes.max_entries
+            upload.path,
+            max_unpacked_bytes=services.sizes.max_unpacked_bytes,
+            max_entries=services.sizes.max_entries,
+            while_large=services.large_archives,
         )
         verify_contents(upload.path, directory)
 

@@ -101,6 +101,7 @@ def _add_list(router: APIRouter, services: Services) -> None:
                 upload.path,
                 max_unpacked_bytes=services.sizes.max_unpacked_bytes,
                 max_entries=services.sizes.max_entries,
+                while_large=services.large_archives,
             )
             uid = await run_in_threadpool(
                 submit_task,

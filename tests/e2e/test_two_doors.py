@@ -11,16 +11,18 @@ from secrets import token_hex
 import httpx
 import pytest
 
+from tests.doc_pages import section
+from tests.e2e.checkout import paste
 from tests.e2e.client import DoorClient, door_of
 from tests.e2e.compose import Compose, compose_project
 from tests.e2e.images import echo_image
 from tests.e2e.systems import trust
 from tests.services import require_docker
-from tests.waiting import START_S, wait_until
 from tests.zips import make_zip, read_zip
 
 AGAIN = (551, 429, 502, 503, 504)
 """As in docs/how-to/without-a-client.md: ask again."""
+UP, RESTART = section("docs/operations/install.md", "Two doors side by side").shell
 CLIENTS = 6
 CROWD = 60
 
@@ -29,7 +31,7 @@ CROWD = 60
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     require_docker()
     with compose_project(tmp_path_factory.mktemp("stack")) as (compose, _):
-        compose.run("up", "--detach", "--wait", "--scale", "public-api=2")
+        paste(compose.folder, UP, fails=False, **compose.variables)
         yield compose
 
 
@@ -49,16 +51,6 @@ def received_packets(container: str) -> int:
         ["docker", "exec", container, "cat", "/proc/net/dev"], check=True, capture_output=True, text=True
     ).stdout
     return sum(int(line.split()[2]) for line in devices.splitlines() if line.strip().startswith("eth"))
-
-
-def restart(container: str) -> None:
-    subprocess.run(["docker", "restart", "--timeout", "60", container], check=True, capture_output=True)
-    state = ["docker", "inspect", "--format", "{{.State.Health.Status}}", container]
-    wait_until(
-        lambda: subprocess.run(state, check=True, capture_output=True, text=True).stdout.strip() == "healthy",
-        "the container to be healthy",
-        within_s=START_S,
-    )
 
 
 def test_both_answer(stack: Compose, door: DoorClient) -> None:
@@ -117,8 +109,7 @@ def test_clients_that_ask_again_lose_nothing_while_one_after_the_other_is_restar
     with ThreadPoolExecutor(CLIENTS) as pool:
         working = [pool.submit(work) for _ in range(CLIENTS)]
         try:
-            for container in containers(stack):
-                restart(container)
+            paste(stack.folder, RESTART, fails=False, **stack.variables)
         finally:
             stopped.set()
         done = [each.result() for each in working]
