@@ -2,6 +2,9 @@
 
 Java's `HttpClient` and `curl --http2` offer HTTP/2 with each request over plain HTTP (RFC 7540, section 3.2). A server
 may ignore the offer (RFC 9110, section 7.8); httptools takes it for accepted and keeps the request's body back.
+
+Whoever connects as the server stops is still served: a proxy has sent its request by then, and cannot know whether it
+may be sent again.
 """
 
 import sys
@@ -9,6 +12,8 @@ import sys
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+_FIRST_REQUEST_S = 1.0
+"""How long a connection may take for its first request once the server stops."""
 _OF_THE_OFFER = (b"upgrade", b"connection", b"http2-settings")
 
 
@@ -16,6 +21,25 @@ class DecliningProtocol(HttpToolsProtocol):
     """Reads a request that comes with such an offer as if it had none."""
 
     _data = b""
+    _is_stopping = False
+
+    def shutdown(self) -> None:
+        """Close the connection after its request, or its first one if that is yet to come."""
+        if self.cycle is None:
+            self._is_stopping = True
+            self.loop.call_later(_FIRST_REQUEST_S, self._close_unused)
+        else:
+            super().shutdown()
+
+    def on_headers_complete(self) -> None:
+        """Serve the request."""
+        super().on_headers_complete()
+        if self._is_stopping and self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def _close_unused(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser."""

@@ -20,6 +20,8 @@ _SHUTDOWN_S = 5
 _START_S = 30
 _KEEP_ALIVE_S = 75
 """Longer than clients wait between two polls: one that is sent as the server closes the connection is lost."""
+_ACCEPTED_S = 0.05
+"""For connections that have just been accepted to be known."""
 _STOPPING = "inference_server.stopping"
 
 
@@ -42,8 +44,14 @@ class _Server(uvicorn.Server):
         super().__init__(_config(telling, host, port))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop."""
+        """Stop; whoever has connected by now is served."""
         self._stopping.set()
+        # The loop accepts what waits at a listener, which the kernel would reset as it closes.
+        for _ in range(2):
+            await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(_ACCEPTED_S)
         await super().shutdown(sockets)
 
 

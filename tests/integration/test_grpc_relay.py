@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 
 import grpc
 import pytest
@@ -307,9 +307,10 @@ def test_a_replica_that_does_not_speak_grpc_is_told(gateway: RunningGateway, beh
                     return
                 accepted.append(connection)
                 if behaviour != "silent":
-                    connection.recv(1024)
-                    connection.sendall(behaviour.encode())
-                    connection.close()
+                    # The gateway may be gone already.
+                    with connection, suppress(ConnectionError):
+                        connection.recv(1024)
+                        connection.sendall(behaviour.encode())
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()

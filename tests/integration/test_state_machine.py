@@ -157,7 +157,9 @@ class TaskRules(RuleBasedStateMachine):
     def pass_time(self, seconds: int, away: bool) -> None:
         """Time passes, and the server's own loops run; where it was away, they first give holders a fresh lease."""
         self.shift_time(seconds)
-        self.harness.set_reaper(AMNESTY_AFTER + timedelta(seconds=1) if away else timedelta())
+        # All the time, so that a deadline that passed meanwhile is given back whole.
+        longest = max(timedelta(seconds=seconds), AMNESTY_AFTER + timedelta(seconds=1))
+        self.harness.set_reaper(longest if away else timedelta())
         now, rows = self.harness.rows()
         for uid, task in self.models.items():
             row = rows[uid]
