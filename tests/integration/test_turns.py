@@ -108,6 +108,7 @@ def test_tasks_that_waited_for_long_have_a_turn_and_then_the_replica_comes_back(
         assert held is not None
         assert held.uid == of_turn
         assert plane.try_claim(gpu=GPU) is None
+        wait(plane, LONG)
         plane.tasks.commit(held)
     assert take(plane) is None, "a task that came later waits for the next turn"
     uid = come_back(plane)
