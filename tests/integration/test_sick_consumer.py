@@ -4,7 +4,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -84,7 +84,8 @@ class Lab:
             credential=Credential("SERVICE_TOKEN", self.api.token),
             consumer=name,
             work_dir=work,
-            limits=PROCESS_LIMITS,
+            # A test's disk is smaller than the usual reserve.
+            limits=replace(PROCESS_LIMITS, disk_reserve_bytes=MIB),
             alive_file=self.folder / f"{name}.alive",
             min_free_bytes=min_free_bytes,
             first_pause_s=5.0,
