@@ -12,7 +12,7 @@ import sys
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-_FIRST_REQUEST_S = 1.0
+_FIRST_REQUEST_S = 0.5
 """How long a connection may take for its first request once the server stops."""
 _OF_THE_OFFER = (b"upgrade", b"connection", b"http2-settings")
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,8 +21,7 @@ _SHUTDOWN_S = 5
 _START_S = 30
 _KEEP_ALIVE_S = 75
 """Longer than clients wait between two polls: one that is sent as the server closes the connection is lost."""
-_ACCEPTED_S = 0.05
-"""For connections that have just been accepted to be known."""
+_LET_GO_S = 0.05
 _STOPPING = "inference_server.stopping"
 
 
@@ -46,13 +46,38 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop; whoever has connected by now is served."""
         self._stopping.set()
-        # The loop accepts what waits at a listener, which the kernel would reset as it closes.
-        for _ in range(2):
-            await asyncio.sleep(0)
+        await self._accept_the_last(sockets or [])
+        await super().shutdown(sockets)
+
+    async def _accept_the_last(self, sockets: list[socket.socket]) -> None:
+        """Close the listeners, and accept what waits there: the kernel would reset it."""
+        # Further descriptors, by which the listeners stay until nothing waits any more.
+        open_ones = [
+            socket.socket(fileno=os.dup(each.fileno())) for server in self.servers for each in server.sockets or ()
+        ]
         for server in self.servers:
             server.close()
-        await asyncio.sleep(_ACCEPTED_S)
-        await super().shutdown(sockets)
+        for each in sockets:
+            each.close()
+        # The loop lets go of them in its next round.
+        await asyncio.sleep(_LET_GO_S)
+        accepted = [connection for listener in open_ones for connection in _accept_all(listener)]
+        loop = asyncio.get_running_loop()
+        for connection in accepted:
+            await loop.connect_accepted_socket(self._make_protocol, connection)
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        return DecliningProtocol(self.config, self.server_state, self.lifespan.state)
+
+
+def _accept_all(listener: socket.socket) -> list[socket.socket]:
+    """Accept until nothing waits, and close the listener at once."""
+    accepted = []
+    listener.setblocking(False)
+    with listener, suppress(OSError):
+        while True:
+            accepted.append(listener.accept()[0])
+    return accepted
 
 
 def _config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
