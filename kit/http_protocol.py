@@ -3,8 +3,8 @@
 Java's `HttpClient` and `curl --http2` offer HTTP/2 with each request over plain HTTP (RFC 7540, section 3.2). A server
 may ignore the offer (RFC 9110, section 7.8); httptools takes it for accepted and keeps the request's body back.
 
-Whoever connects as the server stops is still served: a proxy has sent its request by then, and cannot know whether it
-may be sent again.
+Each connection may bring one more request as the server stops: a proxy may have sent it by then, and cannot know
+whether it may be sent again.
 """
 
 import sys
@@ -12,8 +12,8 @@ import sys
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-_FIRST_REQUEST_S = 0.5
-"""How long a connection may take for its first request once the server stops."""
+LAST_REQUEST_S = 0.5
+"""How long a connection may take for its last request once the server stops."""
 _OF_THE_OFFER = (b"upgrade", b"connection", b"http2-settings")
 
 
@@ -24,10 +24,10 @@ class DecliningProtocol(HttpToolsProtocol):
     _is_stopping = False
 
     def shutdown(self) -> None:
-        """Close the connection after its request, or its first one if that is yet to come."""
-        if self.cycle is None:
-            self._is_stopping = True
-            self.loop.call_later(_FIRST_REQUEST_S, self._close_unused)
+        """Close the connection after the request that is under way, or else after one that comes soon."""
+        self._is_stopping = True
+        if self._is_idle():
+            self.loop.call_later(LAST_REQUEST_S, self._close_idle)
         else:
             super().shutdown()
 
@@ -37,8 +37,11 @@ class DecliningProtocol(HttpToolsProtocol):
         if self._is_stopping and self.cycle is not None:
             self.cycle.keep_alive = False
 
-    def _close_unused(self) -> None:
-        if self.cycle is None:
+    def _is_idle(self) -> bool:
+        return self.cycle is None or bool(self.cycle.response_complete)
+
+    def _close_idle(self) -> None:
+        if self._is_idle():
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:

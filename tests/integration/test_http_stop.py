@@ -3,9 +3,12 @@
 import socket
 import threading
 
+import pytest
 from starlette.types import Receive, Scope, Send
 
+from kit import http_protocol
 from kit.http_server import serve_in_thread
+from tests.waiting import wait_until
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
 
@@ -25,38 +28,45 @@ def read_answer(connection: socket.socket) -> bytes:
     return answer
 
 
-def test_a_connection_gets_its_first_request_answered_although_the_server_stops() -> None:
-    stopping = threading.Event()
+def refuses(port: int) -> bool:
+    with socket.socket() as late:
+        return late.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_a_connection_gets_one_more_request_answered_although_the_server_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "LAST_REQUEST_S", 60)
+    stopping, started, ports = threading.Event(), threading.Event(), list[int]()
+
+    def run() -> None:
+        with serve_in_thread(app, "127.0.0.1", 0) as port:
+            ports.append(port)
+            started.set()
+            stopping.wait()
+
+    server = threading.Thread(target=run)
+    server.start()
+    started.wait()
     with socket.socket() as used, socket.socket() as fresh:
         for connection in (used, fresh):
             connection.settimeout(60)
-
-        def run() -> None:
-            with serve_in_thread(app, "127.0.0.1", 0) as port:
-                ports.append(port)
-                started.set()
-                stopping.wait()
-
-        ports, started = list[int](), threading.Event()
-        server = threading.Thread(target=run)
-        server.start()
-        started.wait()
-        used.connect(("127.0.0.1", *ports))
+            connection.connect(("127.0.0.1", *ports))
         used.sendall(REQUEST)
         assert b"connection: close" not in read_answer(used)
-        fresh.connect(("127.0.0.1", *ports))
         stopping.set()
-        # One that had a request is closed: the server stops.
-        assert used.recv(1) == b""
-        fresh.sendall(REQUEST)
-        assert b"connection: close" in read_answer(fresh)
-        assert fresh.recv(1) == b""
-        server.join()
+        wait_until(lambda: refuses(*ports))
+        for connection in (used, fresh):
+            connection.sendall(REQUEST)
+            assert b"connection: close" in read_answer(connection)
+            assert connection.recv(1) == b""
+    server.join()
 
 
-def test_a_connection_that_sends_nothing_does_not_keep_the_server() -> None:
-    with socket.socket() as silent:
-        silent.settimeout(60)
+def test_connections_that_send_nothing_do_not_keep_the_server() -> None:
+    with socket.socket() as used, socket.socket() as silent:
         with serve_in_thread(app, "127.0.0.1", 0) as port:
-            silent.connect(("127.0.0.1", port))
-        assert silent.recv(1) == b""
+            for connection in (used, silent):
+                connection.settimeout(60)
+                connection.connect(("127.0.0.1", port))
+            used.sendall(REQUEST)
+            read_answer(used)
+        assert [used.recv(1), silent.recv(1)] == [b"", b""]
