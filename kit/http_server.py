@@ -22,6 +22,7 @@ _START_S = 30
 _KEEP_ALIVE_S = 75
 """Longer than clients wait between two polls: one that is sent as the server closes the connection is lost."""
 _LET_GO_S = 0.05
+"""For the loop to let go of listeners that were closed."""
 _STOPPING = "inference_server.stopping"
 
 
@@ -59,12 +60,13 @@ class _Server(uvicorn.Server):
             server.close()
         for each in sockets:
             each.close()
-        # The loop lets go of them in its next round.
         await asyncio.sleep(_LET_GO_S)
         accepted = [connection for listener in open_ones for connection in _accept_all(listener)]
         loop = asyncio.get_running_loop()
         for connection in accepted:
-            await loop.connect_accepted_socket(self._make_protocol, connection)
+            # Its client may be gone again, which must not keep the server from stopping in order.
+            with suppress(OSError):
+                await loop.connect_accepted_socket(self._make_protocol, connection)
 
     def _make_protocol(self) -> asyncio.Protocol:
         return DecliningProtocol(self.config, self.server_state, self.lifespan.state)
