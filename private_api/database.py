@@ -2,8 +2,10 @@
 
 import functools
 import logging
+import random
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +42,9 @@ _READ_ONLY = "25006"
 _CONFLICTS = ("40001", "40P01")
 """A serialization failure and a deadlock: nothing of the transaction happened, and the same again may succeed."""
 _TRIES = 3
+_PAUSE_S = (0.05, 0.2)
+"""Before a repetition, in seconds, at random: PostgreSQL wakes the transaction that won only after the other has given
+way, and a repetition at once may take its row away again. Two that repeat should not meet a second time."""
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -181,6 +186,7 @@ def repeated(work: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Res
                 if _sqlstate(error.__cause__) not in _CONFLICTS:
                     raise
                 logger.info("%s met another transaction and is repeated: %s", work.__name__, error.__cause__)
+                time.sleep(random.uniform(*_PAUSE_S))  # noqa: S311 - no secret
         return work(*args, **kwargs)
 
     return repeating

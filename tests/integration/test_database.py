@@ -94,7 +94,7 @@ def test_of_two_transactions_that_wait_for_each_other_both_succeed(postgres_data
     other.join()
     with postgres_database.read() as session:
         assert list(session.scalars(text("SELECT n FROM counted ORDER BY id"))) == [2, 2]
-    assert len(tries) == 3
+    assert len(tries) >= 3  # PostgreSQL ended one of them, at least once.
 
 
 def test_a_conflict_that_stays_is_unavailable_after_three_tries(postgres_database: Database) -> None:
