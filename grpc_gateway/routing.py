@@ -55,10 +55,7 @@ class Router:
         return Call(f"/{service}/{rest}", headers, deployment)
 
     def is_known(self, call: Call) -> bool:
-        """Whether the table holds the application that the call names, if it names one.
-
-        A single deployment gets calls with other names too: then it matters whether the table is the newest.
-        """
+        """Whether the table holds the application that the call names, if it names one."""
         application = call.headers.application
         return call.deployment is not None or not application or application in self._table.by_application
 
@@ -95,17 +92,18 @@ class Router:
         """Where a call to a user's own service goes, as far as its path and metadata say."""
         if call.deployment is not None:
             return call.deployment
-        return self._table.by_application.get(call.headers.application) or self._table.only
+        application = call.headers.application
+        return self._table.by_application.get(application) if application else self._table.only
 
     def named(self, call: Call) -> Deployment | None:
-        """The deployment that the prefix or `application` names. Raises `StatusError` for an unknown one of several."""
+        """The deployment that the prefix or `application` names. Raises `StatusError` for an unknown one."""
         if call.deployment is not None:
             return call.deployment
         application = call.headers.application
         if not application:
             return None
         deployment = self._table.by_application.get(application)
-        if deployment is None and self._table.only is None:
+        if deployment is None:
             raise unknown_application(application)
         return deployment
 

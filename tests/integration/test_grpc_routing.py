@@ -83,10 +83,18 @@ def test_application_names_a_deployment_exactly(gateway: RunningGateway, one: Ba
     assert refused(gateway, "/Greeter/Hello") == (CODE.NOT_FOUND, f"Application metadata not set. {PING}")
 
 
-def test_the_only_application_gets_every_call(gateway: RunningGateway, one: Backend) -> None:
+def test_the_only_application_gets_what_names_no_other(gateway: RunningGateway, one: Backend) -> None:
     gateway.give(route("a", one))
     assert served_by(gateway, "/user.Own/Echo") == "one"
-    assert served_by(gateway, "/user.Own/Echo", application="wrong") == "one"
+    assert served_by(gateway, "/user.Own/Echo", application="a") == "one"
+    # Perhaps it was undeployed: the model that is left would compute something else.
+    no_other = (CODE.NOT_FOUND, f"Application 'b' not found. {PING}")
+    for path, message in (
+        ("/user.Own/Echo", b""),
+        (f"{PREDICTION}/Predict", spec("a")),
+        (f"{KSERVE}/ModelInfer", text_field(1, "a")),
+    ):
+        assert refused(gateway, path, message, application="b") == no_other
 
 
 def test_without_any_deployment_calls_are_not_found(gateway: RunningGateway) -> None:

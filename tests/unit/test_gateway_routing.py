@@ -100,7 +100,6 @@ def find(routes: Sequence[Route] | None, path: str, metadata: dict[str, str], me
         (ADMIN, LOAD, {}, text_field(1, "a") + text_field(2, "b"), ("b", LOAD)),
         # Then the only deployment, whatever is named.
         ([A], ECHO, {}, b"", ("a", ECHO)),
-        ([A], ECHO, {"application": "wrong"}, b"", ("a", ECHO)),
         ([A], INFER, {}, text_field(1, "other"), ("a", INFER)),
         ([A], INFER, {}, b"", ("a", INFER)),
         ([A], INFER, {}, b"\xff\xff", ("a", INFER)),
@@ -156,6 +155,7 @@ EARLY = (CODE.UNAVAILABLE, "Route table is not populated yet.")
         ([A, B], ECHO, {"application": "A"}, b"", (CODE.NOT_FOUND, f"Application 'A' not found. {PING}")),
         ([], ECHO, {}, b"", NO_APPLICATION),
         ([], ECHO, {"application": "a"}, b"", (CODE.NOT_FOUND, f"Application 'a' not found. {PING}")),
+        ([A], ECHO, {"application": "wrong"}, b"", (CODE.NOT_FOUND, f"Application 'wrong' not found. {PING}")),
         # Models.
         ([A, B], INFER, {}, text_field(1, "x"), (CODE.NOT_FOUND, "Request for unknown model: 'x' is not found")),
         (
@@ -250,7 +250,8 @@ def name_of(deployment: Deployment | None) -> str | None:
         (NAMED, ECHO, {"application": "App"}, (True, False, "a")),
         # Perhaps younger than the table.
         (NAMED, ECHO, {"application": "app"}, (False, False, None)),
-        ([A], ECHO, {"application": "b"}, (False, False, "a")),
+        ([A], ECHO, {"application": "b"}, (False, False, None)),
+        ([A], ECHO, {}, (True, False, "a")),
         (NAMED, INFER, {}, (True, True, None)),
         (NAMED, INFER, {"application": "App"}, (True, False, "a")),
         (NAMED, f"{KSERVE}/ServerLive", {}, (True, False, None)),
