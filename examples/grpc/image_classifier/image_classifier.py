@@ -4,17 +4,14 @@ The image has both services and is deployed twice, once for each. Every replica 
 `GATEWAY_TOKEN`; with the token, its calls count as the deployment owner's.
 """
 
-import base64
-import binascii
 import os
-from pathlib import Path
-from urllib.parse import unquote_to_bytes
 
 import grpc
 import numpy as np
 import preprocessing_pb2_grpc
 import user_defined_protos_pb2_grpc
-from pixels import SIDE, normalize
+from network import Network
+from pixels import SIDE, decode_url, normalize
 from preprocessing_pb2 import EncodedImage, Pixels
 from server import OPTIONS, serve
 from user_defined_protos_pb2 import ImageClass, ImageData
@@ -22,10 +19,8 @@ from user_defined_protos_pb2 import ImageClass, ImageData
 PORT = 9000
 PREPROCESSOR = "image-preprocessor"
 """The `application` of the other deployment."""
-WEIGHTS = Path(__file__).parent / "weights.npz"
 PREPROCESSING_S = 30.0
 """The most that preparing may take; a nearer deadline of the caller wins. Without one, grpc reports a huge time."""
-TOP = 3
 
 
 class Preprocessing(preprocessing_pb2_grpc.PreprocessingServicer):
@@ -46,8 +41,7 @@ class ImageClassification(user_defined_protos_pb2_grpc.ImageClassificationServic
     def __init__(self, gateway: grpc.Channel, token: str) -> None:
         self._preprocessing = preprocessing_pb2_grpc.PreprocessingStub(gateway)
         self._token = token
-        with np.load(WEIGHTS) as weights:
-            self._weights = dict(weights)
+        self._network = Network()
 
     def Predict(self, request: ImageData, context: grpc.ServicerContext) -> ImageClass:
         """Answer with the likeliest classes of the image in a `data:` URL, or with the other deployment's status."""
@@ -63,33 +57,13 @@ class ImageClassification(user_defined_protos_pb2_grpc.ImageClassificationServic
             )
         except grpc.RpcError as error:
             context.abort(error.code(), f"{PREPROCESSOR}: {error.details()}")
-        return self._classify(np.array(pixels.values, dtype=np.float32))
+        classes, probabilities = self._network.classify(np.array(pixels.values, dtype=np.float32))
+        return ImageClass(classes=classes, probabilities=probabilities)
 
     def _metadata(self, context: grpc.ServicerContext) -> list[tuple[str, str]]:
         """The metadata for the other deployment; it keeps the request id, so that both calls are found under one."""
         given = [(key, value) for key, value in context.invocation_metadata() if key == "request_id"]
         return [("application", PREPROCESSOR), ("authorization", f"Bearer {self._token}"), *given]
-
-    def _classify(self, pixels: np.ndarray) -> ImageClass:
-        hidden = np.maximum(pixels @ self._weights["w1"] + self._weights["b1"], 0)
-        scores = np.exp(hidden @ self._weights["w2"] + self._weights["b2"])
-        probabilities = scores / scores.sum()
-        best = np.argsort(-probabilities)[:TOP]
-        return ImageClass(classes=self._weights["classes"][best], probabilities=probabilities[best])
-
-
-def decode_url(url: str) -> bytes:
-    """The content of a `data:` URL. Raises `ValueError` for others: a container has no network to fetch them from."""
-    head, comma, body = url.partition(",")
-    if not head.startswith("data:") or not comma:
-        raise ValueError("url must be a data: URL; containers have no way to other hosts")
-    data = unquote_to_bytes(body)
-    if not head.endswith(";base64"):
-        return data
-    try:
-        return base64.b64decode(data, validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"the data: URL is not base64: {error}") from error
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """Turns an encoded image into what the classifier was trained on."""
 
+import base64
+import binascii
 import io
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 from PIL import Image
@@ -23,3 +26,17 @@ def normalize(data: bytes) -> np.ndarray:
     border = np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]))
     distance = np.abs(grey - border)
     return distance / (distance.max() or 1)
+
+
+def decode_url(url: str) -> bytes:
+    """The content of a `data:` URL. Raises `ValueError` for others: a container has no network to fetch them from."""
+    head, comma, body = url.partition(",")
+    if not head.startswith("data:") or not comma:
+        raise ValueError("url must be a data: URL; containers have no way to other hosts")
+    data = unquote_to_bytes(body)
+    if not head.endswith(";base64"):
+        return data
+    try:
+        return base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"the data: URL is not base64: {error}") from error
