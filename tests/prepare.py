@@ -1,7 +1,7 @@
 """Makes what all tests need and this machine can have.
 
-That is the public gRPC clients, the generators of HTTP clients, the site, a browser, the examples' images, the images
-that tests build on, and the server's own.
+That is the public gRPC clients, the generators of HTTP clients, the site, a browser and other programs, the examples'
+images, the images that tests build on, and the server's own.
 """
 
 import os
@@ -17,6 +17,14 @@ from tests.e2e.compose import build_image
 from tests.services import BASE_IMAGES, docker_problem
 
 ROOT = Path(__file__).parents[1]
+PROGRAMS = {
+    "chromium": "chromium",
+    "nginx": "nginx-light",
+    "docker-registry": "docker-registry",
+    "htpasswd": "apache2-utils",
+    "bsdtar": "libarchive-tools",
+}
+"""By the program's name, Debian's package of it."""
 _MAKE = ("make", "--no-print-directory")
 # Otherwise each process of the tests compiles all of them.
 _COMPILE_TESTS = (sys.executable, "-m", "pytest", "-qq", "--collect-only")
@@ -28,7 +36,7 @@ def main() -> int:
         target: partial(_run, *_MAKE, target) for target in ("grpc-clients", "openapi-clients", "docs")
     }
     works["bytecode of the tests"] = partial(_run, *_COMPILE_TESTS)
-    _install_chromium()
+    works["programs of Debian"] = _install_programs
     if _has_docker():
         for image in filter(docker_problem, BASE_IMAGES):
             print(f"pulling {image}", flush=True)
@@ -53,17 +61,16 @@ def _run(*command: str) -> None:
     subprocess.run(command, cwd=ROOT, env=environment, stdout=output, check=True)
 
 
-def _install_chromium() -> None:
-    """Debian's browser, for the tests of pages; only root can install it."""
-    if shutil.which("chromium"):
+def _install_programs() -> None:
+    """What tests put in front of the server or beside it, from Debian's packages; only root can install them."""
+    absent = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
+    if not absent:
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        print("no chromium: tests of pages are skipped; on Debian: apt-get install chromium", file=sys.stderr)
-        return
-    print("installing chromium", flush=True)
-    for arguments in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
+        raise RuntimeError(f"on Debian, root installs them: apt-get install {' '.join(absent)}")
+    for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *absent]):
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "--quiet", *arguments], env=environment, stdout=subprocess.DEVNULL, check=False)
+        subprocess.run(["apt-get", "--quiet", *arguments], env=environment, stdout=subprocess.DEVNULL, check=True)
 
 
 def _has_docker() -> bool:

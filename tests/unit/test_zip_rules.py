@@ -27,6 +27,7 @@ from contract.zip_rules import (
     read_range,
     verify_contents,
 )
+from tests.services import missing
 from tests.unit import zip_corpus as corpus
 from tests.unit.zip_corpus import GOOD, LYING, MALFORMED, Case, Part, build
 from tests.zips import make_zip
@@ -233,8 +234,9 @@ def peak_of(action: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-@pytest.mark.skipif(shutil.which("bsdtar") is None, reason="bsdtar, the tar of macOS and Windows, is not installed")
 def test_what_bsdtar_makes_of_a_folder_is_accepted(tmp_path: Path) -> None:
+    if shutil.which("bsdtar") is None:
+        missing("bsdtar, the tar of macOS and Windows, is not installed; on Debian: apt-get install libarchive-tools")
     folder = tmp_path / "in" / "Ü"
     folder.mkdir(parents=True)
     (folder / "ä.txt").write_text("hello" * 999)
