@@ -48,6 +48,7 @@ test: prepare ## Make what the tests need and run them; skip only what this mach
 	$(VENV)/python -m tests.run
 
 test-long: prepare ## Run the tests that take longest: two hosts in a swarm, every reset, a week as the admin
+	tests/grpc/build_images long
 	$(VENV)/python -m tests.run -m long --numprocesses 2 --no-loadscope-reorder
 
 engine-matrix: setup ## Restart, kill and cut the power of Docker Engines under tasks, in every combination

@@ -64,6 +64,8 @@ RUN_BY: dict[tuple[str, str], str] = {
     ("examples/grpc/image_classifier/README.md", "*"): _WALKS,
     ("examples/grpc/kernel/README.md", "*"): _WALKS,
     ("examples/grpc/kserve_model/README.md", "*"): _WALKS,
+    ("examples/grpc/ray_serve/README.md", "*"): _WALKS,
+    ("examples/grpc/tensorflow_model/README.md", "*"): _WALKS,
     ("examples/grpc/triton/README.md", "*"): _WALKS,
     ("examples/grpc/user_service/README.md", "*"): _WALKS,
     ("runtimes/redhare/README.md", "The redhare runtime"): _WALKS,

@@ -103,6 +103,8 @@ WALKS = [
     Walk("examples/grpc/image_classifier/README.md"),
     Walk("examples/grpc/kernel/README.md"),
     Walk("examples/grpc/kserve_model/README.md"),
+    Walk("examples/grpc/ray_serve/README.md"),
+    Walk("examples/grpc/tensorflow_model/README.md"),
     Walk("examples/grpc/triton/README.md"),
     Walk("examples/grpc/user_service/README.md"),
     Walk("runtimes/redhare/README.md", ("The redhare runtime",)),
