@@ -79,16 +79,17 @@ class Tasks(tasks_pb2_grpc.TasksServicer):
     def Run(self, request: tasks.RunRequest, context: grpc.ServicerContext) -> tasks.RunReply:
         """Read all pages of the input folder."""
         source, target = Path(request.input_dir), Path(request.output_dir)
-        for folder in (source, target):
+        progress = [Path(request.progress_file).parent] if request.progress_file else []
+        for folder in (source, target, *progress):
             # Whoever calls, only the folders of one run may be touched.
             if folder.parent.parent != TASKS_DIR or Path(os.path.realpath(folder)) != folder:
-                context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"both folders must be {TASKS_DIR}/<run>/<folder>")
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"all folders must be {TASKS_DIR}/<folder>/<run>")
 
         def open_shared() -> Any:
             return _Cancellable(self._reader, context)
 
         try:
-            read_task(source, target, open_shared)
+            read_task(source, target, open_shared, request.progress_file)
         except SystemExit as ended:
             print(ended, flush=True)
             return tasks.RunReply(exit_code=1, detail=str(ended)[:4096])

@@ -13,6 +13,7 @@ Pages count as upright unless the image's orientation mark says otherwise. Nothi
 written to. What varies between runs (times) goes to the log only, so that the same task gives the same result.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -60,10 +61,10 @@ def main() -> None:
 
         serve_pages(open_reader(model_dir))
         return
-    read_task(input_dir, output_dir, lambda: open_reader(model_dir))
+    read_task(input_dir, output_dir, lambda: open_reader(model_dir), os.environ.get("PROGRESS_FILE", ""))
 
 
-def read_task(input_dir: Path, output_dir: Path, open_reader: Callable[[], RapidOCR]) -> None:
+def read_task(input_dir: Path, output_dir: Path, open_reader: Callable[[], RapidOCR], progress_file: str) -> None:
     """Read all pages of a folder. Raises `SystemExit` with a sentence if it cannot."""
     names = find_page_files(input_dir)
     total = count_pages(input_dir, names)
@@ -80,10 +81,18 @@ def read_task(input_dir: Path, output_dir: Path, open_reader: Callable[[], Rapid
             draw_boxes(page.image, lines, output_dir / "pages" / name / f"{page.number}.png")
             seconds = time.monotonic() - page_started
             print(f"page {len(results)} of {total}: {name} ({page.number}): {len(lines)} lines, {seconds:.2f} s")
+            say_progress(progress_file, len(results), total)
 
     text = json.dumps({"pages": results}, ensure_ascii=False, indent=1)
     (output_dir / "text.json").write_text(text + "\n", encoding="utf-8")
     print(f"done: {total} pages, {time.monotonic() - started:.2f} s")
+
+
+def say_progress(path: str, done: int, total: int) -> None:
+    """Write how far the task is, where somebody reads it. The output does not depend on it."""
+    if path:
+        with contextlib.suppress(OSError):
+            Path(path).write_text(f"{done / total} page {done} of {total}\n")
 
 
 def find_page_files(input_dir: Path) -> list[str]:

@@ -157,8 +157,12 @@ def test_ocr_answers_pages_and_tasks_with_the_networks_it_keeps_loaded(
         assert (error.code(), "cannot be decoded" in error.details()) == (grpc.StatusCode.INVALID_ARGUMENT, True)
 
         run = tasks_pb2_grpc.TasksStub(channel).Run
-        request = tasks_pb2.RunRequest(task_uid="t", input_dir="/tasks/run/input", output_dir="/tasks/run/output")
+        said = "/tasks/run/output/latest"
+        request = tasks_pb2.RunRequest(
+            task_uid="t", input_dir="/tasks/run/input", output_dir="/tasks/run/output", progress_file=said
+        )
         assert run(request, timeout=600).exit_code == 0
+        assert (folders / "run" / "output" / "latest").read_text() == "1.0 page 1 of 1\n"
         (told,) = json.loads((folders / "run" / "output" / "text.json").read_text())["pages"]
         assert [line["text"] for line in told["lines"]] == lines
         (folders / "run" / "input" / "page.png").write_bytes(b"no page")

@@ -74,7 +74,13 @@ def run_task(runtime: Runtime, files: dict[str, str], run: str = "run") -> tuple
     for name, text in files.items():
         (folder / "input" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "input" / name).write_text(text)
-    request = tasks_pb2.RunRequest(task_uid="t", input_dir=f"{folder}/input", output_dir=f"{folder}/output")
+    (folder / "progress").mkdir()
+    request = tasks_pb2.RunRequest(
+        task_uid="t",
+        input_dir=f"{folder}/input",
+        output_dir=f"{folder}/output",
+        progress_file=f"{folder}/progress/latest",
+    )
     reply = tasks_pb2_grpc.TasksStub(runtime.channel).Run(request, timeout=60, wait_for_ready=True)
     output = folder / "output"
     return reply, {str(p.relative_to(output)): p.read_text() for p in output.rglob("*") if p.is_file()}
@@ -345,6 +351,7 @@ def test_each_file_of_a_task_is_a_request_and_its_answer_a_file(stubs: Path, tmp
         reply, output = run_task(runtime, files)
         assert (reply.exit_code, reply.detail) == (0, "")
         assert output == files
+        assert (runtime.tasks_dir / "run" / "progress" / "latest").read_text() == "1.0 101 of 101 files\n"
         reply, output = run_task(runtime, {}, "empty")
         assert (reply.exit_code, output) == (1, {})
         assert "the input has no file" in reply.detail
@@ -368,13 +375,16 @@ def test_a_task_touches_no_folder_but_a_runs(stubs: Path, tmp_path: Path) -> Non
     import tasks_pb2_grpc
 
     with run_runtime(tmp_path, stubs, ECHO) as runtime:
-        (runtime.tasks_dir / "r").mkdir()
+        good = runtime.tasks_dir / "r" / "input"
+        good.mkdir(parents=True)
         (runtime.tasks_dir / "r" / "link").symlink_to(tmp_path)
-        for folder in (str(tmp_path), str(runtime.tasks_dir / "r"), str(runtime.tasks_dir / "r" / "link"), "/etc", ""):
-            request = tasks_pb2.RunRequest(input_dir=folder, output_dir=folder)
-            with pytest.raises(grpc.RpcError) as caught:
-                tasks_pb2_grpc.TasksStub(runtime.channel).Run(request, timeout=60, wait_for_ready=True)
-            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        for bad in (str(tmp_path), str(runtime.tasks_dir / "r"), str(runtime.tasks_dir / "r" / "link"), "/etc"):
+            for field, value in (("input_dir", bad), ("output_dir", bad), ("progress_file", f"{bad}/latest")):
+                request = tasks_pb2.RunRequest(**{"input_dir": str(good), "output_dir": str(good), field: value})
+                with pytest.raises(grpc.RpcError) as caught:
+                    tasks_pb2_grpc.TasksStub(runtime.channel).Run(request, timeout=60, wait_for_ready=True)
+                assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert not list(tmp_path.rglob("latest"))
 
 
 def test_term_lets_open_streams_finish_and_shuts_the_kernel_down(stubs: Path, tmp_path: Path) -> None:

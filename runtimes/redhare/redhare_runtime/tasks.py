@@ -1,6 +1,7 @@
 """`inferenceserver.Tasks`: each file of a task's input is one request; its answer is a file of the same name."""
 
 import asyncio
+import contextlib
 import os
 from collections import deque
 from pathlib import Path
@@ -25,16 +26,19 @@ class Tasks(tasks_pb2_grpc.TasksServicer):
     async def Run(self, request, context):
         """Answer each file of the input; the first that fails ends the task."""
         source, target = Path(request.input_dir), Path(request.output_dir)
-        if not (_is_run_folder(self._root, source) and _is_run_folder(self._root, target)):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"both folders must be {self._root}/<run>/<folder>")
+        progress = Path(request.progress_file) if request.progress_file else None
+        folders = [source, target] + ([progress.parent] if progress else [])
+        if not all(_is_run_folder(self._root, folder) for folder in folders):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"all folders must be {self._root}/<folder>/<run>")
         files = await asyncio.to_thread(_list_files, source)
         if not files:
             return messages.RunReply(
                 exit_code=1, detail="the input has no file: each file is one request to the kernel"
             )
-        return await self._run(files, source, target, request.task_uid)
+        return await self._run(files, source, target, progress, request.task_uid)
 
-    async def _run(self, files: list[Path], source: Path, target: Path, uid: str):
+    async def _run(self, files: list[Path], source: Path, target: Path, progress: Path | None, uid: str):
+        done = 0
         running: deque[tuple[Path, Request]] = deque()
         waiting = iter(files)
         try:
@@ -52,6 +56,9 @@ class Tasks(tasks_pb2_grpc.TasksServicer):
                     return messages.RunReply(exit_code=1, detail=f"{name}: the kernel failed: {failed}"[:4096])
                 await asyncio.to_thread(_write, target / name, answer)
                 running.popleft()
+                done += 1
+                if progress:
+                    await asyncio.to_thread(_say, progress, done, len(files))
         finally:
             for _, request in running:
                 request.gone = True
@@ -64,6 +71,12 @@ def _is_run_folder(root: Path, folder: Path) -> bool:
 
 def _list_files(source: Path) -> list[Path]:
     return sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _say(path: Path, done: int, total: int) -> None:
+    # It adds nothing to the output.
+    with contextlib.suppress(OSError):
+        path.write_text(f"{done / total} {done} of {total} files\n")
 
 
 def _write(path: Path, data: bytes) -> None:
