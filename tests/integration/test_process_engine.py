@@ -3,13 +3,15 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
 from contract.schemas import PullPolicy
-from job_consumer.engines import ContainerSpec, ExitState, ImageNotFound, Interruption, RunState
+from job_consumer.engines import ContainerSpec, ExitState, ImageNotFound, Interruption, RunKey, RunState, RunVanished
 from job_consumer.engines.process.run import RunFolder
 from tests.integration.engine_harness import MIB, Harness, process_harness
 from tests.waiting import wait_until
@@ -188,3 +190,40 @@ def test_where_namespaces_are_refused_the_variables_name_the_real_folders(harnes
     assert harness.output(spec.key, "copy.txt").read_text() == "42\n"
     assert harness.log_of(spec.key) == f"{harness.work.workspace(spec.key).input_dir} {model_of(spec)}\n"
     assert harness.progress_of(spec.key) == 0.42
+
+
+def test_whoever_looks_at_a_run_that_is_removed_finds_it_whole_or_not_at_all(harness: Harness) -> None:
+    seen: list[ExitState | RunState | None] = []
+    done = Event()
+
+    def look(key: RunKey) -> None:
+        while not done.is_set():
+            with suppress(RunVanished):
+                seen.append(harness.engine.wait(key, 0))
+            seen.extend(state for found, state in harness.engine.find(harness.consumer) if found == key)
+
+    for number in range(20):
+        key, ended = harness.run(f"echo {number}")
+        assert ended == ExitState(0, out_of_memory=False)
+        seen.clear()
+        done.clear()
+        looking = [Thread(target=look, args=(key,)) for _ in range(3)]
+        for each in looking:
+            each.start()
+        try:
+            wait_until(lambda: seen, "nobody looks")
+            harness.engine.remove(key)
+        finally:
+            done.set()
+            for each in looking:
+                each.join()
+        assert set(seen) <= {ended, RunState.EXITED}
+        assert list((harness.work.root / "runs").iterdir()) == []
+
+
+def test_what_a_killed_consumer_left_of_a_removed_run_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    left = tmp_path / "work" / "runs" / "discarded-0123abcd" / "tmp"
+    left.mkdir(parents=True)
+    (left / "file").touch()
+    with process_harness(tmp_path / "work"):
+        assert not left.parent.exists()

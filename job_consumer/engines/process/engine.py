@@ -19,7 +19,7 @@ from threading import Event
 
 import job_consumer
 from contract.schemas import PROCESS_TAG_PREFIX, PullPolicy
-from job_consumer.descriptors import allocated_bytes, remove_tree
+from job_consumer.descriptors import allocated_bytes
 from job_consumer.engines import (
     ContainerSpec,
     EngineUnavailable,
@@ -32,7 +32,7 @@ from job_consumer.engines import (
     RunVanished,
 )
 from job_consumer.engines.process.program import program_spec
-from job_consumer.engines.process.run import RUN_VARIABLE, ProgramSpec, RunFolder, is_running_in
+from job_consumer.engines.process.run import RUN_VARIABLE, ProgramSpec, RunFolder, is_running_in, remove_discarded
 from job_consumer.engines.process.tree import find_by_environment, kill
 
 START_LIMIT_S = 30.0
@@ -46,6 +46,7 @@ class ProcessEngine:
 
     def __init__(self, *, work_dir: Path) -> None:
         self._runs = work_dir.absolute() / "runs"
+        remove_discarded(self._runs)
 
     def close(self) -> None:
         """Does nothing: this object holds nothing."""
@@ -111,7 +112,7 @@ class ProcessEngine:
         while True:
             state = _known_state(run, key)
             if state is RunState.EXITED:
-                return _settle(run)
+                return _settle(run, key)
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return None
@@ -180,7 +181,7 @@ class ProcessEngine:
                 _signal(run, signal.SIGKILL)
                 kill(find_by_environment(RUN_VARIABLE, run.path.name))
             with suppress(FileNotFoundError):
-                remove_tree(run.path)
+                run.discard()
 
     def _run(self, key: RunKey) -> RunFolder:
         return RunFolder(self._runs / key.name)
@@ -213,14 +214,17 @@ def _known_state(run: RunFolder, key: RunKey) -> RunState:
     return state
 
 
-def _settle(run: RunFolder) -> ExitState:
-    """The exit of a run that has ended; kills what a killed supervisor left."""
+def _settle(run: RunFolder, key: RunKey) -> ExitState:
+    """The exit of a run that has ended; kills what a killed supervisor left. Raises `RunVanished`."""
     if not run.has_exit():
         kill(find_by_environment(RUN_VARIABLE, run.path.name))
         # What is missing is read as the same exit.
         with suppress(OSError):
             run.write_exit(run.exit_state())
-    return run.exit_state()
+    ended = run.exit_state()
+    # One that was discarded meanwhile looks like one that was killed.
+    _known_state(run, key)
+    return ended
 
 
 def _hold(run: RunFolder, limit_s: float) -> None:

@@ -20,11 +20,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from job_consumer.boot import boot_id
+from job_consumer.descriptors import remove_tree
 from job_consumer.engines import KILLED_CODE, ExitState, Interruption, RunState
 
 RUN_VARIABLE = "INFERENCE_SERVER_RUN"
 """In the environment of every process of a run: identifies them after their supervisor died."""
 _EXIT_BYTES = 256
+_DISCARDED = "discarded-"
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,9 @@ class RunFolder:
             return RunState.EXITED
         if self.is_held():
             return RunState.RUNNING
-        if not self._pid.exists():
-            return RunState.CREATED
-        return RunState.EXITED
+        state = RunState.EXITED if self._pid.exists() else RunState.CREATED
+        # Without its files, which are gone all at once, it looks like one that was not started.
+        return state if self.spec.exists() else None
 
     def has_exit(self) -> bool:
         """Whether the supervisor wrote how the run ended."""
@@ -171,8 +173,21 @@ class RunFolder:
 
     def is_held(self) -> bool:
         """Whether the run's supervisor is alive."""
-        with self.claim() as lock:
-            return lock is None
+        try:
+            with self.claim() as lock:
+                return lock is None
+        except FileNotFoundError:
+            # Discarded meanwhile.
+            return False
+
+    def discard(self) -> None:
+        """Remove the run. Whoever looks at it meanwhile finds it whole or not at all.
+
+        Raises `FileNotFoundError` if somebody else did.
+        """
+        discarded = self.path.with_name(f"{_DISCARDED}{secrets.token_hex(4)}")
+        self.path.rename(discarded)
+        remove_tree(discarded)
 
     @contextmanager
     def claim(self) -> Iterator[int | None]:
@@ -188,6 +203,14 @@ class RunFolder:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def remove_discarded(runs: Path) -> None:
+    """Remove what is left of discarded runs, after a process that was killed while it removed them."""
+    for path in runs.glob(f"{_DISCARDED}*"):
+        # Another process may remove it, too; the next one that starts tries again.
+        with suppress(OSError):
+            remove_tree(path)
 
 
 def is_running_in(runs: Path, model: Path) -> bool:
