@@ -1,6 +1,7 @@
 """`inference-server`: the operator's command. Each command imports what it needs itself, so that it starts fast."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -55,6 +56,9 @@ def standalone(
     cors_origins: Annotated[
         str, typer.Option(help="The origins whose pages browsers let use the server, with commas between.")
     ] = "",
+    allowed_hosts: Annotated[
+        str, typer.Option(help="Names of this server beside its machine's, with commas between.")
+    ] = "",
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
 ) -> None:
     """Run every service in this process, until Ctrl-C, which ends what runs: the next start runs it again.
@@ -67,6 +71,8 @@ def standalone(
     from job_consumer.gpu_check import GpuMissing
     from kit.logging import configure_logging
     from kit.signals import stop_event
+    from public_api.cors import parse_origins
+    from public_api.sites import parse_hosts
     from standalone.server import DataDirInUseError, Options, host_limits, standalone_server
 
     configure_logging(log_level, "text")
@@ -84,7 +90,8 @@ def standalone(
         gpu_uuid=gpu_uuid,
         limits=host_limits(*sizes, pids=pids_limit, cpus=cpus),
         require_api_key=require_api_key,
-        cors_origins=_origins(cors_origins),
+        cors_origins=_listed(cors_origins, parse_origins, "--cors-origins"),
+        allowed_hosts=_listed(allowed_hosts, parse_hosts, "--allowed-hosts"),
     )
     try:
         for_good = threading.Event()
@@ -100,13 +107,11 @@ def standalone(
         raise typer.Exit(2) from error
 
 
-def _origins(text: str) -> tuple[str, ...]:
-    from public_api.cors import parse_origins
-
+def _listed(text: str, parse: Callable[[str], tuple[str, ...]], option: str) -> tuple[str, ...]:
     try:
-        return parse_origins(text)
+        return parse(text)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--cors-origins") from error
+        raise typer.BadParameter(str(error), param_hint=option) from error
 
 
 @app.command()

@@ -4,7 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import RedirectResponse
 
 from contract.access import DoorPolicy
@@ -30,6 +30,7 @@ from public_api.routes.models import model_routes
 from public_api.routes.overview import overview_routes
 from public_api.routes.parameters import KEY_SCHEMES
 from public_api.routes.tasks import task_routes
+from public_api.sites import SiteGuard
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +58,14 @@ _TAGS = [
 
 
 def create_app(
-    *, private_url: str, service_token: str, policy: DoorPolicy, cors_origins: Sequence[str] = ()
+    *,
+    private_url: str,
+    service_token: str,
+    policy: DoorPolicy,
+    cors_origins: Sequence[str] = (),
+    hosts: Sequence[str] = (),
 ) -> FastAPI:
-    """The door in front of the private API at `private_url`, which speaks plain HTTP."""
+    """The door, known as `hosts`, in front of the private API at `private_url`, which speaks plain HTTP."""
     relay = Relay(private_url, service_token, policy)
 
     @asynccontextmanager
@@ -92,8 +98,9 @@ def create_app(
 
     app.include_router(health_routes(relay))
     errors = document_errors(Unauthenticated, PermissionDenied, InvalidRequest, ServiceUnavailable, InferenceError)
+    guards = [Depends(SiteGuard(hosts, cors_origins)), *KEY_SCHEMES]
     for build in (model_routes, deployment_routes, task_routes, file_routes, overview_routes, event_routes, key_routes):
-        app.include_router(build(relay), dependencies=KEY_SCHEMES, responses=errors)
+        app.include_router(build(relay), dependencies=guards, responses=errors)
     return app
 
 

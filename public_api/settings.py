@@ -6,6 +6,7 @@ from pydantic import Field, SecretStr
 
 from kit.settings import Secret, Settings, Switch
 from public_api.cors import Origins
+from public_api.sites import Hosts
 
 
 class PublicApiSettings(Settings):
@@ -25,4 +26,9 @@ class PublicApiSettings(Settings):
     ] = False
     cors_origins: Annotated[
         Origins, Field(description="The origins whose pages browsers let use the server, with spaces between.")
+    ] = ()
+    proxy_domain: str = ""
+    allowed_hosts: Annotated[
+        Hosts,
+        Field(description="Further names of this server, with spaces between; `*.example.org` for all below one."),
     ] = ()

@@ -60,6 +60,8 @@ class Options:
     require_api_key: bool = False
     cors_origins: tuple[str, ...] = ()
     """The origins whose pages browsers let use the server."""
+    allowed_hosts: tuple[str, ...] = ()
+    """The names by which the server is known, beside its machine's."""
     keep_finished_for: timedelta = timedelta(days=30)
     max_upload_bytes: int = 33 * GIB
     disk_reserve_bytes: int = DISK_RESERVE_BYTES
@@ -106,7 +108,11 @@ def standalone_server(options: Options, for_good: threading.Event | None = None)
         # In the open mode whoever reaches the port may do everything, as it should be on one's own machine.
         policy = DoorPolicy(requires_key=options.require_api_key, opens_models=not options.require_api_key)
         public_app = create_app(
-            private_url=private_url, service_token=token, policy=policy, cors_origins=options.cors_origins
+            private_url=private_url,
+            service_token=token,
+            policy=policy,
+            cors_origins=options.cors_origins,
+            hosts=options.allowed_hosts,
         )
         port = stack.enter_context(serve_in_thread(public_app, options.host, options.port))
         if door is not None:

@@ -56,9 +56,12 @@ def serve_door(
     require_key: bool = False,
     token: str = TOKEN,
     cors_origins: Sequence[str] = (),
+    hosts: Sequence[str] = (),
 ) -> Iterator[str]:
     policy = DoorPolicy(requires_key=require_key, opens_models=allow_post_model)
-    app = create_app(private_url=private_url, service_token=token, policy=policy, cors_origins=cors_origins)
+    app = create_app(
+        private_url=private_url, service_token=token, policy=policy, cors_origins=cors_origins, hosts=hosts
+    )
     with serve_in_thread(app, "127.0.0.1", 0) as port:
         yield f"http://127.0.0.1:{port}"
 
