@@ -27,6 +27,7 @@ from private_api.placement.consumers import check_attempt, register_consumer
 from private_api.placement.task_claim import claim_task
 from private_api.routes.access import GivenCaller
 from private_api.routes.answers import ZipResponse
+from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
 from private_api.task_logs import MAX_LINE_BYTES
 from private_api.tasks.attempts import attempt_archive, beat_task, is_to_end, show_assignment
@@ -41,7 +42,7 @@ _LONGEST_WAIT_S = 60
 
 
 def attempt_routes(services: Services) -> APIRouter:
-    router = APIRouter(prefix="/internal", tags=["consumers"], responses=document_errors(StaleFence, TaskNotFound))
+    router = JsonRouter(prefix="/internal", tags=["consumers"], responses=document_errors(StaleFence, TaskNotFound))
     _add_claims(router, services)
     _add_attempts(router, services)
     return router
@@ -71,7 +72,7 @@ def _add_attempts(parent: APIRouter, services: Services) -> None:
         return await holders.run(check_attempt, uid, fence, owner=caller.owner)
 
     # Before every route of an attempt: only the consumer that claimed it may call.
-    router = APIRouter(prefix="/tasks/{uid}/attempts/{fence}", dependencies=[Depends(find_consumer)])
+    router = JsonRouter(prefix="/tasks/{uid}/attempts/{fence}", dependencies=[Depends(find_consumer)])
 
     @router.get("")
     async def show_attempt(uid: Uid, fence: Fence) -> Assignment:

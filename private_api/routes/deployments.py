@@ -13,6 +13,7 @@ from private_api.deployments.deploy import deploy_model, undeploy_model
 from private_api.deployments.read import list_deployments, show_deployment
 from private_api.placement.scale import scale_model
 from private_api.routes.access import GivenCaller
+from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
 
 _CLOSED = (
@@ -22,7 +23,7 @@ _CLOSED = (
 
 
 def deployment_routes(services: Services) -> APIRouter:
-    router = APIRouter(prefix="/api", tags=["deployments"])
+    router = JsonRouter(prefix="/api", tags=["deployments"])
     database = services.database
     path = "/models/{human_readable_id}/deployment"
 

@@ -19,6 +19,7 @@ from private_api.feed.changes import Change
 from private_api.feed.feed import Moment
 from private_api.keys import is_valid
 from private_api.routes.access import GivenCaller
+from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
 from private_api.watch import FEED, Watcher
 
@@ -28,7 +29,7 @@ _NOT_BUFFERED = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
 def event_routes(services: Services) -> APIRouter:
-    router = APIRouter(prefix="/api", tags=["overview"])
+    router = JsonRouter(prefix="/api", tags=["overview"])
 
     @router.get("/events", response_class=Response, responses=document_errors(TooManyStreams))
     async def stream_events(

@@ -23,6 +23,7 @@ from private_api.archives import StoredArchive
 from private_api.placement.outlook import find_output
 from private_api.routes.access import GivenCaller
 from private_api.routes.file_answers import answer_file, media_type_of
+from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
 from private_api.tasks.files import check_reader, find_input
 
@@ -33,7 +34,7 @@ _ERRORS = {
 
 
 def file_routes(services: Services) -> APIRouter:
-    router = APIRouter(prefix="/api/tasks", tags=["tasks"])
+    router = JsonRouter(prefix="/api/tasks", tags=["tasks"])
     for side in _ERRORS:
         _add_side(router, services, side)
     return router

@@ -13,6 +13,7 @@ from kit.http_errors import document_errors
 from private_api.deployments.gateways import forget_gateway, note_demand, note_report
 from private_api.deployments.routing import read_table, render_express_routes
 from private_api.keys import check_key
+from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
 from private_api.watch import DEPLOYMENTS
 
@@ -20,7 +21,7 @@ _LONGEST_WAIT_S = 60
 
 
 def gateway_routes(services: Services) -> APIRouter:
-    router = APIRouter(prefix="/internal/gateways", tags=["gateways"])
+    router = JsonRouter(prefix="/internal/gateways", tags=["gateways"])
     database = services.database
 
     @router.get("/table")
@@ -66,7 +67,7 @@ def gateway_routes(services: Services) -> APIRouter:
 
 def express_routes(services: Services) -> APIRouter:
     """The routes for Traefik, which sends no token."""
-    router = APIRouter(prefix="/internal/gateways", tags=["gateways"])
+    router = JsonRouter(prefix="/internal/gateways", tags=["gateways"])
 
     @router.get("/traefik")
     def show_express_routes() -> dict[str, Any]:

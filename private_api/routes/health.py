@@ -6,12 +6,13 @@ from contract.broker import BrokerUnavailable
 from contract.errors import ServiceUnavailable
 from kit.http_errors import document_errors
 from private_api.routes.access import carries_token
+from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
 from private_api.soundness import count_damaged
 
 
 def health_routes(services: Services, *, service_token: str) -> APIRouter:
-    router = APIRouter(tags=["health"])
+    router = JsonRouter(tags=["health"])
 
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:

@@ -14,6 +14,7 @@ from kit.http_errors import document_errors
 from kit.http_server import stopping_of
 from private_api.placement.image_lookups import add_findings, due_lookups, is_looked_up, keep_findings
 from private_api.routes.access import GivenCaller
+from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
 from private_api.watch import IMAGE_FINDINGS, IMAGE_LOOKUPS
 
@@ -23,7 +24,7 @@ _REGISTRATION_WAITS_S = 3.0
 
 
 def image_lookup_routes(services: Services) -> APIRouter:
-    router = APIRouter(
+    router = JsonRouter(
         prefix="/internal/image-lookups", tags=["consumers"], responses=document_errors(ConsumerNotFound)
     )
 

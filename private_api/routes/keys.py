@@ -9,11 +9,12 @@ from contract.keys import CreatedKey, KeyCreation, KeyListQuery, KeyView, MeView
 from kit.http_errors import document_errors
 from private_api.key_rules import describe_caller, list_visible_keys, make_key, revoke_visible_key
 from private_api.routes.access import GivenCaller, GivenDoor, anonymous_at
+from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
 
 
 def key_routes(services: Services) -> APIRouter:
-    router = APIRouter(prefix="/api", tags=["keys"])
+    router = JsonRouter(prefix="/api", tags=["keys"])
     database = services.database
 
     @router.get("/me")

@@ -28,6 +28,7 @@ from private_api.archives import Upload
 from private_api.placement.image_lookups import add_findings
 from private_api.routes.access import GivenCaller
 from private_api.routes.image_lookups import wait_for_findings
+from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
 from private_api.uploads import receive_optional_zip
 
@@ -43,7 +44,7 @@ _FIXED = (
 
 
 def model_routes(services: Services) -> APIRouter:
-    router = APIRouter(prefix="/api/models", tags=["models"])
+    router = JsonRouter(prefix="/api/models", tags=["models"])
     _add_catalogue(router, services)
     _add_changes(router, services)
     return router

@@ -13,11 +13,12 @@ from private_api.placement.consumers import set_draining
 from private_api.placement.fleet import list_consumers, show_consumer
 from private_api.placement.queue import read_queue
 from private_api.routes.access import GivenCaller
+from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
 
 
 def overview_routes(services: Services) -> APIRouter:
-    router = APIRouter(prefix="/api", tags=["overview"])
+    router = JsonRouter(prefix="/api", tags=["overview"])
     database = services.database
 
     @router.get("/queue")

@@ -14,6 +14,7 @@ from private_api.placement.consumers import check_replica_host
 from private_api.placement.replica_claim import claim_replica
 from private_api.routes.access import GivenCaller
 from private_api.routes.answers import ZipResponse
+from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
 
 Uid = Annotated[str, Path(pattern=UID_PATTERN)]
@@ -21,7 +22,7 @@ Fence = Annotated[int, Path(ge=1)]
 
 
 def replica_routes(services: Services) -> APIRouter:
-    router = APIRouter(prefix="/internal/replicas", tags=["consumers"], responses=document_errors(StaleFence))
+    router = JsonRouter(prefix="/internal/replicas", tags=["consumers"], responses=document_errors(StaleFence))
 
     @router.post("/claims", name="claim_replica")
     async def claim(body: ReplicaClaim, caller: GivenCaller) -> ReplicaAssignment | None:
@@ -39,7 +40,7 @@ def _add_replicas(parent: APIRouter, services: Services) -> None:
         return await holders.run(check_replica_host, uid, owner=caller.owner)
 
     # Before every route of a replica: only the consumer that claimed it may call.
-    router = APIRouter(prefix="/{uid}/{fence}", dependencies=[Depends(find_host)])
+    router = JsonRouter(prefix="/{uid}/{fence}", dependencies=[Depends(find_host)])
 
     @router.get("", name="show_replica")
     async def show(uid: Uid, fence: Fence) -> ReplicaAssignment:

@@ -35,6 +35,7 @@ from kit.openapi import ZIP_ANSWER, ZIP_BODY
 from private_api.placement.outlook import find_output, show_task
 from private_api.routes.access import GivenCaller
 from private_api.routes.answers import ZipResponse, follow_log, read_log
+from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
 from private_api.tasks.cancel import cancel_task, delete_task
 from private_api.tasks.history import list_attempts, list_events
@@ -51,7 +52,7 @@ _IdempotencyKey = Annotated[
 
 
 def task_routes(services: Services) -> APIRouter:
-    router = APIRouter(prefix="/api/tasks", tags=["tasks"])
+    router = JsonRouter(prefix="/api/tasks", tags=["tasks"])
     _add_list(router, services)
     _add_tasks(router, services)
     _add_history(router, services)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from contract.deployments import DeploymentQuery, DeploymentView
-from contract.errors import DeploymentNotFound, ModelNotFound, ModelRetired, NameTaken, PermissionDenied
+from contract.errors import DeploymentNotFound, ModelNotFound, ModelRetired, NameTaken, PermissionDenied, TooLarge
 from kit.http_errors import document_errors
 from public_api.relay import Relay
 from public_api.routes.parameters import DeploymentIdPart, ModelIdPart, ModelReferencePart
@@ -32,7 +32,7 @@ def deployment_routes(relay: Relay) -> APIRouter:
         _PATH,
         response_model=DeploymentView,
         openapi_extra=_BODY,
-        responses=document_errors(PermissionDenied, ModelNotFound, ModelRetired, NameTaken),
+        responses=document_errors(PermissionDenied, ModelNotFound, ModelRetired, NameTaken, TooLarge),
     )
     async def deploy(request: Request, human_readable_id: ModelReferencePart) -> Response:
         """Keep the model's default version warm, or that of `<name>@<version>`.

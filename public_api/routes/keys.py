@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from contract.errors import KeyNotFound
+from contract.errors import KeyNotFound, TooLarge
 from contract.keys import KEY_ID_PATTERN, CreatedKey, KeyCreation, KeyListQuery, KeyView, MeView
 from kit.http_errors import document_errors
 from public_api.relay import Relay
@@ -52,7 +52,7 @@ def key_routes(relay: Relay) -> APIRouter:
         return relay.forward(request, "/api/keys/", query=query)
 
     @router.post("/keys", include_in_schema=False)
-    @router.post("/keys/", response_model=CreatedKey, openapi_extra=_BODY)
+    @router.post("/keys/", response_model=CreatedKey, openapi_extra=_BODY, responses=document_errors(TooLarge))
     async def create_key(request: Request) -> Response:
         """Make a key that may do, and lives, no more than the one that makes it. Its secret is shown this once.
 

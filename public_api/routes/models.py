@@ -94,7 +94,8 @@ def _add_changes(router: APIRouter, relay: Relay) -> None:
         "/{human_readable_id}",
         response_model=ModelView,
         openapi_extra=_describe_change(ModelChange, default_version=2),
-        responses=answer_example(EXAMPLE_MODEL) | document_errors(PermissionDenied, ModelNotFound, ModelRetired),
+        responses=answer_example(EXAMPLE_MODEL)
+        | document_errors(PermissionDenied, ModelNotFound, ModelRetired, TooLarge),
     )
     async def change_model(request: Request, human_readable_id: ModelIdPart) -> Response:
         """Choose the default version, describe it, retire the model or bring it back. Needs the scope `models`.
@@ -107,7 +108,7 @@ def _add_changes(router: APIRouter, relay: Relay) -> None:
         "/{human_readable_id}/versions/{version}",
         response_model=ModelVersionView,
         openapi_extra=_describe_change(VersionChange, retired=True),
-        responses=answer_example(EXAMPLE_VERSION) | in_use,
+        responses=answer_example(EXAMPLE_VERSION) | in_use | document_errors(TooLarge),
     )
     async def change_version(request: Request, human_readable_id: ModelIdPart, version: VersionPart) -> Response:
         """Describe a version, retire it or bring it back. Needs the scope `models`. The default cannot be retired."""
