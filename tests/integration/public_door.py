@@ -95,7 +95,7 @@ def open_socket(url: str) -> socket.socket:
 def exchange(url: str, request_line: str) -> bytes:
     """Everything that comes back for a request written by hand: clients would tidy its path up."""
     with open_socket(url) as client:
-        client.sendall(f"{request_line} HTTP/1.1\r\nHost: door\r\nConnection: close\r\n\r\n".encode())
+        client.sendall(f"{request_line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         received = b""
         while piece := client.recv(65536):
             received += piece

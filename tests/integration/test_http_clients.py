@@ -47,7 +47,7 @@ def door(api: RunningApi) -> Iterator[str]:
 def submit_to(door: str) -> str:
     """Where tasks of a model go."""
     answer = exchange(
-        door, b"POST /api/models/?human_readable_id=echo&container_tag=echo%3A1 HTTP/1.1\r\nHost: door\r\n"
+        door, b"POST /api/models/?human_readable_id=echo&container_tag=echo%3A1 HTTP/1.1\r\nHost: localhost\r\n"
     )
     assert answer.startswith(b"HTTP/1.1 200 "), answer
     return f"{door}/api/tasks/?human_readable_id=echo"
@@ -78,7 +78,7 @@ def test_a_request_that_offers_another_protocol_is_served_whole(
     body = make_zip({"a": b"x" * 300_000})
     url = submit_to if service == "public" else api.url
     token = b"Authorization: Bearer %b\r\n" % api.token.encode()
-    head = b"POST /api/tasks/?human_readable_id=echo HTTP/1.1\r\nHost: door\r\nContent-Type: application/zip\r\n"
+    head = b"POST /api/tasks/?human_readable_id=echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/zip\r\n"
     head += OFFER + (token if service == "private" else b"")
     if pieces == "at once":
         answer = exchange(url, head + length(body) + b"\r\n" + body)
@@ -97,21 +97,21 @@ def test_a_request_that_offers_another_protocol_is_served_whole(
 
 
 def test_the_next_request_on_the_same_connection_is_read_too(door: str) -> None:
-    first = b"GET /healthz HTTP/1.1\r\nHost: door\r\n" + OFFER.replace(b", close", b"") + b"\r\n"
-    answer = exchange(door, first + b"GET /readyz HTTP/1.1\r\nHost: door\r\nConnection: close\r\n")
+    first = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + OFFER.replace(b", close", b"") + b"\r\n"
+    answer = exchange(door, first + b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
     assert answer.count(b"HTTP/1.1 200 ") == 2, answer
 
 
 @pytest.mark.parametrize("offer", [b"websocket", b"TLS/1.0"])
 def test_any_other_offer_is_declined_too(offer: bytes, door: str) -> None:
     answer = exchange(
-        door, b"GET /healthz HTTP/1.1\r\nHost: door\r\nConnection: upgrade, close\r\nUpgrade: %b\r\n" % offer
+        door, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade, close\r\nUpgrade: %b\r\n" % offer
     )
     assert answer.startswith(b"HTTP/1.1 200 "), answer
 
 
 def test_a_tunnel_is_refused(door: str) -> None:
-    assert exchange(door, b"CONNECT example.org:443 HTTP/1.1\r\nHost: door\r\n").startswith(b"HTTP/1.1 400 ")
+    assert exchange(door, b"CONNECT example.org:443 HTTP/1.1\r\nHost: localhost\r\n").startswith(b"HTTP/1.1 400 ")
 
 
 def test_java_submits_with_its_defaults(submit_to: str, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_curl_submits_with_http2_on_offer(submit_to: str, tmp_path: Path) -> Non
 
 def test_a_connection_outlasts_the_pause_between_two_polls(door: str) -> None:
     with open_socket(door) as client:
-        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: door\r\n\r\n")
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
         # Clients poll every 5 s, and so long did servers keep a connection. One that is closed is read as its end.
         client.settimeout(6)

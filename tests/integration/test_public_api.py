@@ -295,7 +295,7 @@ def test_no_documented_default_is_refused(http: httpx.Client, model: str) -> Non
 def test_a_long_poll_answers_when_the_task_ends(door: RunningDoor, http: httpx.Client, model: str) -> None:
     uid = submit(http, model)
     with open_socket(door.url) as client:
-        client.sendall(f"GET /api/tasks/{uid}?wait=60 HTTP/1.1\r\nHost: door\r\n\r\n".encode())
+        client.sendall(f"GET /api/tasks/{uid}?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         finish(door, uid)
         assert client.recv(65536).split()[1] == b"200"
 
@@ -342,7 +342,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_upload_leaves_nothing(
 ) -> None:
     tasks = door.task_count
     with open_socket(door.url) as client:
-        head = f"POST /api/tasks/?human_readable_id={model} HTTP/1.1\r\nHost: door\r\nContent-Length: {3 * MIB}\r\n"
+        head = f"POST /api/tasks/?human_readable_id={model} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {3 * MIB}\r\n"
         client.sendall(f"{head}Content-Type: application/zip\r\n\r\n".encode() + bytes(2 * MIB))
         wait_until(lambda: len(door.unfinished_uploads) == 1, "the upload arrives while it is sent")
     wait_until(lambda: door.unfinished_uploads == [], "the upload is dropped")
@@ -364,7 +364,7 @@ def test_many_long_polls_leave_room_for_other_calls(door: RunningDoor, http: htt
     with ExitStack() as stack:
         waiting = [stack.enter_context(open_socket(door.url)) for _ in range(150)]
         for client in waiting:
-            client.sendall(f"GET /api/tasks/{uid}?wait=60 HTTP/1.1\r\nHost: door\r\n\r\n".encode())
+            client.sendall(f"GET /api/tasks/{uid}?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert http.get(f"/api/tasks/{uid}/status").status_code == 200
         finish(door, uid)
         for client in waiting:

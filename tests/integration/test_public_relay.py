@@ -27,7 +27,7 @@ def test_what_cannot_be_a_uid_is_554_and_asks_nobody(uid: str) -> None:
 def test_an_early_answer_reaches_a_client_that_has_not_sent_its_body(closes: bool) -> None:
     answer = b'HTTP/1.1 413 X\r\nContent-Length: 20\r\nConnection: close\r\n\r\n{"error":"TooLarge"}'
     with upstream(answer, closes=closes) as private, serve_door(private.url) as url, open_socket(url) as client:
-        head = f"POST /api/tasks/?human_readable_id=m HTTP/1.1\r\nHost: door\r\nContent-Length: {100 * MIB}\r\n\r\n"
+        head = f"POST /api/tasks/?human_readable_id=m HTTP/1.1\r\nHost: localhost\r\nContent-Length: {100 * MIB}\r\n\r\n"
         client.sendall(head.encode() + bytes(MIB))
         # The other 99 MiB never come; the answer does.
         received = b""
@@ -52,7 +52,7 @@ def test_an_early_answer_reaches_a_client_that_has_not_sent_its_body(closes: boo
 def test_a_client_that_leaves_ends_the_waiting_request_behind_the_door(request_line: str) -> None:
     with upstream() as private, serve_door(private.url) as url:
         with open_socket(url) as client:
-            client.sendall(f"{request_line} HTTP/1.1\r\nHost: door\r\nContent-Length: 0\r\n\r\n".encode())
+            client.sendall(f"{request_line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode())
             assert private.head().startswith(request_line.encode())
         assert private.gone.wait(DEADLINE_S)
 
@@ -60,7 +60,7 @@ def test_a_client_that_leaves_ends_the_waiting_request_behind_the_door(request_l
 def test_an_upload_that_breaks_off_is_not_ended_as_if_it_were_whole() -> None:
     with upstream() as private, serve_door(private.url) as url:
         with open_socket(url) as client:
-            head = "POST /api/tasks/?human_readable_id=m HTTP/1.1\r\nHost: door\r\nTransfer-Encoding: chunked\r\n\r\n"
+            head = "POST /api/tasks/?human_readable_id=m HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
             client.sendall(head.encode() + b"4\r\npart\r\n")
             wait_until(lambda: private.received == b"4\r\npart\r\n", "the piece arrives before the body ends")
         assert private.gone.wait(DEADLINE_S)
@@ -71,7 +71,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_download_ends_it_behind_the_doo
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\npart"
     with upstream(answer) as private, serve_door(private.url) as url:
         with open_socket(url) as client:
-            client.sendall(f"GET /api/tasks/{UNKNOWN_UID}/output HTTP/1.1\r\nHost: door\r\n\r\n".encode())
+            client.sendall(f"GET /api/tasks/{UNKNOWN_UID}/output HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             received = b""
             while not received.endswith(b"part"):
                 received += client.recv(65536)
@@ -121,7 +121,7 @@ def test_a_connection_that_needs_a_second_packet_is_not_an_outage() -> None:
         stack.enter_context(socket.create_connection(address))
         door = stack.enter_context(serve_door(f"http://127.0.0.1:{address[1]}"))
         client = stack.enter_context(open_socket(door))
-        client.sendall(f"GET /api/tasks/{UNKNOWN_UID} HTTP/1.1\r\nHost: door\r\n\r\n".encode())
+        client.sendall(f"GET /api/tasks/{UNKNOWN_UID} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         wait_until(lambda: is_connecting(address[1]), "the door asks for a connection")
         listener.settimeout(DEADLINE_S)
         stack.enter_context(listener.accept()[0])
