@@ -342,7 +342,9 @@ def test_a_client_that_leaves_in_the_middle_of_its_upload_leaves_nothing(
 ) -> None:
     tasks = door.task_count
     with open_socket(door.url) as client:
-        head = f"POST /api/tasks/?human_readable_id={model} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {3 * MIB}\r\n"
+        head = (
+            f"POST /api/tasks/?human_readable_id={model} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {3 * MIB}\r\n"
+        )
         client.sendall(f"{head}Content-Type: application/zip\r\n\r\n".encode() + bytes(2 * MIB))
         wait_until(lambda: len(door.unfinished_uploads) == 1, "the upload arrives while it is sent")
     wait_until(lambda: door.unfinished_uploads == [], "the upload is dropped")

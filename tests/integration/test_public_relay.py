@@ -27,7 +27,9 @@ def test_what_cannot_be_a_uid_is_554_and_asks_nobody(uid: str) -> None:
 def test_an_early_answer_reaches_a_client_that_has_not_sent_its_body(closes: bool) -> None:
     answer = b'HTTP/1.1 413 X\r\nContent-Length: 20\r\nConnection: close\r\n\r\n{"error":"TooLarge"}'
     with upstream(answer, closes=closes) as private, serve_door(private.url) as url, open_socket(url) as client:
-        head = f"POST /api/tasks/?human_readable_id=m HTTP/1.1\r\nHost: localhost\r\nContent-Length: {100 * MIB}\r\n\r\n"
+        head = (
+            f"POST /api/tasks/?human_readable_id=m HTTP/1.1\r\nHost: localhost\r\nContent-Length: {100 * MIB}\r\n\r\n"
+        )
         client.sendall(head.encode() + bytes(MIB))
         # The other 99 MiB never come; the answer does.
         received = b""
@@ -60,7 +62,9 @@ def test_a_client_that_leaves_ends_the_waiting_request_behind_the_door(request_l
 def test_an_upload_that_breaks_off_is_not_ended_as_if_it_were_whole() -> None:
     with upstream() as private, serve_door(private.url) as url:
         with open_socket(url) as client:
-            head = "POST /api/tasks/?human_readable_id=m HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+            head = (
+                "POST /api/tasks/?human_readable_id=m HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+            )
             client.sendall(head.encode() + b"4\r\npart\r\n")
             wait_until(lambda: private.received == b"4\r\npart\r\n", "the piece arrives before the body ends")
         assert private.gone.wait(DEADLINE_S)
