@@ -55,8 +55,13 @@ def _logging_as_before() -> Iterator[None]:
     """A service that a test runs in this process sets up logging, to an output that is closed after the test."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
+    # A service also quiets libraries.
+    levels = {name: each.level for name, each in root.manager.loggerDict.items() if isinstance(each, logging.Logger)}
     yield
     root.setLevel(level)
+    for name, each in list(root.manager.loggerDict.items()):
+        if isinstance(each, logging.Logger):
+            each.setLevel(levels.get(name, logging.NOTSET))
     for handler in [each for each in root.handlers if each not in handlers]:
         root.removeHandler(handler)
 
