@@ -59,9 +59,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         return response
 
 
-def serve_models(
-    predictions: prediction_service_pb2_grpc.PredictionServiceServicer, servables: Servables, *, threads: int = 64
-) -> None:
+def serve_models(predictions: prediction_service_pb2_grpc.PredictionServiceServicer, servables: Servables) -> None:
     """Serve both of TensorFlow Serving's services until TERM."""
     models = ModelService(servables)
     serve(
@@ -74,7 +72,6 @@ def serve_models(
                 models, server
             ),
         },
-        threads=threads,
     )
 
 

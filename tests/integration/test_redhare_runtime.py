@@ -378,7 +378,7 @@ def test_a_task_touches_no_folder_but_a_runs(stubs: Path, tmp_path: Path) -> Non
         good = runtime.tasks_dir / "r" / "input"
         good.mkdir(parents=True)
         (runtime.tasks_dir / "r" / "link").symlink_to(tmp_path)
-        for bad in (str(tmp_path), str(runtime.tasks_dir / "r"), str(runtime.tasks_dir / "r" / "link"), "/etc"):
+        for bad in (str(tmp_path), str(runtime.tasks_dir / "r"), str(runtime.tasks_dir / "r" / "link"), "/etc", ""):
             for field, value in (("input_dir", bad), ("output_dir", bad), ("progress_file", f"{bad}/latest")):
                 request = tasks_pb2.RunRequest(**{"input_dir": str(good), "output_dir": str(good), field: value})
                 with pytest.raises(grpc.RpcError) as caught:

@@ -468,6 +468,9 @@ def test_the_overlay_of_one_installation_in_the_guide_is_valid(site: Path) -> No
     hosts = {ingress["spec"]["rules"][0]["host"] for ingress in rendered.of_kind("Ingress")}
     assert hosts == {host.replace("example.org", "example.com") for host in DOORS.values()}
     assert "example.org" not in str([ingress["spec"] for ingress in rendered.of_kind("Ingress")])
+    # By another name than the Ingress's, the door answers nobody.
+    (door,) = (rendered.variables(container) for name, _, container in rendered.workloads() if name == "public-api")
+    assert door["PROXY_DOMAIN"] in hosts
     ours = [container for service, _, container in rendered.workloads() if service in SETTINGS]
     assert all("/" in container["image"] for container in ours)
 
