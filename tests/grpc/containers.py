@@ -11,7 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.services import docker_problem, missing
-from tests.waiting import START_S, wait_until
+from tests.waiting import PATIENCE_S, START_S, wait_until
 
 HARDENED = [
     "--user=65532:65532",
@@ -42,13 +42,20 @@ class Container:
         return done.stdout + done.stderr
 
     def stop(self) -> int:
-        """TERM, ten seconds to end; its exit code."""
-        subprocess.run(["docker", "stop", "--time=10", self.name], capture_output=True, check=True)
+        """TERM; its exit code. Docker kills what has not ended after the time that a busy machine may take."""
+        self.begin_to_stop().wait()
         return self.wait()
+
+    def begin_to_stop(self) -> subprocess.Popen[bytes]:
+        """TERM, without waiting for the end."""
+        command = ["docker", "stop", f"--time={PATIENCE_S:.0f}", self.name]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
     def wait(self) -> int:
         """Its exit code, once it has ended by itself."""
-        done = subprocess.run(["docker", "wait", self.name], capture_output=True, text=True, check=True, timeout=60)
+        done = subprocess.run(
+            ["docker", "wait", self.name], capture_output=True, text=True, check=True, timeout=PATIENCE_S
+        )
         return int(done.stdout)
 
 

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from tests.grpc.containers import Container, container
 from tests.grpc.scripts import ROOT
+from tests.waiting import PATIENCE_S
 
 EXAMPLES = ROOT / "examples"
 SOON_S = 60
@@ -102,9 +103,9 @@ def test_a_replica_that_stops_lets_its_streams_end(network: str, stubs: Path) ->
     ):
         call = user_defined_protos_pb2_grpc.UserDefinedServiceStub(channel).Streaming(message("foo"), timeout=60)
         next(call)
-        stopping = subprocess.Popen(["docker", "stop", running.name], stdout=subprocess.DEVNULL)
+        stopping = running.begin_to_stop()
         assert len(list(call)) == 9
-        assert stopping.wait(60) == 0
+        assert stopping.wait(PATIENCE_S) == 0
         assert running.wait() == 0
 
 
