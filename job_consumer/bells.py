@@ -17,6 +17,8 @@ from job_consumer.locks import LockTaken
 logger = logging.getLogger(__name__)
 
 _PAUSE_S = 2.0
+_LOOK_AGAIN_S = 2.0
+"""A sick consumer may be well any moment, as when someone else's program on its GPU ends, and a task may wait for it."""
 
 _Claimed = TypeVar("_Claimed")
 
@@ -53,7 +55,7 @@ def claim_on_bell(
     if context.health.look().trouble is not None:
         claimed = claim(None)
         if claimed is None:
-            context.stopping.wait(min(wait_s, context.health.pause_s() or wait_s))
+            context.stopping.wait(min(wait_s, context.health.pause_s() or _LOOK_AGAIN_S))
         return claimed
     delivery = broker.receive(queues, wait_s)
     if delivery is None:

@@ -172,6 +172,20 @@ def test_a_full_consumer_leaves_a_queue_to_a_sound_one(lab: Lab, is_healthy: Cal
             assert lab.consumers_of(last) == ["full"]
 
 
+def test_a_consumer_that_is_well_again_does_not_wait_for_its_next_poll(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "POLL_S", 3600.0)
+    with small_disk(lab.folder / "full"):
+        filling = lab.folder / "full" / "someone-elses"
+        filling.write_bytes(bytes(7 * MIB))
+        with lab.consumer("full", min_free_bytes=4 * MIB):
+            wait_until(lambda: lab.stands("full", ConsumerStatus.SICK), "it to find its disk full")
+            (uid,) = lab.submit(1)
+            filling.unlink()
+            wait_until(lambda: lab.status(uid) == "finished", lambda: f"{lab.status(uid)}, {lab.view('full')}")
+
+
 def test_a_consumer_where_task_after_task_fails_pauses_and_tries_again(
     lab: Lab, is_healthy: Callable[[str], bool], caplog: pytest.LogCaptureFixture
 ) -> None:
