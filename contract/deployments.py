@@ -169,6 +169,7 @@ class Route(Message):
     status: DeploymentStatus
     detail: str | None = None
     backends: list[Backend] = Field(description="The replicas that are ready.")
+    users: list[str] | None = Field(None, description="The owners whose calls it answers; null: everybody's.")
 
     @property
     def applications(self) -> list[str]:

@@ -75,6 +75,13 @@ class ModelRegistration(Query):
             description="Refuse an output with anything that cannot travel, instead of leaving that out with a warning."
         ),
     ] = False
+    restricted: Annotated[
+        bool | None,
+        Field(
+            description="Whether only its owner, whose key registers it, and those it is shared with may use it. "
+            "Unset: everybody may or, of a new version, whoever could before."
+        ),
+    ] = None
     replace: Annotated[
         bool, Field(description="Make a new version where the id exists; queued tasks keep the version they had.")
     ] = False

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from contract.access import OWNER_PATTERN
 from contract.statuses import Finding, Phase, Reason, Status, WaitsFor
 
 MODEL_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
@@ -30,6 +31,7 @@ ModelId = Annotated[
         examples=["spleen-segmentation"],
     ),
 ]
+OwnerName = Annotated[str, Field(pattern=f"^{OWNER_PATTERN}$", description="A person, a group or a program.")]
 Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
 
 MAX_WARNINGS = 100
@@ -123,6 +125,11 @@ class ModelView(Message):
     archive: ArchiveView | None
     created_at: datetime
     retired: bool = Field(description="Whether it takes no new tasks, because it or the whole model is retired.")
+    restricted: bool = Field(False, description="Whether only its owner and those it is shared with may use it.")
+    owner: str | None = Field(None, description="Whose it is, for those who may change it; null: nobody's.")
+    users: Annotated[
+        list[str], Field(description="Whom it is shared with while it is restricted, for those who may change it.")
+    ] = []
     warnings: Annotated[list[str], Field(description="Sentences about what will keep its tasks from running.")] = []
     images: Annotated[
         list[ImageFinding],

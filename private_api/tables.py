@@ -1,74 +1,14 @@
 """The tables as rows. Migrations create them, with triggers that prevent what must never happen."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    DateTime,
-    Dialect,
-    Double,
-    ForeignKey,
-    Integer,
-    String,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-)
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy import BigInteger, Double, ForeignKey, Integer, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from contract.schemas import Isolation, PullPolicy
 from contract.statuses import Phase, Reason, Status
-
-
-class Instant(TypeDecorator[datetime]):
-    """A moment in UTC. SQLite stores no zone, so it is removed on the way in and restored on the way out."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """The moment in UTC, naive for SQLite."""
-        if value is None or dialect.name != "sqlite":
-            return value
-        return value.astimezone(UTC).replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """The moment in UTC, with its zone."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class Word(TypeDecorator[StrEnum]):
-    """A member of an enumeration, or of one of two, stored as its text."""
-
-    impl = String
-    cache_ok = True
-
-    def __init__(self, length: int, kind: type[StrEnum], other: type[StrEnum] | None = None) -> None:
-        super().__init__(length)
-        # Under the names of the parameters, from which SQLAlchemy makes the type's cache key.
-        self.kind = kind
-        self.other = other
-        self._members = {str(member): member for each in (kind, other) if each for member in each}
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """The member's text."""
-        return None if value is None else str(value)
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> StrEnum | None:
-        """The member. Raises `KeyError` for a word that this release does not know."""
-        return None if value is None else self._members[value]
-
-
-# SQLite numbers rows by itself only if the key is declared as INTEGER.
-Id = BigInteger().with_variant(Integer, "sqlite")
-
-
-class Base(DeclarativeBase):
-    """The base of all rows."""
+from private_api.columns import Base, Id, Instant, Word
 
 
 class ArchiveRow(Base):
@@ -103,7 +43,24 @@ class ModelRow(Base):
     """The version that the plain id means, which is neither retired nor deleted. NULL: the newest."""
     retired_at: Mapped[datetime | None] = mapped_column(Instant)
     """Since when no version of it takes new tasks."""
+    owner: Mapped[str | None] = mapped_column(String(128))
+    """Of the key that registered it first, or whom it was given to. NULL: nobody's."""
+    restricted: Mapped[bool] = mapped_column(default=False)
+    """Whether only its owner and its users may use it."""
     created_at: Mapped[datetime] = mapped_column(Instant)
+
+    users: Mapped[list["ModelUserRow"]] = relationship(
+        cascade="all, delete-orphan", order_by="ModelUserRow.owner", passive_deletes=True
+    )
+
+
+class ModelUserRow(Base):
+    """An owner who may use a restricted model of another one."""
+
+    __tablename__ = "model_users"
+
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(128), primary_key=True)
 
 
 class ModelVersionRow(Base):

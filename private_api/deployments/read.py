@@ -42,7 +42,7 @@ def list_deployments(database: Database, caller: Caller, *, limit: int, after: s
 
 def hide_secrets(view: DeploymentView, caller: Caller) -> DeploymentView:
     """The deployment without the values of its restricted keys, unless the caller may set them."""
-    if caller.may(Scope.MODELS):
+    if caller.may(Scope.MODELS) and (caller.may(Scope.OPERATE) or caller.owner == view.owner):
         return view
     keys = [key.model_copy(update={"value": _SECRET}) for key in view.serving.restricted_keys]
     return view.model_copy(update={"serving": view.serving.model_copy(update={"restricted_keys": keys})})
@@ -76,7 +76,7 @@ def _view(session: Session, row: DeploymentRow, load: Load) -> DeploymentView:
     return DeploymentView(
         human_readable_id=row.model.human_readable_id,
         model_version=row.model_version.number,
-        owner=row.owner,
+        owner=row.owner if row.model.owner is None else row.model.owner,
         serving=serving_of(row),
         status=status,
         detail=detail,

@@ -34,7 +34,7 @@ def deployment_routes(services: Services) -> APIRouter:
         Again: replaces version and description, and replicas that they concern.
         """
         caller.require(Scope.MODELS, _CLOSED)
-        name = deploy_model(database, human_readable_id, serving, owner=caller.owner)
+        name = deploy_model(database, human_readable_id, serving, caller)
         if scale_model(database, name):
             services.ring()
         services.note_deployments()
@@ -49,7 +49,7 @@ def deployment_routes(services: Services) -> APIRouter:
     def undeploy(human_readable_id: str, caller: GivenCaller) -> None:
         """Keep the model warm no longer: its replicas finish their calls and end. Again: nothing."""
         caller.require(Scope.MODELS, _CLOSED)
-        undeploy_model(database, human_readable_id)
+        undeploy_model(database, human_readable_id, caller)
         services.note_deployments()
 
     @router.get("/deployments/", name="list_deployments")

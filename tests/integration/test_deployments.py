@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import select
 
-from contract.access import Caller, Scope
+from contract.access import ANONYMOUS, Caller, Scope
 from contract.deployments import DeploymentStatus, ReplicaReason
 from contract.errors import DeploymentNotFound, InvalidRequest, ModelNotFound, NameTaken
 from contract.serving import Category, RestrictedKey, ServingSpec
@@ -152,12 +152,12 @@ def test_removed_names_are_free_again_and_removing_twice_is_fine(plane: Deployme
     plane.register("echo")
     plane.register("other")
     plane.deploy("echo", prefix="p")
-    undeploy_model(plane.tasks.database, "echo")
-    undeploy_model(plane.tasks.database, "echo")
+    undeploy_model(plane.tasks.database, "echo", ANONYMOUS)
+    undeploy_model(plane.tasks.database, "echo", ANONYMOUS)
     with pytest.raises(DeploymentNotFound):
         plane.show("echo")
     with pytest.raises(ModelNotFound):
-        undeploy_model(plane.tasks.database, "nobody")
+        undeploy_model(plane.tasks.database, "nobody", ANONYMOUS)
     plane.deploy("other", prefix="p", application="echo", model_names=["echo"])
 
 
@@ -166,7 +166,7 @@ def test_removing_a_deployment_drains_what_runs_and_ends_what_waits(plane: Deplo
     plane.report(in_flight=2, replicas={uid: 2})
     plane.scale()
     waiting = plane.live()[1].uid
-    undeploy_model(plane.tasks.database, "echo")
+    undeploy_model(plane.tasks.database, "echo", ANONYMOUS)
     assert (plane.row(waiting).status, plane.row(waiting).reason) == ("ended", "surplus")
     assert (plane.row(uid).status, plane.row(uid).reason) == ("draining", "surplus")
     assert not plane.beat_uid(uid).stop
@@ -178,7 +178,7 @@ def test_removing_a_deployment_drains_what_runs_and_ends_what_waits(plane: Deplo
 
 def test_a_deployment_that_comes_back_owes_nothing_to_the_one_that_was_removed(plane: DeploymentHarness) -> None:
     uid = plane.start()
-    undeploy_model(plane.tasks.database, "echo")
+    undeploy_model(plane.tasks.database, "echo", ANONYMOUS)
     plane.deploy(replicas_min=1)
     plane.scale()
     assert plane.statuses() == ["wanted"]

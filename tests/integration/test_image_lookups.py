@@ -121,7 +121,7 @@ class Models:
 
     def register(self, name: str, **fields: Any) -> ModelView:
         registration = ModelRegistration(human_readable_id=name, container_tag="lab/segment:1", **fields)
-        return register_model(self.database, self._store, registration, None)
+        return register_model(self.database, self._store, registration, None, ANONYMOUS)
 
     def join(self, name: str, *, gpu_uuid: str | None = None, owner: str | None = None, looks: bool = True) -> None:
         request = ConsumerRegistration(
@@ -138,7 +138,7 @@ class Models:
         keep_findings(self.database, LookupResults(consumer=consumer, results=[result]), owner=None)
 
     def view(self, model: str, caller: Caller = ALICE) -> ModelView:
-        (view,) = add_findings(self.database, [show_model(self.database, model)], caller)
+        (view,) = add_findings(self.database, [show_model(self.database, model, ANONYMOUS)], caller)
         return view
 
     def age(self, by: timedelta) -> None:
