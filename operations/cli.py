@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from operations.keys import app as keys_app
+from operations.models import app as models_app
 from operations.run_options import Cpus, PidsLimit, SharedMemory, Temporary
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -23,6 +24,7 @@ StandaloneData = Annotated[
 
 
 app.add_typer(keys_app, name="keys")
+app.add_typer(models_app, name="models")
 
 
 @app.callback()

@@ -57,7 +57,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "inference_client": (
         (r"errors|statuses|units|markup",),
         (
-            r"answers|schemas|serving|model_versions|zip_names|grpc_endpoint|paths|wording",
+            r"answers|schemas|serving|models|zip_names|grpc_endpoint|paths|wording",
             "docker_cli",
             "scaffold",
         ),
