@@ -26,7 +26,7 @@ from kit.openapi import OPTIONAL_ZIP_BODY
 from private_api import model_versions, models
 from private_api.archives import Upload
 from private_api.placement.image_lookups import add_findings
-from private_api.routes.access import GivenCaller
+from private_api.routes.access import GivenCaller, require_changes
 from private_api.routes.image_lookups import wait_for_findings
 from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
@@ -113,7 +113,7 @@ def _add_changes(router: APIRouter, services: Services) -> None:
     )
     def change_model(human_readable_id: str, change: ModelChange, caller: GivenCaller) -> ModelView:
         """Choose the default version, describe it, retire the model or bring it back, share it or give it away."""
-        caller.require(Scope.MODELS, _FIXED)
+        require_changes(caller, _FIXED)
         view = model_versions.change_model(database, human_readable_id, change, caller)
         services.note_deployments()
         return add_findings(database, [view], caller)[0]
@@ -126,7 +126,7 @@ def _add_changes(router: APIRouter, services: Services) -> None:
         human_readable_id: str, version: _Version, change: VersionChange, caller: GivenCaller
     ) -> ModelVersionView:
         """Describe a version, retire it or bring it back."""
-        caller.require(Scope.MODELS, _FIXED)
+        require_changes(caller, _FIXED)
         return model_versions.change_version(database, human_readable_id, version, change, caller)
 
     in_use = document_errors(PermissionDenied, ModelNotFound, ModelInUse)
@@ -134,13 +134,13 @@ def _add_changes(router: APIRouter, services: Services) -> None:
     @router.delete("/{human_readable_id}", status_code=204, responses=in_use)
     def delete_model(human_readable_id: str, caller: GivenCaller) -> None:
         """Delete the model with all its versions, unless something uses it. Deleting again is fine."""
-        caller.require(Scope.MODELS, _FIXED)
+        require_changes(caller, _FIXED)
         model_versions.delete_model(database, human_readable_id, caller)
         services.sweep()
 
     @router.delete("/{human_readable_id}/versions/{version}", status_code=204, responses=in_use)
     def delete_version(human_readable_id: str, version: _Version, caller: GivenCaller) -> None:
         """Delete a version, unless it is the default or something uses it. Deleting again is fine."""
-        caller.require(Scope.MODELS, _FIXED)
+        require_changes(caller, _FIXED)
         model_versions.delete_version(database, human_readable_id, version, caller)
         services.sweep()

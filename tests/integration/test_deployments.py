@@ -20,6 +20,7 @@ from tests.integration.deployment_harness import DeploymentHarness
 
 NOBODY = Caller(None, frozenset())
 REGISTRAR = Caller("eve", frozenset({Scope.MODELS}))
+OPERATOR = Caller("carol", frozenset({Scope.MODELS, Scope.OPERATE}))
 
 
 def test_a_model_that_is_deployed_is_idle_until_somebody_calls_it(plane: DeploymentHarness) -> None:
@@ -185,13 +186,14 @@ def test_a_deployment_that_comes_back_owes_nothing_to_the_one_that_was_removed(p
     assert plane.row(uid).status == "draining"
 
 
-def test_the_values_of_restricted_keys_are_shown_to_registrars_alone(plane: DeploymentHarness) -> None:
+def test_the_values_of_restricted_keys_are_shown_to_those_who_may_change_them(plane: DeploymentHarness) -> None:
     plane.register()
     key = RestrictedKey(categories=[Category.MODEL_REPOSITORY], key="admin", value="a secret")
     plane.deploy(restricted_keys=[key])
-    assert plane.show(caller=REGISTRAR).serving.restricted_keys == [key]
-    (shown,) = plane.show(caller=NOBODY).serving.restricted_keys
-    assert (shown.key, shown.value) == ("admin", "***")
+    assert plane.show(caller=OPERATOR).serving.restricted_keys == [key]
+    for stranger in (NOBODY, REGISTRAR):
+        (shown,) = plane.show(caller=stranger).serving.restricted_keys
+        assert (shown.key, shown.value) == ("admin", "***")
     assert "a secret" not in str(list_deployments(plane.tasks.database, NOBODY, limit=9, after=None))
     # The gateway needs it.
     assert read_table(plane.tasks.database).routes[0].serving.restricted_keys == [key]
