@@ -23,6 +23,9 @@ EXAMPLE_MODEL: dict[str, Any] = {
     "archive": {"sha256": "6d9f206d84890af21dbaf255736ec1716a5c0791a0bb4ed45ac7d71209d457e0", "size_bytes": 98566144},
     "created_at": "2026-11-21T07:10:36.248436Z",
     "retired": False,
+    "restricted": True,
+    "owner": "radiology",
+    "users": ["oncology"],
     "warnings": [],
     "images": [{"consumer": "gpu-1", "finding": "present", "found_at": "2026-11-21T07:10:37Z"}],
 }
