@@ -16,6 +16,7 @@ from contract.queries import ModelRegistration
 from contract.schemas import PROCESS_TAG_PREFIX, ArchiveView, ModelView
 from private_api.archives import ArchiveStore, StoredArchive, Upload
 from private_api.database import Database
+from private_api.image_rules import check_image
 from private_api.model_owners import change_owner, may_change, require_change, set_first_owner
 from private_api.tables import ArchiveRow, ModelRow, ModelVersionRow
 
@@ -74,12 +75,19 @@ def refuse_retired(row: ModelVersionRow) -> None:
 
 
 def check_registration(
-    database: Database, registration: ModelRegistration, caller: Caller, *, allow_process: bool
+    database: Database,
+    registration: ModelRegistration,
+    caller: Caller,
+    *,
+    allow_process: bool,
+    allowed_images: tuple[str, ...] = (),
 ) -> None:
     """Refuse before the body is read what can be refused.
 
-    Raises `ModelExists`, `PermissionDenied` for a model of another owner, `InvalidRequest`.
+    Raises `ModelExists`, `PermissionDenied` for a model of another owner or an image that is not allowed, and
+    `InvalidRequest`.
     """
+    check_image(registration.container_tag, allowed_images)
     if registration.container_tag.startswith(PROCESS_TAG_PREFIX):
         if not allow_process:
             raise InvalidRequest(

@@ -77,6 +77,7 @@ def _add_catalogue(router: APIRouter, services: Services) -> None:
             query,
             caller,
             allow_process=services.allow_process_models,
+            allowed_images=services.allowed_images,
         )
         async with receive_optional_zip(request, services.store, max_bytes=services.max_upload_bytes) as upload:
             if upload is not None:
