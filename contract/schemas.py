@@ -33,6 +33,14 @@ ModelId = Annotated[
 ]
 OwnerName = Annotated[str, Field(pattern=f"^{OWNER_PATTERN}$", description="A person, a group or a program.")]
 Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
+RanImage = Annotated[
+    str | None,
+    Field(
+        max_length=1024,
+        description="The image whose container ran, as `name@sha256:...`, or its id if no registry gave it.",
+        examples=[f"registry.example.org/spleen@sha256:{'0' * 64}"],
+    ),
+]
 
 MAX_WARNINGS = 100
 """How many of a task's warnings are told; the others are only counted."""
@@ -151,6 +159,7 @@ class TaskView(Message):
     reason: Reason | None = None
     detail: str | None = None
     exit_code: int | None = None
+    image: RanImage = None
     cancel_requested: bool = False
     position: int | None = Field(None, description="How many queued tasks will be claimed before this one.")
     eta: float | None = Field(
@@ -245,6 +254,7 @@ class Commit(Message):
     """The uploaded output becomes the task's result."""
 
     consumer: str
+    image: RanImage = None
     sha256: Sha256
     size_bytes: int
     exit_code: int = 0
@@ -262,6 +272,7 @@ class Failure(Message):
     reason: Reason
     detail: Annotated[str, Field(max_length=4096)]
     exit_code: int | None = None
+    image: RanImage = None
 
 
 class Release(Message):

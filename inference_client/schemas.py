@@ -41,6 +41,8 @@ class TaskView(Answer):
     reason: Reason | None = None
     detail: str | None = None
     exit_code: int | None = None
+    image: str | None = None
+    """Whose container ran, as `name@sha256:...` or the image's id."""
     cancel_requested: bool = False
     position: int | None = None
     """How many queued tasks will be claimed before this one."""
@@ -94,6 +96,7 @@ class AttemptView(Answer):
     consumer: str
     gpu_uuid: str | None
     replica_uid: str | None
+    image: str | None = None
     claimed_at: datetime
     ended_at: datetime | None
     outcome: str | None

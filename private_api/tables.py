@@ -121,6 +121,8 @@ class TaskRow(Base):
     progress: Mapped[float | None] = mapped_column(Double)
     """How far the run is, between 0 and 1, as the model says. NULL: it has not said, or does not run."""
     progress_text: Mapped[str | None] = mapped_column(String(128))
+    image: Mapped[str | None] = mapped_column(String(1024))
+    """The image that the newest attempt's container is of, as `name@sha256:...` or by its id. NULL: not known."""
     fence: Mapped[int] = mapped_column(BigInteger, default=0)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     crashes: Mapped[int] = mapped_column(Integer, default=0)
@@ -175,6 +177,8 @@ class AttemptRow(Base):
     gpu_uuid: Mapped[str | None] = mapped_column(String(200))
     replica_uid: Mapped[str | None] = mapped_column(String(64))
     """The replica of the same consumer that runs the task, if it has no container of its own."""
+    image: Mapped[str | None] = mapped_column(String(1024))
+    """What ran, once the attempt has ended; while it lasts, the task has it."""
     claimed_at: Mapped[datetime] = mapped_column(Instant)
     ended_at: Mapped[datetime | None] = mapped_column(Instant)
     outcome: Mapped[Outcome | Reason | None] = mapped_column(Word(32, Outcome, Reason))

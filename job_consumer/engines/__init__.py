@@ -242,6 +242,13 @@ class Engine(Protocol):
         """The image of this name or id; None where there is none, and for an engine without images."""
         ...
 
+    def ran_image(self, key: RunKey) -> str | None:
+        """The image that the run is of: `name@sha256:...` if a registry gave it, else its id.
+
+        None for an engine without images. Raises `RunVanished`.
+        """
+        ...
+
     def remove_image(self, image: str) -> bool:
         """Remove an image of this name or id; False if it is still needed."""
         ...

@@ -212,7 +212,7 @@ class Replica:
                 raise ReplicaEnded(ReplicaReason.NOT_READY, with_log(detail, read_log_end(self._engine, self._key)))
 
     def _offer(self, address: str, heartbeat: ReplicaHeartbeat) -> None:
-        self._ready.add(ReadyReplica(self._key.uid, address, self._folder))
+        self._ready.add(ReadyReplica(self._key, address, self._folder))
         heartbeat.note_ready(address)
 
     def _raise_if_ended(self, timeout_s: float) -> None:

@@ -83,7 +83,7 @@ class Attempt:
                 if failed.exit_code is not None:
                     self._context.health.note_worked()
                 self._log.info("the model failed: %s", failed)
-                failure = tell_failure(self._context.consumer, failed)
+                failure = tell_failure(self._context.consumer, failed, heartbeat.image)
                 self._free(failed)
                 self._offer(heartbeat, lambda: self._context.api.fail(self._key.uid, self._key.fence, failure))
             except RunInterrupted as interrupted:
@@ -163,7 +163,7 @@ class Attempt:
         except ImageNotFound as error:
             raise ModelFailed(Reason.IMAGE_NOT_FOUND, error.detail, said=str(error)) from error
         reach(Failpoint.RUN_STARTED)
-        heartbeat.enter(Phase.RUNNING, at_once=True)
+        heartbeat.note_run(self._key)
 
     def _see_through(self, heartbeat: TaskHeartbeat) -> None:
         told, engine = heartbeat.note_progress, self._context.engine
@@ -230,7 +230,8 @@ class Attempt:
 
     def _deliver(self, heartbeat: TaskHeartbeat, warnings: Sequence[str] = ()) -> None:
         api, folder = self._context.api, self._workspace.output_dir
-        upload = partial(upload_output, self._context, self._key, folder, self._assignment, warnings)
+        image = heartbeat.image
+        upload = partial(upload_output, self._context, self._key, folder, self._assignment, warnings, image=image)
         try:
             commit = self._offer(heartbeat, upload)
         except TooLarge as error:

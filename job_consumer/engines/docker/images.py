@@ -1,5 +1,6 @@
 """Makes images present, and distinguishes a registry that refuses from one in trouble and one out of reach."""
 
+from collections.abc import Mapping
 from threading import Event
 from typing import Any
 
@@ -68,6 +69,20 @@ def look_up_image(client: docker.APIClient, image: str, pull_policy: PullPolicy)
             raise
         raise _unreachable(image, str(error), present=present) from error
     return False
+
+
+def ran_image(client: docker.APIClient, container: Mapping[str, Any]) -> str:
+    """Does what `Engine.ran_image` says, of an inspected container."""
+    image_id, named = str(container["Image"]), str(container["Config"]["Image"])
+    try:
+        digests = client.inspect_image(image_id)["RepoDigests"] or []  # type: ignore[no-untyped-call]
+    except NotFound:
+        # It may be removed while its container runs.
+        return image_id
+    # An image may have come from several registries.
+    name = named.partition("@")[0]
+    name = name if ":" not in name.rpartition("/")[2] else name.rpartition(":")[0]
+    return next((digest for digest in digests if digest.partition("@")[0] == name), next(iter(digests), image_id))
 
 
 def _must_pull(image: str, pull_policy: PullPolicy, *, present: bool) -> bool:

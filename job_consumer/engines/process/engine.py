@@ -155,6 +155,9 @@ class ProcessEngine:
     def find_image(self, image: str) -> None:
         """There are no images."""
 
+    def ran_image(self, key: RunKey) -> None:
+        """There are no images."""
+
     def remove_image(self, image: str) -> bool:
         return True
 
