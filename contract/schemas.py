@@ -133,6 +133,9 @@ class ModelView(Message):
     archive: ArchiveView | None
     created_at: datetime
     retired: bool = Field(description="Whether it takes no new tasks, because it or the whole model is retired.")
+    pinned_image: str | None = Field(
+        None, description="What every run is of, as `name@sha256:...`; null: what the tag stands for when it runs."
+    )
     restricted: bool = Field(False, description="Whether only its owner and those it is shared with may use it.")
     owner: str | None = Field(None, description="Whose it is, for those who may change it; null: nobody's.")
     users: Annotated[
@@ -220,6 +223,7 @@ class RunAssignment(Message):
     human_readable_id: str
     model_version: int
     container_tag: str
+    pinned_image: RanImage = None
     use_gpu: bool
     pull_policy: PullPolicy
     isolation: Isolation

@@ -30,6 +30,8 @@ class ModelRegistration(BaseModel):
     pids_limit: int | None = None
     cpus: float | None = None
     strict_output: bool = False
+    pin: bool | None = None
+    """Whether every run is of the image that the tag stands for now; None: if a registry has it."""
     restricted: bool | None = None
     """Whether only its owner and those it is shared with may use it; None: everybody, or as before."""
     replace: bool = False
@@ -69,6 +71,8 @@ class ModelView(Answer):
     created_at: datetime
     retired: bool = False
     """Whether it takes no new tasks, because it or the whole model is retired."""
+    pinned_image: str | None = None
+    """What every run is of, as `name@sha256:...`; None: what the tag stands for when it runs."""
     restricted: bool = False
     """Whether only its owner and those it is shared with may use it."""
     owner: str | None = None

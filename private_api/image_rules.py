@@ -7,11 +7,10 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from contract.errors import PermissionDenied
+from contract.image_names import bare_name, full_name
 from contract.schemas import PROCESS_TAG_PREFIX
 
 _PATTERN = re.compile(r"[A-Za-z0-9*][A-Za-z0-9._/:@*-]*")
-_TAG = re.compile(r":[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")
-"""https://github.com/distribution/reference/blob/v0.6.0/regexp.go"""
 
 
 def parse_images(text: str) -> tuple[str, ...]:
@@ -35,16 +34,9 @@ def check_image(image: str, allowed: tuple[str, ...]) -> None:
     """
     if not allowed or image.startswith(PROCESS_TAG_PREFIX):
         return
-    bare = _TAG.sub("", image.partition("@")[0])
-    names = {image, bare, _full(image), _full(bare)}
+    bare = bare_name(image)
+    names = {image, bare, full_name(image), full_name(bare)}
     if not any(fnmatchcase(name, pattern) for name in names for pattern in allowed):
         raise PermissionDenied(
             f"the image {image} may not be registered here: the operator allows {' '.join(allowed)} (ALLOWED_IMAGES)"
         )
-
-
-def _full(image: str) -> str:
-    host, slash, _path = image.partition("/")
-    if slash and (host == "localhost" or "." in host or ":" in host):
-        return image
-    return f"docker.io/{image}" if slash else f"docker.io/library/{image}"

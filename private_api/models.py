@@ -13,7 +13,7 @@ from contract.access import Caller
 from contract.errors import InvalidRequest, ModelExists, ModelNotFound, ModelRetired
 from contract.model_versions import ModelChange
 from contract.queries import ModelRegistration
-from contract.schemas import PROCESS_TAG_PREFIX, ArchiveView, ModelView
+from contract.schemas import PROCESS_TAG_PREFIX, ArchiveView, ModelView, PullPolicy
 from private_api.archives import ArchiveStore, StoredArchive, Upload
 from private_api.database import Database
 from private_api.image_rules import check_image
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_VERSION = func.coalesce(ModelRow.default_version, ModelRow.newest_version)
 """The number of a model's default version."""
+_NOT_OF_A_VERSION = {"human_readable_id", "model_available", "replace", "restricted", "pin"}
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -133,7 +134,8 @@ def register_model(
                 number=model.newest_version,
                 archive=archive,
                 created_at=now,
-                **registration.model_dump(exclude={"human_readable_id", "model_available", "replace", "restricted"}),
+                pin=registration.pull_policy is PullPolicy.MISSING if registration.pin is None else registration.pin,
+                **registration.model_dump(exclude=_NOT_OF_A_VERSION),
             )
             session.add(version)
             session.flush()
@@ -188,6 +190,7 @@ def view_model(row: ModelVersionRow, caller: Caller) -> ModelView:
         archive=view_archive(row.archive),
         created_at=row.created_at,
         retired=row.retired_at is not None or row.model.retired_at is not None,
+        pinned_image=row.pinned_image,
         restricted=row.model.restricted,
         owner=row.model.owner if is_own else None,
         users=[user.owner for user in row.model.users] if is_own and row.model.restricted else [],

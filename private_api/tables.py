@@ -73,6 +73,10 @@ class ModelVersionRow(Base):
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
     number: Mapped[int] = mapped_column(Integer)
     container_tag: Mapped[str] = mapped_column(String(512))
+    pin: Mapped[bool] = mapped_column(default=False)
+    """Whether the digest that a registry gives the image is noted once it is known."""
+    pinned_image: Mapped[str | None] = mapped_column(String(1024))
+    """The image that every run is of, as `name@sha256:...`. NULL: what the tag stands for when it runs."""
     description: Mapped[str] = mapped_column(Text)
     use_gpu: Mapped[bool]
     pull_policy: Mapped[PullPolicy] = mapped_column(Word(16, PullPolicy))

@@ -73,6 +73,14 @@ def add_model(
     pids_limit: PidsLimit = None,
     cpus: Cpus = None,
     strict_output: StrictOutput = False,
+    pin: Annotated[
+        bool | None,
+        typer.Option(
+            "--pin/--no-pin",
+            help="Whether every run is of the image that the tag stands for now. Default: if a registry has it.",
+            show_default=False,
+        ),
+    ] = None,
     restricted: Annotated[
         bool,
         typer.Option("--restricted", help="Only you and those you share it with may use it; see infer models share."),
@@ -100,6 +108,7 @@ def add_model(
             strict_output=strict_output,
             time_limit=time_limit,
             limits=RunLimits(memory, shared_memory, temporary, pids_limit, cpus),
+            pin=pin,
             restricted=restricted or None,
             replace=replace,
         )
@@ -185,6 +194,7 @@ def _facts(model: ModelView) -> list[tuple[str, str]]:
         ("id", model.human_readable_id),
         ("version", _describe_version(model)),
         ("image", model.container_tag),
+        *([("pinned to", model.pinned_image)] if model.pinned_image is not None else []),
         ("description", model.description),
         ("gpu", "yes" if model.use_gpu else "no"),
         ("pull policy", model.pull_policy),

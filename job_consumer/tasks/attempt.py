@@ -15,7 +15,7 @@ from job_consumer.engine_watch import Complaint
 from job_consumer.engines import EngineUnavailable, ExitState, ImageNotFound, RunKey, RunVanished
 from job_consumer.failpoints import Failpoint
 from job_consumer.heartbeat import TaskHeartbeat
-from job_consumer.image_cache import open_image
+from job_consumer.image_cache import choose_image, open_image
 from job_consumer.model_files import open_model
 from job_consumer.output.failures import ModelFailed
 from job_consumer.reconcile import let_go
@@ -125,6 +125,7 @@ class Attempt:
         self._context.work.open_workspace(self._key)
         self._fetch_input(heartbeat)
         try:
+            self._assignment = choose_image(self._context, self._assignment)
             image, policy = self._assignment.container_tag, self._assignment.pull_policy
             pull = partial(self._context.engine.ensure_image, image, policy, heartbeat.note_pull)
             ensure = partial(pull, has_run=self._assignment.has_run)

@@ -89,6 +89,7 @@ def build_assignment(session: Session, row: TaskRow, sizes: SizeLimits, replica_
         human_readable_id=version.model.human_readable_id,
         model_version=version.number,
         container_tag=version.container_tag,
+        pinned_image=version.pinned_image,
         use_gpu=version.use_gpu,
         pull_policy=version.pull_policy,
         isolation=version.isolation,

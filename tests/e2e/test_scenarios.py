@@ -113,8 +113,8 @@ def test_a_failed_run_says_its_exit_code_and_shows_its_log(door: DoorClient) -> 
     assert "about to fail" in body["log_tail"]
     assert "bad" in body["log_tail"]
     # Built here, so that no registry has given it a digest.
-    (attempt,) = door.get(f"/api/tasks/{uid}/attempts").json()
-    assert attempt["image"] == door.get(f"/api/tasks/{uid}/status").json()["image"]
+    (attempt,) = door.http.get(f"/api/tasks/{uid}/attempts").json()
+    assert attempt["image"] == door.status(uid)["image"]
     assert attempt["image"].startswith("sha256:")
 
 

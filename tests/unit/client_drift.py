@@ -204,6 +204,7 @@ def record_calls(folder: Path) -> list[httpx.Request]:
         temporary_bytes=2**20,
         pids_limit=16,
         cpus=0.5,
+        pin=False,
         restricted=True,
         replace=True,
     )
