@@ -62,6 +62,12 @@ def not_shared(model: str) -> str:
     )
 
 
+def key_id_of(key: str) -> str | None:
+    """The public part of a key; None for a text that is none."""
+    match = KEY_PATTERN.fullmatch(key)
+    return match and match[1]
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who calls, as every rule of both doors sees it: made from a checked key, or for a call without one."""

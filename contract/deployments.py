@@ -192,6 +192,9 @@ class RoutingTable(Message):
 
     etag: str
     routes: list[Route]
+    ended_keys: list[str] = Field(
+        default_factory=list, description="The ids of keys that were revoked or expired of late: calls with them end."
+    )
 
 
 class DeploymentLoad(Message):

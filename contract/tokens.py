@@ -39,11 +39,14 @@ class Claims:
     """The owner of the key that it was made for; None in the open mode."""
     expires_at: int | None
     """Seconds since the epoch; None if it never expires."""
+    key_id: str | None = None
+    """The public part of the key that it was made for, with which it ends."""
 
 
 def sign_token(key: bytes, claims: Claims) -> str:
     """A token with these claims."""
     body = {"sub": claims.subject, "own": claims.owner, "exp": claims.expires_at}
+    body |= {"kid": claims.key_id} if claims.key_id is not None else {}
     encoded = _encode(json.dumps(body, separators=(",", ":")).encode())
     return f"{encoded}.{_encode(_sign(key, encoded))}"
 
@@ -67,12 +70,13 @@ def verify_token(key: bytes, token: str, *, now: float | None = None) -> Claims:
 def _read(encoded: str) -> Claims:
     try:
         body: Any = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
-        subject, owner, expires_at = body["sub"], body["own"], body["exp"]
+        subject, owner, expires_at, key_id = body["sub"], body["own"], body["exp"], body.get("kid")
     except (binascii.Error, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TokenRefused("this is not a token; authenticate first") from error
-    if not isinstance(subject, str) or not isinstance(expires_at, int | None) or not isinstance(owner, str | None):
+    is_whole = isinstance(subject, str) and isinstance(expires_at, int | None) and isinstance(owner, str | None)
+    if not is_whole or not isinstance(key_id, str | None):
         raise TokenRefused("this is not a token; authenticate first")
-    return Claims(subject, owner, expires_at)
+    return Claims(subject, owner, expires_at, key_id)
 
 
 def _derive(service_token: str, purpose: str) -> bytes:

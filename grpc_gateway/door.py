@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import grpc
@@ -13,7 +13,7 @@ from grpc_gateway.handlers import LocalHandlers, LocalMethod
 from grpc_gateway.headers import REQUEST_ID, Headers
 from grpc_gateway.keys import Access, Keys
 from grpc_gateway.methods import method_of
-from grpc_gateway.refusals import failed
+from grpc_gateway.refusals import failed, key_ended
 from grpc_gateway.relay import Relay
 from grpc_gateway.routing import Router
 from grpc_gateway.statuses import StatusError, shorten
@@ -65,6 +65,13 @@ class Door(grpc.GenericRpcHandler):
         for call, task in self._open.items():
             call.end_with(error)
             task.cancel()
+
+    def end_calls_of(self, key_ids: Collection[str]) -> None:
+        """End every call under way that was made with one of these keys."""
+        for call, task in self._open.items():
+            if call.caller.key_id in key_ids and call.ended_with is None:
+                call.end_with(key_ended())
+                task.cancel()
 
     def _is_unary(self, call: Call) -> bool:
         method = method_of(call.path)

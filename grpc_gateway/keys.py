@@ -5,7 +5,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum
 
-from contract.access import ANONYMOUS, KEY_WANTED, NOT_A_KEY, Caller
+from contract.access import ANONYMOUS, KEY_WANTED, NOT_A_KEY, Caller, key_id_of
 from contract.errors import InferenceError, PermissionDenied, ServiceUnavailable, Unauthenticated
 from contract.gateway_client import GatewayClient
 from contract.tokens import TokenRefused, replica_key, verify_token
@@ -90,6 +90,9 @@ class Keys:
             raise status_error_of(Unauthenticated(NOT_A_KEY))
         known = self._known.get(key)
         now = asyncio.get_running_loop().time()
+        if known is not None and known.caller is not None and known.caller.key_id in self._table.ended_keys:
+            # The private API says why.
+            known = None
         if known is None or now - known.asked_at > (GOOD_FOR_S if known.caller else BAD_FOR_S):
             known = await self._question(key)
         if known.caller is None:
@@ -110,10 +113,11 @@ class Keys:
         try:
             async with asyncio.timeout(_PATIENCE_S), self._questions:
                 view = await self._client.check_key(key)
-            known = _Known(Caller(view.owner, frozenset(view.scopes)), None, now)
+            known = _Known(Caller(view.owner, frozenset(view.scopes), key_id_of(key)), None, now)
         except (ServiceUnavailable, TimeoutError) as error:
             old = self._known.get(key)
-            if old is not None and old.caller is not None and now - old.asked_at < STALE_FOR_S:
+            is_good = old is not None and old.caller is not None and old.caller.key_id not in self._table.ended_keys
+            if old is not None and is_good and now - old.asked_at < STALE_FOR_S:
                 return old
             return _Known(None, error if isinstance(error, ServiceUnavailable) else ServiceUnavailable(SILENT), now)
         except InferenceError as error:

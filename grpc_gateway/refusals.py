@@ -43,6 +43,11 @@ def host_gone(address: str) -> StatusError:
     )
 
 
+def key_ended() -> StatusError:
+    """Ends calls whose key was revoked or expired after they began."""
+    return StatusError(grpc.StatusCode.UNAUTHENTICATED, "The key of this call was revoked, or has expired.")
+
+
 def unknown_application(application: str) -> StatusError:
     """Ray's answer to a call that names no application, or an unknown one."""
     what = f"Application '{application}' not found." if application else "Application metadata not set."

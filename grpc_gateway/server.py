@@ -6,6 +6,7 @@ import logging
 import grpc
 
 from contract.gateway_client import GatewayClient
+from grpc_gateway.background import Background
 from grpc_gateway.door import Door
 from grpc_gateway.options import GatewayOptions
 from grpc_gateway.ports import listen
@@ -35,6 +36,7 @@ class GatewayServer:
         self.door = door
         self._table_sync = table_sync
         self._server: grpc.aio.Server | None = None
+        self._background = Background()
 
     async def start(self) -> int:
         """Serve; returns the port. Raises `PortTaken`."""
@@ -44,7 +46,14 @@ class GatewayServer:
             listen(self._server, host, port)
         await self._server.start()
         self._table_sync.start()
+        self._background.start(self._end_calls_of_ended_keys(), "ending calls of ended keys")
         return port
+
+    async def _end_calls_of_ended_keys(self) -> None:
+        while True:
+            change = self.table.next_change()
+            self.door.end_calls_of(self.table.ended_keys)
+            await change.wait()
 
     async def stop(self) -> None:
         """Drain: announce it, take no new calls, let open ones end, cut the rest."""
@@ -61,6 +70,7 @@ class GatewayServer:
         cut = loop.call_later(max(0.0, left_s - _CUT_S), self.door.end_all, shutting_down())
         await server.stop(left_s)
         cut.cancel()
+        await self._background.cancel()
         await self._table_sync.stop()
         await self.table.abandon()
         await self._client.close()

@@ -36,6 +36,8 @@ class Table:
         """By id, application, model name (routed by or not) or service: whatever a health check may name."""
         self.only: Deployment | None = None
         """The only deployment, if there is exactly one."""
+        self.ended_keys: frozenset[str] = frozenset()
+        """The ids of keys that were revoked or expired of late."""
 
     @property
     def is_populated(self) -> bool:
@@ -64,6 +66,7 @@ class Table:
         self.by_name = _by_name(everyone)
         self.only = everyone[0] if len(everyone) == 1 else None
         self._note_replicas(everyone)
+        self.ended_keys = frozenset(table.ended_keys)
         self.etag = table.etag
         self._tell()
 

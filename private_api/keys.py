@@ -8,11 +8,14 @@ import contextlib
 import hashlib
 import hmac
 import logging
+import math
 import secrets
+import threading
+import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import and_, or_, select, update
 from sqlalchemy.orm import Session
 
 from contract.access import KEY_PATTERN, NOT_A_KEY, Caller, Scope
@@ -25,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 USE_NOTED_EVERY = timedelta(minutes=1)
 """How far `last_used_at` may lag behind: a busy key costs one write in this time."""
+ENDED_FOR = timedelta(days=1)
+"""How long doors are told that a key has ended: longer than what was opened with it can last unnoticed."""
 _NO_DIGEST = "0" * 64
 _UNKNOWN = "this key is not known here; `inference-server keys create` makes one"
 
@@ -98,11 +103,32 @@ def check_key(database: Database, text: str) -> Caller:
     return Caller(key.owner, frozenset(key.scopes), key_id)
 
 
-def is_valid(database: Database, key_id: str) -> bool:
-    """Whether a key that was checked before is still good."""
-    with database.read() as session:
-        row = session.get(ApiKeyRow, key_id)
-        return row is not None and _state(row, database.now(session)) is KeyState.VALID
+def ended_keys(session: Session, now: datetime) -> list[str]:
+    """The ids of the keys that were revoked or expired of late: what their holders still have open must end."""
+    since = now - ENDED_FOR
+    ended = or_(ApiKeyRow.revoked_at > since, and_(ApiKeyRow.expires_at > since, ApiKeyRow.expires_at <= now))
+    return list(session.scalars(select(ApiKeyRow.id).where(ended).order_by(ApiKeyRow.id)))
+
+
+class EndedKeys:
+    """The same for streams that are open, however many: the database is asked once a second. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._read_at = -math.inf
+        self._ids: frozenset[str] = frozenset()
+
+    def holds(self, caller: Caller) -> bool:
+        """Whether the caller's key has ended. Raises `ServiceUnavailable`."""
+        if caller.key_id is None:
+            return False
+        with self._lock:
+            if time.monotonic() - self._read_at >= 1:
+                with self._database.read() as session:
+                    self._ids = frozenset(ended_keys(session, self._database.now(session)))
+                self._read_at = time.monotonic()
+            return caller.key_id in self._ids
 
 
 def _note_use(database: Database, key_id: str, now: datetime) -> None:

@@ -17,6 +17,7 @@ from private_api.database import Database
 from private_api.deployments.replicas import Hosting
 from private_api.disk_space import Ballast
 from private_api.feed import feed
+from private_api.keys import EndedKeys
 from private_api.lanes import Lane
 from private_api.loops import janitor, reaper, scaler, scrub
 from private_api.loops.dispatcher import Dispatcher
@@ -83,6 +84,7 @@ def private_api_service(broker: Broker, options: PrivateApiOptions) -> Iterator[
             ring=loops.dispatcher.wake,
             sweep=loops.janitor.wake,
             scale=loops.scaler.wake,
+            ended_keys=EndedKeys(database),
             feed=events,
             look=looking.wake,
             sizes=options.sizes,

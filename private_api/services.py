@@ -10,6 +10,7 @@ from private_api.archives import ArchiveStore
 from private_api.database import Database
 from private_api.deployments.replicas import Hosting
 from private_api.feed.feed import Feed
+from private_api.keys import EndedKeys
 from private_api.lanes import Lane
 from private_api.task_logs import TaskLogs
 from private_api.tasks.limits import SizeLimits
@@ -33,6 +34,7 @@ class Services:
     """Makes the janitor look now."""
     scale: Callable[[], None]
     """Makes the scaler look now."""
+    ended_keys: EndedKeys
     feed: Feed
     look: Callable[[], None]
     """Makes the feed look now."""

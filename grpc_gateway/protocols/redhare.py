@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 
-from contract.access import Caller
+from contract.access import ANONYMOUS, Caller
 from contract.tokens import Claims, TokenRefused, peek_subject, sign_token, stream_key, verify_token
 from grpc_gateway.calls import Call, Target
 from grpc_gateway.deployments import Deployment
@@ -88,6 +88,7 @@ class Redhare:
         """Relay a stream whose first message is a valid token."""
         first = await self._first_message(call)
         claims = self._verify(_token_of(first))
+        call.caller = Caller(claims.owner, ANONYMOUS.scopes, claims.key_id)
         deployment = self._table.deployments.get(claims.subject)
         if call.deployment is not None and call.deployment.id != claims.subject:
             raise StatusError(
@@ -129,7 +130,7 @@ class Redhare:
         return deployment
 
     def _issue(self, deployment: Deployment, caller: Caller) -> str:
-        claims = Claims(deployment.id, caller.owner, int(time.time() + self._lifetime_s))
+        claims = Claims(deployment.id, caller.owner, int(time.time() + self._lifetime_s), caller.key_id)
         return sign_token(stream_key(self._service_token, deployment.id), claims)
 
     def _check_renewal(self, model: str, token: str) -> None:
@@ -144,9 +145,12 @@ class Redhare:
         if token is None:
             raise _unauthenticated("The first message of a stream is its token, not data: call auth, then send it.")
         try:
-            return verify_token(stream_key(self._service_token, peek_subject(token)), token)
+            claims = verify_token(stream_key(self._service_token, peek_subject(token)), token)
         except TokenRefused as error:
             raise _unauthenticated(f"The token is refused: {error}.") from error
+        if claims.key_id in self._table.ended_keys:
+            raise _unauthenticated("The key that this token was made for was revoked, or has expired.")
+        return claims
 
 
 def _parse_userpasswd(text: str) -> tuple[str, str]:

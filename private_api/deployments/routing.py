@@ -11,6 +11,7 @@ from private_api.database import Database
 from private_api.deployment_tables import DeploymentRow
 from private_api.deployments.read import judge, live_replicas
 from private_api.deployments.rows import serving_of
+from private_api.keys import ended_keys
 from private_api.model_owners import users_of
 from private_api.tables import ModelRow
 
@@ -19,7 +20,10 @@ _ENTRY_POINT = "https"
 
 
 def read_table(database: Database) -> RoutingTable:
-    """Every deployment with its ready replicas. Equal content has an equal `etag`, whichever process reads it."""
+    """Every deployment with its ready replicas, and the keys that ended of late.
+
+    Equal content has an equal `etag`, whichever process reads it.
+    """
     statement = select(DeploymentRow).join(DeploymentRow.model).order_by(ModelRow.human_readable_id)
     with database.read() as session:
         routes = []
@@ -42,8 +46,9 @@ def read_table(database: Database) -> RoutingTable:
                     users=users_of(row.model),
                 )
             )
-    content = json.dumps([route.model_dump(mode="json") for route in routes], sort_keys=True)
-    return RoutingTable(etag=hashlib.sha256(content.encode()).hexdigest(), routes=routes)
+        ended = ended_keys(session, database.now(session))
+    content = json.dumps([[route.model_dump(mode="json") for route in routes], ended], sort_keys=True)
+    return RoutingTable(etag=hashlib.sha256(content.encode()).hexdigest(), routes=routes, ended_keys=ended)
 
 
 def render_express_routes(table: RoutingTable, domain: str) -> dict[str, Any]:

@@ -111,9 +111,10 @@ def read_log(logs: TaskLogs, uid: str, fence: int | None) -> Iterator[bytes]:
 
 
 async def follow_log(services: Services, uid: str, caller: Caller) -> AsyncIterator[bytes]:
-    """The log as it grows, until the task ends. The log of a new attempt follows that of the old one.
+    """The log as it grows, until the task ends, or the caller's key does.
 
-    A line that is being written anew is sent in its frames, each of which replaces the last one on a terminal.
+    The log of a new attempt follows that of the old one. A line that is being written anew is sent in its frames, each
+    of which replaces the last one on a terminal.
     """
     fence: int | None = None
     position = 0
@@ -134,7 +135,7 @@ async def follow_log(services: Services, uid: str, caller: Caller) -> AsyncItera
                 line = await run_in_threadpool(services.logs.line, uid, fence)
             if line != shown:
                 yield _redraw(shown, line)
-            if status.is_terminal:
+            if status.is_terminal or await run_in_threadpool(services.ended_keys.holds, caller):
                 return
             await watcher.changed(_FOLLOW_S)
 

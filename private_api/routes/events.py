@@ -17,7 +17,6 @@ from kit.http_errors import document_errors
 from kit.http_server import stopping_of
 from private_api.feed.changes import Change
 from private_api.feed.feed import Moment
-from private_api.keys import is_valid
 from private_api.routes.access import GivenCaller
 from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
@@ -85,11 +84,9 @@ class _Stream:
                 while not self.stopping.is_set():
                     async for piece in self._tell(feed.moment or moment):
                         yield self._note(piece)
-                    if await self._pause(watcher):
+                    if await self._pause(watcher) or await self._has_key_ended():
                         return
                     if self._is_silent():
-                        if not await self._is_still_known():
-                            return
                         # An id without data moves the client on past changes that it may not see.
                         yield self._note(f": keep-alive\nid: {self._cursor}\n\n")
             except ServiceUnavailable:
@@ -126,11 +123,9 @@ class _Stream:
         await watcher.changed(KEEP_ALIVE_S)
         return self.stopping.is_set()
 
-    async def _is_still_known(self) -> bool:
-        """Whether the caller's key is still good. Raises `ServiceUnavailable`."""
-        if self.caller.key_id is None:
-            return True
-        return await run_in_threadpool(is_valid, self.services.database, self.caller.key_id)
+    async def _has_key_ended(self) -> bool:
+        """Raises `ServiceUnavailable`."""
+        return await run_in_threadpool(self.services.ended_keys.holds, self.caller)
 
     def _note(self, piece: str) -> str:
         self._wrote_at = asyncio.get_running_loop().time()

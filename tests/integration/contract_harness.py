@@ -21,11 +21,14 @@ STREAM_URL = "stream.example.org:9010"
 
 @contextmanager
 def run_contract_gateway(
-    *routes: Route, scopes: Sequence[str] = ("submit",), **options: Any
+    *routes: Route, scopes: Sequence[str] = ("submit",), asked: list[str] | None = None, **options: Any
 ) -> Iterator[RunningGateway]:
-    """A gateway with these deployments; `KEY`, which has these scopes, is the one key there is."""
+    """A gateway with these deployments; `KEY`, which has these scopes, is the one key there is.
+
+    Each key that the gateway asks about is added to `asked`.
+    """
     with (
-        run_key_api(scopes) as url,
+        run_key_api(scopes, asked if asked is not None else []) as url,
         run_harness_gateway(url, **({"stream_url": STREAM_URL} | options)) as gateway,
     ):
         gateway.give(*routes)
@@ -33,7 +36,7 @@ def run_contract_gateway(
 
 
 @contextmanager
-def run_key_api(scopes: Sequence[str]) -> Iterator[str]:
+def run_key_api(scopes: Sequence[str], asked: list[str]) -> Iterator[str]:
     """Judges keys, and answers everything else with an empty object; yields its URL."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -41,6 +44,7 @@ def run_key_api(scopes: Sequence[str]) -> Iterator[str]:
             body: dict[str, Any] = {}
             status = 200
             if self.path == "/internal/gateways/callers":
+                asked.append(self.headers[CALLER_KEY_HEADER])
                 body = {"owner": OWNER, "scopes": list(scopes)}
                 if self.headers[CALLER_KEY_HEADER] != KEY:
                     body, status = Unauthenticated("this key is not known here").to_body(), 401

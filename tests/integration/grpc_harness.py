@@ -51,11 +51,12 @@ class RunningGateway:
     channel: grpc.Channel
     _version: int = 0
 
-    def give(self, *routes: Route) -> None:
+    def give(self, *routes: Route, ended_keys: Sequence[str] = ()) -> None:
         """Make these the routing table, as if the private API had said so."""
         self._version += 1
         ordered = sorted(routes, key=lambda one: one.human_readable_id)
-        self.run(lambda: self.server.table.apply(RoutingTable(etag=f"table-{self._version}", routes=ordered)))
+        table = RoutingTable(etag=f"table-{self._version}", routes=ordered, ended_keys=list(ended_keys))
+        self.run(lambda: self.server.table.apply(table))
 
     def run(self, function: Callable[[], _Result]) -> _Result:
         """Call `function` on the gateway's event loop."""

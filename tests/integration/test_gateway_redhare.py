@@ -344,3 +344,18 @@ def test_a_model_that_is_not_shared_with_a_caller_gives_no_token_and_takes_none(
         # One from before the model was restricted.
         code, text = OpenStream(gateway, shown(token_for("darkflow"))).refusal()
         assert (code, "is for certain owners" in text) == (grpc.StatusCode.PERMISSION_DENIED, True)
+
+
+def test_a_stream_and_its_token_end_with_the_key_they_were_made_for(replica: Replica) -> None:
+    deployment = route("darkflow", replica.address, protocol="redhare")
+    with run_contract_gateway(deployment) as gateway:
+        token = authenticate(gateway, userpasswd=USERPASSWD).token
+        stream = OpenStream(gateway, shown(token), data(b"a"))
+        assert stream.receive() == b"A"
+        gateway.give(deployment, ended_keys=[KEY_ID])
+        assert stream.refusal()[0] is grpc.StatusCode.UNAUTHENTICATED
+        code, text = OpenStream(gateway, shown(token)).refusal()
+        assert (code, "was made for was revoked" in text) == (grpc.StatusCode.UNAUTHENTICATED, True)
+        with pytest.raises(grpc.RpcError) as refused:
+            authenticate(gateway, token=token)
+        assert refusal_of(refused)[0] is grpc.StatusCode.UNAUTHENTICATED

@@ -42,6 +42,7 @@ claims = st.builds(
     subject=st.text(max_size=20),
     owner=st.none() | st.text(max_size=20),
     expires_at=st.none() | st.sampled_from([999, 1_000, 1_001]),
+    key_id=st.none() | st.text(max_size=20),
 )
 
 
