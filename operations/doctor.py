@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kit.settings import environment
 from operations.checks.certificate import check_given_certificate
-from operations.checks.configuration import check_secrets, check_variables, read_variables
+from operations.checks.configuration import check_access, check_secrets, check_variables, read_variables
 from operations.checks.engine import check_compose, check_engine, check_replica_network
 from operations.checks.gpu import check_gpus
 from operations.checks.host import check_clock, check_disks, check_ports
@@ -31,6 +31,7 @@ def examine(folder: Path) -> list[Finding]:
         *check_disks(variables, engine),
         check_clock(engine),
         *check_variables(folder, variables),
+        *check_access(variables),
         *check_secrets(folder / "secrets"),
         check_given_certificate(folder / "traefik" / "certs", variables.get("PROXY_DOMAIN") or "localhost"),
         check_python(),

@@ -47,6 +47,12 @@ Where the server asks for a key, press *Authorize*.
 
 [Help](help) has tutorials, how-tos and the reference.
 """
+_OPEN = """
+**This server is open: no key is asked for.** Whoever reaches it may submit tasks{models}. Whoever knows the uid of a
+task that was submitted without a key may read, cancel and delete it. `REQUIRE_API_KEY=1` requires keys.
+"""
+_OPEN_TO_MODELS = " and register models, which are programs that run on its hosts"
+_EVERY_KEY = "ALLOW_PUBLIC_POST_MODEL is set: every key may register models, which are programs that run on its hosts"
 _TAGS = [
     {"name": "tasks", "description": "Submit a zip to a model, follow the task, fetch its output."},
     {"name": "models", "description": "Register models, and list those that there are."},
@@ -76,7 +82,7 @@ def create_app(
 
     app = FastAPI(
         title="InferenceServer",
-        description=_DESCRIPTION,
+        description=_describe(policy),
         openapi_tags=_TAGS,
         generate_unique_id_function=name_operation,
         docs_url=None,
@@ -104,11 +110,18 @@ def create_app(
     return app
 
 
-def _warn_of_open_mode(policy: DoorPolicy) -> None:
+def _describe(policy: DoorPolicy) -> str:
     if policy.requires_key:
-        return
-    logger.warning(
-        "open mode: no key is required. Whoever reaches this port may submit tasks%s, and whoever knows the uid of a "
-        "task that was submitted without a key may read, cancel and delete it. REQUIRE_API_KEY=1 requires keys",
-        " and register models" if policy.opens_models else "",
-    )
+        return _DESCRIPTION
+    return _DESCRIPTION + _OPEN.format(models=_OPEN_TO_MODELS if policy.opens_models else "")
+
+
+def _warn_of_open_mode(policy: DoorPolicy) -> None:
+    if not policy.requires_key:
+        logger.warning(
+            "open mode: no key is required. Whoever reaches this port may submit tasks%s, and whoever knows the uid of "
+            "a task that was submitted without a key may read, cancel and delete it. REQUIRE_API_KEY=1 requires keys",
+            _OPEN_TO_MODELS if policy.opens_models else "",
+        )
+    elif policy.opens_models:
+        logger.warning(_EVERY_KEY)

@@ -102,7 +102,7 @@ def _facts(me: MeView) -> list[tuple[str, str]]:
     without = " ".join(me.anonymous_scopes) or "nothing"
     facts = [("owner", me.owner or "-"), ("key", me.key_id or "-"), ("scopes", " ".join(me.scopes) or "-")]
     facts += [("expires", _moment(me.expires_at))] if me.key_id else []
-    asked = "every call needs one" if me.requires_key else f"optional; without one: {without}"
+    asked = "every call needs one" if me.requires_key else f"optional; whoever reaches the server may: {without}"
     return [*facts, ("keys here", asked)]
 
 

@@ -43,6 +43,23 @@ def check_variables(folder: Path, variables: Mapping[str, str]) -> list[Finding]
     return findings or [ok(".env", f"{sum(map(bool, variables.values()))} variables set, all of them accepted")]
 
 
+def check_access(variables: Mapping[str, str]) -> list[Finding]:
+    """Say who gets in, where that is everybody."""
+    door = PublicApiSettings.load({"SERVICE_TOKEN": _STAND_IN, **_switches(variables)})
+    findings = []
+    if not door.require_api_key:
+        said = "no key is asked for: whoever reaches the server may submit tasks, and read those that need no key"
+        findings.append(warning("access", said, "REQUIRE_API_KEY=1 in .env requires keys, where the network does not"))
+    if door.allow_public_post_model:
+        said = f"{'every key' if door.require_api_key else 'everybody'} may register models, programs that run here"
+        findings.append(warning("access", said, "empty ALLOW_PUBLIC_POST_MODEL; keys with the scope models may then"))
+    return findings or [ok("access", "every call needs a key, and registering models one for that")]
+
+
+def _switches(variables: Mapping[str, str]) -> dict[str, str]:
+    return {name: variables.get(name, "") for name in ("REQUIRE_API_KEY", "ALLOW_PUBLIC_POST_MODEL")}
+
+
 def variable_faults(variables: Mapping[str, str]) -> list[str]:
     """The faults that the services' own settings report, each once."""
     faults: dict[str, None] = {}

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,14 @@ REAL = section("README.md", "Run it for real")
 PYTHON = section("docs/how-to/without-a-client.md", "With Python")
 LIVE = section("docs/grpc/README.md", "The first call")
 LIVE_ADDRESS = "127.0.0.1:9000"
+Execute = Callable[[str], subprocess.CompletedProcess[str]]
+"""Runs a Python program."""
+READ_BACK = """
+import zipfile
+with zipfile.ZipFile("output.zip") as archive, open("examples/echo/Dockerfile", "rb") as sent:
+    assert archive.read("Dockerfile") == sent.read()
+print("Dockerfile is back")
+"""
 GREETED = '{"greeting": "Hello foo from bar", "num": "60"}'
 
 
@@ -38,11 +46,6 @@ class Newcomer:
         done = self.run("bash", "-euc", "\n".join(lines).replace(URL, self.compose.url))
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{self.compose.logs()}"
         return done.stdout
-
-    def execute(self, program: str) -> subprocess.CompletedProcess[str]:
-        """Run a Python program against this server."""
-        trust = {"INFERENCE_SERVER_URL": self.compose.url, "REQUESTS_CA_BUNDLE": "server.crt"}
-        return self.run(sys.executable, "-c", program, **trust)
 
     def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command with the variables of a machine that also has other servers."""
@@ -75,21 +78,34 @@ def test_run_it_for_real_is_short_and_ends_with_a_result(server: Newcomer) -> No
         assert archive.read("echo/Dockerfile") == (ROOT / "examples/echo/Dockerfile").read_bytes()
 
 
-def test_the_programs_register_a_model_submit_a_task_and_fetch_its_output(server: Newcomer) -> None:
-    server.paste(*PYTHON.commands)
+@pytest.fixture(scope="module")
+def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Execute]:
+    """Runs a Python program against a standalone server, in a folder where the commands of the page were pasted."""
+    require_docker()
+    folder = tmp_path_factory.mktemp("open")
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    with standalone_system(folder) as system:
+        variables = {"INFERENCE_SERVER_URL": system.url}
+        pasted = run_in(folder, "bash", "-euc", "\n".join(PYTHON.commands), **variables)
+        assert pasted.returncode == 0, pasted
+        yield lambda program: run_in(folder, sys.executable, "-c", program, **variables)
+
+
+def test_the_programs_register_a_model_submit_a_task_and_fetch_its_output(
+    open_server: Execute,
+) -> None:
     register, submit = PYTHON.programs
-    registered = server.execute(register)
+    registered = open_server(register)
     assert registered.stdout.startswith("200 {'human_readable_id': 'my-first-model', 'version': 1, "), registered
-    submitted = server.execute(submit)
-    assert submitted.stdout.endswith(" is in output.zip\n"), submitted
-    with zipfile.ZipFile(server.folder / "output.zip") as archive:
-        assert archive.read("Dockerfile") == (ROOT / "examples/echo/Dockerfile").read_bytes()
+    submitted = open_server(submit + READ_BACK)
+    assert submitted.stdout.endswith(" is in output.zip\nDockerfile is back\n"), submitted
 
 
-def test_the_program_says_what_the_server_refuses(server: Newcomer) -> None:
-    server.paste(*PYTHON.commands)
+def test_the_program_says_what_the_server_refuses(
+    open_server: Execute,
+) -> None:
     _, submit = PYTHON.programs
-    refused = server.execute(submit.replace("my-first-model", "no-such-model"))
+    refused = open_server(submit.replace("my-first-model", "no-such-model"))
     assert refused.returncode == 1
     assert refused.stderr.startswith("550: "), refused
     assert "no-such-model" in refused.stderr
@@ -103,7 +119,10 @@ def test_live_calls_work_on_the_server_behind_tls(server: Newcomer) -> None:
     (channel,) = re.findall(r"`(grpc\.secure_channel\(.*?\))`", text)
     port = server.compose.variables["HTTPS_PORT"]
     program = program.replace(f'grpc.insecure_channel("{LIVE_ADDRESS}")', channel.replace(":443", f":{port}"))
-    called = server.execute('certificate = open("server.crt", "rb").read()\n' + program)
+    (pair,) = re.findall(r'`(\("x-api-key", key\))`', text)
+    program = program.replace('("application", "greeter")', f'("application", "greeter"), {pair}')
+    key = server.paste(*exports, 'echo "$INFERENCE_SERVER_KEY"').strip()
+    called = server.run(sys.executable, "-c", f'certificate, key = open("server.crt", "rb").read(), {key!r}\n{program}')
     assert called.stdout == "Hello foo from \n", called
 
 

@@ -300,3 +300,18 @@ def test_the_whole_table_is_printed_on_this_machine() -> None:
     assert done.stderr == ""
     for check in ("Docker Engine", "Compose", "GPUs", "port 443", "clock", ".env", "secrets", "certificate", "Python"):
         assert check in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({}, ["no key is asked for"]),
+        ({"ALLOW_PUBLIC_POST_MODEL": "1"}, ["no key is asked for", "everybody may register models"]),
+        ({"REQUIRE_API_KEY": "yes", "ALLOW_PUBLIC_POST_MODEL": "1"}, ["every key may register models"]),
+        ({"REQUIRE_API_KEY": "1", "ALLOW_PUBLIC_POST_MODEL": "0"}, ["every call needs a key"]),
+    ],
+)
+def test_who_gets_in_is_told(variables: dict[str, str], said: list[str]) -> None:
+    findings = configuration.check_access(variables)
+    assert [text in finding.found for text, finding in zip(said, findings, strict=True)] == [True] * len(said)
+    assert {finding.level for finding in findings} == {Level.OK if "needs a key" in said[0] else Level.WARNING}
