@@ -65,6 +65,17 @@ class KeyCreation(Message):
     ] = None
 
 
+class KeyRotation(Message):
+    """The body of `POST /api/keys/{key_id}/rotate`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    overlap_s: Annotated[
+        int,
+        Field(ge=0, le=30 * 24 * 3600, description="How long the old key stays valid; 0: it ends now."),
+    ] = 24 * 3600
+
+
 class KeyListQuery(ListQuery):
     """The query of `GET /api/keys/`."""
 

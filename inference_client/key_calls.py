@@ -43,6 +43,22 @@ class KeyCalls(ClientBase):
         )
         return self._parse(CreatedKey, answer)
 
+    def rotate_key(self, key_id: str, *, overlap_s: int = 24 * 3600) -> CreatedKey:
+        """Replace a key by a new one of the same owner that allows the same, which the answer shows this once.
+
+        The old one stays valid for `overlap_s` seconds. Never tried twice: that would make two keys. Raises
+        `KeyNotFound`, `PermissionDenied`, and `InvalidRequest` for a key that has ended.
+        """
+        given = json.dumps({"overlap_s": overlap_s}).encode()
+        answer = self._connection.call(
+            "POST",
+            f"/api/keys/{segment(key_id)}/rotate",
+            headers={"Content-Type": "application/json"},
+            body=lambda: [given],
+            repeatable=False,
+        )
+        return self._parse(CreatedKey, answer)
+
     def revoke_key(self, key_id: str) -> None:
         """End a key at once and for good; doing so twice is not an error. Raises `KeyNotFound`, `PermissionDenied`."""
         self._connection.call("DELETE", f"/api/keys/{segment(key_id)}", repeatable=True)

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 def build_app() -> typer.Typer:
     """The commands below `keys`."""
-    app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the keys that callers and consumers show.")
+    app = typer.Typer(no_args_is_help=True, help="Make, list, rotate and revoke the keys of callers and consumers.")
     app.command()(create)
     app.command("list")(show)
+    app.command()(rotate)
     app.command()(revoke)
     return app
 
@@ -48,14 +49,32 @@ def create(
     typer.echo(key)
 
 
-def show(data_dir: DataDir = None) -> None:
+def show(
+    owner: Annotated[str | None, typer.Option(help="Only those of this owner.")] = None, data_dir: DataDir = None
+) -> None:
     """List every key without its secret."""
     from private_api.keys import list_keys
 
     with open_database(data_dir) as database:
-        keys = list_keys(database)
+        keys = list_keys(database, owner)
     rows = [("ID", "OWNER", "SCOPES", "STATE", "CREATED", "EXPIRES", "LAST USED"), *(_row(key) for key in keys)]
     print_rows(rows)
+
+
+def rotate(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The part between the underscores, as `list` shows it.")],
+    overlap: Annotated[str, typer.Option(help="How long the old key stays valid, as in 7d; 0s: it ends now.")] = "24h",
+    data_dir: DataDir = None,
+) -> None:
+    """Replace a key by a new one that allows the same, and print that, this once. For a while both are valid."""
+    from private_api.keys import rotate_key
+
+    until = _parse_time(overlap, "--overlap")
+    with open_database(data_dir) as database:
+        if (key := rotate_key(database, key_id, until)) is None:
+            fail(f"no key has the id {key_id!r}; `inference-server keys list` shows them", code=1)
+    typer.echo(f"Keep it safe: it is not shown again. The old key, {key_id}, ends in {overlap}.", err=True)
+    typer.echo(key)
 
 
 def revoke(
@@ -80,11 +99,16 @@ def check_owner(owner: str, parameter: str) -> None:
         )
 
 
-def _parse_lifetime(text: str) -> timedelta:
+def _parse_time(text: str, option: str) -> timedelta:
     try:
-        lifetime: timedelta = TypeAdapter(Duration).validate_python(text)
+        parsed: timedelta = TypeAdapter(Duration).validate_python(text)
     except ValidationError as error:
-        raise typer.BadParameter(error.errors()[0]["msg"], param_hint="--expires") from error
+        raise typer.BadParameter(error.errors()[0]["msg"], param_hint=option) from error
+    return parsed
+
+
+def _parse_lifetime(text: str) -> timedelta:
+    lifetime = _parse_time(text, "--expires")
     if not timedelta() < lifetime <= timedelta(days=36500):
         raise typer.BadParameter("a key must live, at most for a hundred years", param_hint="--expires")
     return lifetime

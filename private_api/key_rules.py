@@ -7,9 +7,9 @@ from sqlalchemy.orm import Session
 
 from contract.access import Caller, DoorPolicy, Scope
 from contract.errors import InvalidRequest, KeyNotFound, PermissionDenied, Unauthenticated
-from contract.keys import CreatedKey, KeyCreation, KeyListQuery, KeyView, MeView
+from contract.keys import CreatedKey, KeyCreation, KeyListQuery, KeyRotation, KeyView, MeView
 from private_api.database import Database
-from private_api.keys import add_key, end_key, view_key
+from private_api.keys import add_key, end_key, replace_key, view_key
 from private_api.tables import ApiKeyRow
 
 _MISSING = "This key may not manage keys: it lacks the scope keys."
@@ -60,6 +60,22 @@ def make_key(database: Database, caller: Caller, wanted: KeyCreation) -> Created
         _check_scopes(parent, wanted.scopes)
         row, key = add_key(session, str(owner), wanted.scopes, now, expires_at=_expiry(parent, wanted.lifetime_s, now))
         return CreatedKey(**view_key(row, now).model_dump(), key=key)
+
+
+def rotate_visible_key(database: Database, caller: Caller, key_id: str, rotation: KeyRotation) -> CreatedKey:
+    """Replace a key by a new one. Raises as `make_key` does, `KeyNotFound`, and `InvalidRequest` for one that ended."""
+    _require_keys(caller)
+    with database.write() as session:
+        now = database.now(session)
+        row = session.scalars(select(ApiKeyRow).where(ApiKeyRow.id == key_id, _is_visible(caller))).one_or_none()
+        if row is None:
+            raise KeyNotFound
+        parent = session.get_one(ApiKeyRow, caller.key_id)
+        _check_scopes(parent, [Scope(word) for word in row.scopes.split()])
+        overlap = timedelta(seconds=rotation.overlap_s)
+        # Read before the old key, which may be the caller's own, is given its end.
+        made, key = replace_key(session, row, now, overlap=overlap, latest=parent.expires_at)
+        return CreatedKey(**view_key(made, now).model_dump(), key=key)
 
 
 def revoke_visible_key(database: Database, caller: Caller, key_id: str) -> None:

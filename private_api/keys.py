@@ -19,7 +19,7 @@ from sqlalchemy import and_, or_, select, update
 from sqlalchemy.orm import Session
 
 from contract.access import KEY_PATTERN, NOT_A_KEY, Caller, Scope
-from contract.errors import ServiceUnavailable, StorageFull, Unauthenticated
+from contract.errors import InvalidRequest, ServiceUnavailable, StorageFull, Unauthenticated
 from contract.keys import KeyState, KeyView
 from private_api.database import Database
 from private_api.tables import ApiKeyRow
@@ -56,11 +56,35 @@ def add_key(
     return row, f"is_{key_id}_{secret}"
 
 
-def list_keys(database: Database) -> list[KeyView]:
-    """Every key that was ever created, oldest first."""
+def replace_key(
+    session: Session, row: ApiKeyRow, now: datetime, *, overlap: timedelta, latest: datetime | None = None
+) -> tuple[ApiKeyRow, str]:
+    """A new key of the same owner that allows the same and lives as long, `latest` at most; the old one ends then.
+
+    Both are valid for the `overlap`, in which clients change over. Raises `InvalidRequest` for a key that has ended.
+    """
+    if (state := _state(row, now)) is not KeyState.VALID:
+        raise InvalidRequest(f"the key {row.id} is {state}, so nobody uses it any more; make another one")
+    lifetime = None if row.expires_at is None else row.expires_at - row.created_at
+    ends = [moment for moment in (None if lifetime is None else now + lifetime, latest) if moment is not None]
+    row.expires_at = min(row.expires_at or now + overlap, now + overlap)
+    logger.info("key=%s is replaced, and expires at %s", row.id, row.expires_at.isoformat(timespec="seconds"))
+    return add_key(session, row.owner, map(Scope, row.scopes.split()), now, expires_at=min(ends, default=None))
+
+
+def rotate_key(database: Database, key_id: str, overlap: timedelta) -> str | None:
+    """Replace a key; returns the new one, this once, or None if no key has this id. Raises `InvalidRequest`."""
+    with database.write() as session:
+        row = session.get(ApiKeyRow, key_id)
+        return None if row is None else replace_key(session, row, database.now(session), overlap=overlap)[1]
+
+
+def list_keys(database: Database, owner: str | None = None) -> list[KeyView]:
+    """Every key that was ever created, or those of one owner, oldest first."""
     with database.read() as session:
         now = database.now(session)
-        return [view_key(row, now) for row in session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.created_at))]
+        rows = select(ApiKeyRow).order_by(ApiKeyRow.created_at)
+        return [view_key(row, now) for row in session.scalars(rows if owner is None else rows.filter_by(owner=owner))]
 
 
 def revoke_key(database: Database, key_id: str) -> bool:

@@ -9,7 +9,7 @@ import typer
 from inference_client.cli.display import Display
 from inference_client.cli.output import JsonOption, print_facts, print_json, print_table, show_moment
 from inference_client.cli.server_options import server_options
-from inference_client.key_schemas import KeyView, MeView
+from inference_client.key_schemas import CreatedKey, KeyView, MeView
 from inference_client.statuses import Scope
 from inference_client.units import parse_duration
 
@@ -29,9 +29,10 @@ def whoami(context: typer.Context, as_json: JsonOption = False) -> None:
 
 def build_keys_app() -> typer.Typer:
     """The command `keys` with its subcommands."""
-    app = typer.Typer(help="List, make and revoke keys.", rich_markup_mode=None, invoke_without_command=True)
+    app = typer.Typer(help="List, make, rotate and revoke keys.", rich_markup_mode=None, invoke_without_command=True)
     app.callback()(list_keys)
     app.command()(create)
+    app.command()(rotate)
     app.command()(revoke)
     return app
 
@@ -74,10 +75,27 @@ def create(
     if as_json:
         print_json(made)
         return
-    until = "until it is revoked" if made.expires_at is None else f"until {show_moment(made.expires_at)}"
-    display.say(f"key {made.id} of {made.owner}: {' '.join(made.scopes)}, {until}")
-    display.say("Keep it safe: it is not shown again.")
-    typer.echo(made.key)
+    _show_new(display, made)
+
+
+def rotate(
+    context: typer.Context,
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `infer keys` shows it.")],
+    *,
+    overlap: Annotated[
+        str, typer.Option(metavar="TIME", help="How long the old key stays valid, as in 90s or 7d; 0s: it ends now.")
+    ] = "24h",
+    as_json: JsonOption = False,
+) -> None:
+    """Replace a key by a new one that allows the same, and print that, this once. For a while both are valid."""
+    display = Display(quiet=as_json)
+    with server_options(context).connect(display) as client:
+        made = client.rotate_key(_id_of(key_id), overlap_s=0 if overlap in ("0", "0s") else parse_duration(overlap))
+    if as_json:
+        print_json(made)
+        return
+    _show_new(display, made)
+    display.say(f"the old key, {_id_of(key_id)}, ends in {overlap}; until then change whatever uses it")
 
 
 def revoke(
@@ -87,15 +105,26 @@ def revoke(
 ) -> None:
     """End a key at once and for good. Its owner's tasks stay."""
     display = Display(quiet=as_json)
-    # A whole key, pasted here, must not become part of a path: those are logged.
-    match = _WHOLE_KEY.fullmatch(key_id.strip())
-    named = match[1] if match else key_id.strip()
+    named = _id_of(key_id)
     with server_options(context).connect(display) as client:
         client.revoke_key(named)
     if as_json:
         print_json({"id": named, "state": "revoked"})
         return
     display.say(f"revoked {named}")
+
+
+def _id_of(text: str) -> str:
+    # A whole key, pasted here, must not become part of a path: those are logged.
+    match = _WHOLE_KEY.fullmatch(text.strip())
+    return match[1] if match else text.strip()
+
+
+def _show_new(display: Display, made: CreatedKey) -> None:
+    until = "until it is revoked" if made.expires_at is None else f"until {show_moment(made.expires_at)}"
+    display.say(f"key {made.id} of {made.owner}: {' '.join(made.scopes)}, {until}")
+    display.say("Keep it safe: it is not shown again.")
+    typer.echo(made.key)
 
 
 def _facts(me: MeView) -> list[tuple[str, str]]:

@@ -4,10 +4,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from contract.errors import KeyNotFound
-from contract.keys import CreatedKey, KeyCreation, KeyListQuery, KeyView, MeView
+from contract.errors import InvalidRequest, KeyNotFound
+from contract.keys import CreatedKey, KeyCreation, KeyListQuery, KeyRotation, KeyView, MeView
 from kit.http_errors import document_errors
-from private_api.key_rules import describe_caller, list_visible_keys, make_key, revoke_visible_key
+from private_api.key_rules import (
+    describe_caller,
+    list_visible_keys,
+    make_key,
+    revoke_visible_key,
+    rotate_visible_key,
+)
 from private_api.routes.access import GivenCaller, GivenDoor, anonymous_at
 from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
@@ -32,6 +38,12 @@ def key_routes(services: Services) -> APIRouter:
         """Make a key. Its secret is in this answer and nowhere else."""
         response.headers["cache-control"] = "no-store"
         return make_key(database, caller, wanted)
+
+    @router.post("/keys/{key_id}/rotate", name="rotate_key", responses=document_errors(KeyNotFound, InvalidRequest))
+    def rotate(key_id: str, rotation: KeyRotation, caller: GivenCaller, response: Response) -> CreatedKey:
+        """Replace a key by one that allows the same. Its secret is in this answer and nowhere else."""
+        response.headers["cache-control"] = "no-store"
+        return rotate_visible_key(database, caller, key_id, rotation)
 
     @router.delete("/keys/{key_id}", name="revoke_key", status_code=204, responses=document_errors(KeyNotFound))
     def revoke(key_id: str, caller: GivenCaller) -> None:

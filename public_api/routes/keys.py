@@ -6,23 +6,24 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from contract.errors import KeyNotFound, TooLarge
-from contract.keys import KEY_ID_PATTERN, CreatedKey, KeyCreation, KeyListQuery, KeyView, MeView
+from contract.keys import KEY_ID_PATTERN, CreatedKey, KeyCreation, KeyListQuery, KeyRotation, KeyView, MeView
 from kit.http_errors import document_errors
 from public_api.relay import Relay
 
 _SCHEMA = KeyCreation.model_json_schema(ref_template="#/components/schemas/{model}")
 # The body is relayed as it comes, and judged by the private API.
-_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {name: value for name, value in _SCHEMA.items() if name != "$defs"},
-                "example": {"scopes": ["submit"], "lifetime_s": 90 * 24 * 3600},
-            }
-        },
+
+
+def _body(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
+    """What OpenAPI says of a body that the relay passes on."""
+    described = {name: value for name, value in schema.items() if name != "$defs"}
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": described, "example": example}}}
     }
-}
+
+
+_BODY = _body(_SCHEMA, {"scopes": ["submit"], "lifetime_s": 90 * 24 * 3600})
+_ROTATION = _body(KeyRotation.model_json_schema(), {"overlap_s": 7 * 24 * 3600})
 
 
 async def _check_key_id(
@@ -59,6 +60,19 @@ def key_routes(relay: Relay) -> APIRouter:
         Needs the scope `keys`; for another owner `admin`.
         """
         return relay.forward(request, "/api/keys/", with_body=True)
+
+    @router.post(
+        "/keys/{key_id}/rotate",
+        response_model=CreatedKey,
+        openapi_extra=_ROTATION,
+        responses=document_errors(KeyNotFound, TooLarge),
+    )
+    async def rotate_key(request: Request, key_id: Annotated[str, Depends(_check_key_id)]) -> Response:
+        """Replace a key by a new one of the same owner that allows the same; its secret is shown this once.
+
+        Both are valid for `overlap_s`, in which clients change over. Needs the scope `keys`; another owner's `admin`.
+        """
+        return relay.forward(request, f"/api/keys/{key_id}/rotate", with_body=True)
 
     @router.delete("/keys/{key_id}", status_code=204, response_class=Response, responses=document_errors(KeyNotFound))
     async def revoke_key(request: Request, key_id: Annotated[str, Depends(_check_key_id)]) -> Response:

@@ -170,6 +170,7 @@ def expected(role: str, route: tuple[str, str], *, require_key: bool, of_ada: bo
         ("get", "/api/keys/"): manages_keys,
         # Nobody has the key's scope that is asked for but the admin, and there is no key with the id.
         ("post", "/api/keys/"): 200 if role == "admin" else 403 if manages_keys == 200 else manages_keys,
+        ("post", "/api/keys/{key_id}/rotate"): 404 if manages_keys == 200 else manages_keys,
         ("delete", "/api/keys/{key_id}"): 404 if manages_keys == 200 else manages_keys,
         # No consumer has this name.
         **{("post", f"/api/consumers/{{name}}/{how}"): 404 if operates else 403 for how in ("drain", "resume")},
@@ -199,6 +200,8 @@ def call(client: httpx.Client, route: tuple[str, str], uid: str) -> httpx.Respon
         options = {"params": {"human_readable_id": "echo"}, "files": {"zip_file": make_zip()}}
     elif route == ("post", "/api/keys/"):
         options = {"json": {"scopes": ["submit"]}}
+    elif route == ("post", "/api/keys/{key_id}/rotate"):
+        options = {"json": {}}
     elif path == "/api/events":
         # Its answer does not end.
         with client.stream(method, path) as answer:

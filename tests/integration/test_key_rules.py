@@ -205,3 +205,37 @@ def test_infer_shows_who_one_is_and_makes_and_revokes_keys(tmp_path: Path) -> No
         unknown = keeper.pipes("keys", "revoke", "0" * 16)
         assert (unknown.returncode, "infer keys" in unknown.stderr) == (3, True)
         database.close()
+
+
+def test_a_key_is_replaced_by_one_that_allows_the_same_and_both_are_valid_for_a_while(private_api: RunningApi) -> None:
+    keeper = make(private_api, Scope.KEYS, Scope.SUBMIT)
+    old = make(private_api, Scope.SUBMIT, lifetime=timedelta(days=90))
+    with user(private_api, keeper, require_key=True) as client:
+        made = client.rotate_key(old.split("_")[1], overlap_s=3600)
+        assert (made.owner, made.scopes, made.key != old) == ("ada", ["submit"], True)
+        assert made.expires_at is not None
+        assert made.expires_at - made.created_at == timedelta(days=90)
+        expiry = {key.id: key.expires_at for key in client.list_keys()}[old.split("_")[1]]
+        assert expiry == made.created_at + timedelta(hours=1)
+        for key in (old, made.key):
+            with user(private_api, key, require_key=True) as both:
+                assert both.whoami().scopes == ["submit"]
+        # One's own as well, at once.
+        mine = client.rotate_key(keeper.split("_")[1], overlap_s=0)
+        with pytest.raises(client_errors.Unauthenticated, match="expired"):
+            client.whoami()
+    with user(private_api, mine.key, require_key=True) as client:
+        assert client.whoami().scopes == ["submit", "keys"]
+        with pytest.raises(client_errors.InvalidRequest, match="is expired, so nobody uses it any more"):
+            client.rotate_key(keeper.split("_")[1])
+        with pytest.raises(client_errors.KeyNotFound):
+            client.rotate_key("0" * 16)
+
+
+def test_no_key_is_replaced_by_a_caller_who_could_not_have_made_it(private_api: RunningApi) -> None:
+    more, host = make(private_api, Scope.ADMIN), make(private_api, Scope.CONSUME)
+    with user(private_api, make(private_api, Scope.KEYS), require_key=True) as client:
+        for key, why in ((more, "lacks the scope"), (host, "made on the server")):
+            with pytest.raises(client_errors.PermissionDenied, match=why):
+                client.rotate_key(key.split("_")[1])
+        assert {key.state for key in client.list_keys()} == {"valid"}

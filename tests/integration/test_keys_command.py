@@ -68,6 +68,24 @@ def test_a_key_is_made_listed_and_revoked(database_url: str) -> None:
     assert "revoked" in keys(database_url, "list").stdout
 
 
+def test_a_key_is_replaced_and_those_of_an_owner_are_listed(database_url: str) -> None:
+    old = keys(database_url, "create", "--owner", "host-a", "--scope", "consume").stdout.strip()
+    keys(database_url, "create", "--owner", "bob", "--scope", "submit")
+    rotated = keys(database_url, "rotate", old.split("_")[1], "--overlap", "7d")
+    assert rotated.returncode == 0, rotated.stderr
+    assert "ends in 7d" in rotated.stderr
+    with opened(database_url) as database:
+        for key in (old, rotated.stdout.strip()):
+            assert check_key(database, key) == Caller("host-a", frozenset({Scope.CONSUME}))
+    listed = keys(database_url, "list", "--owner", "host-a").stdout
+    assert (listed.count("host-a"), "bob" in listed) == (2, False)
+    assert keys(database_url, "rotate", "0" * 16).returncode == 1
+    assert keys(database_url, "rotate", old.split("_")[1], "--overlap", "soon").returncode == 2
+    keys(database_url, "revoke", old.split("_")[1])
+    ended = keys(database_url, "rotate", old.split("_")[1])
+    assert (ended.returncode, "is revoked, so nobody uses it" in ended.stderr) == (2, True)
+
+
 def test_models_that_are_nobodys_are_listed_and_given_away(database_url: str, tmp_path: Path) -> None:
     def models(*arguments: str) -> subprocess.CompletedProcess[str]:
         return run("operations", "models", *arguments, environment={"DATABASE_URL": database_url})

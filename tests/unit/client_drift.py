@@ -243,6 +243,7 @@ def record_calls(folder: Path) -> list[httpx.Request]:
         client.whoami()
         list(client.list_keys(owner="ada"))
         client.create_key(["submit"], owner="ada", lifetime_s=60)
+        client.rotate_key("0" * 16, overlap_s=60)
         client.revoke_key("0" * 16)
         client.drain_consumer("host-a")
         client.resume_consumer("host-a")
@@ -260,6 +261,7 @@ def _answer_to(request: httpx.Request) -> bytes:
         ("POST", "/api/tasks/"): UID,
         ("POST", f"/api/tasks/{UID}/rerun"): UID,
         ("POST", "/api/keys/"): {**KEY, "key": "is_"},
+        ("POST", f"/api/keys/{'0' * 16}/rotate"): {**KEY, "key": "is_"},
         ("GET", "/api/me"): ME,
         ("GET", "/api/queue"): {"lanes": [], "tasks": []},
         ("GET", f"/api/tasks/{UID}/events"): [],
