@@ -363,12 +363,19 @@ def test_the_list_of_an_operator_has_everybodys_tasks(stage: Stage) -> None:
     assert [listed(role, owner="*") for role in ("registrar", "anonymous")] == [403, 401]
 
 
+@pytest.mark.parametrize("opens_models", [False, True])
 @pytest.mark.parametrize("require_key", [False, True])
-def test_a_door_warns_at_its_start_that_it_asks_for_no_key(require_key: bool, caplog: pytest.LogCaptureFixture) -> None:
-    with serve_door("http://127.0.0.1:1", require_key=require_key):
+def test_a_door_warns_at_its_start_and_in_its_docs_of_what_is_open_to_everybody(
+    require_key: bool, opens_models: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve_door("http://127.0.0.1:1", require_key=require_key, allow_post_model=opens_models) as url:
         warnings = [record.getMessage() for record in caplog.records if record.name.startswith("public_api")]
-    assert len(warnings) == (0 if require_key else 1)
-    assert require_key or ("REQUIRE_API_KEY" in warnings[0] and "register models" in warnings[0])
+        described = httpx.get(f"{url}/openapi.json", **PLAIN).json()["info"]["description"]
+    said = [] if require_key else ["open mode: no key is required"]
+    said += ["ALLOW_PUBLIC_POST_MODEL is set: every key may register models"] if require_key and opens_models else []
+    assert [warning.startswith(words) for warning, words in zip(warnings, said, strict=True)] == [True] * len(said)
+    assert ("This server is open" in described) is not require_key
+    assert ("and register models, which are programs" in described) is (opens_models and not require_key)
 
 
 def test_only_the_service_token_or_below_internal_a_consumers_key_opens_the_private_api(stage: Stage) -> None:
