@@ -148,7 +148,10 @@ class ReplicaEnd(Message):
 
     consumer: str
     reason: ReplicaReason
+    summary: Annotated[str, Field(max_length=4096)] = ""
+    """How it ended, in words of the consumer. A release before this one sends none."""
     detail: Annotated[str, Field(max_length=4096)] = ""
+    """The summary, and what the container said: for the deployment's owner and for operators."""
     exit_code: int | None = None
 
 
