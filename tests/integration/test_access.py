@@ -135,7 +135,7 @@ def expected(role: str, route: tuple[str, str], *, require_key: bool, of_ada: bo
     if (
         role == "consumer"
         or (route[1].endswith("/rerun") and not may_submit)
-        or ("/files" in route[1] and not may_read)
+        or (("/files" in route[1] or route[1].endswith("/logs")) and not may_read)
     ):
         return 403
     if route in TASK_ROUTES:
