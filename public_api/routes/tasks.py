@@ -12,6 +12,7 @@ from contract.errors import (
     ModelNotFound,
     ModelRetired,
     OutputMissing,
+    PermissionDenied,
     StorageFull,
     TaskFailed,
     TaskNotFound,
