@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Text, cast, delete, func, make_url, select, update
+from sqlalchemy import delete, func, make_url, select, update
 from sqlalchemy.exc import DBAPIError
 
 from contract.access import Caller, Scope
@@ -15,7 +15,6 @@ from contract.heartbeats import Heartbeat, Progress
 from contract.schemas import Assignment, Failure
 from contract.statuses import Phase, Reason, Status
 from private_api.archives import ArchiveStore
-from private_api.backup.write import reflect_tables
 from private_api.database import Database
 from private_api.feed.changes import newest_id
 from private_api.loops.janitor import ORPHAN_AGE_S, Janitor
@@ -28,6 +27,7 @@ from private_api.tasks.attempts import beat_task
 from private_api.tasks.cancel import delete_task
 from private_api.tasks.history import list_attempts
 from private_api.tasks.settle import commit_output, fail_task
+from tests.canary import columns_with, files_with
 from tests.integration.task_harness import Harness
 
 MARK = "SMITH^JOHN"
@@ -65,16 +65,9 @@ def finish(harness: Harness, held: Assignment) -> None:
 
 def marked(harness: Harness) -> set[str]:
     """Where the mark is, in every column of every table and in every file of the data folder."""
-    found = set()
-    with harness.database.engine.connect() as connection:
-        for table in reflect_tables(connection):
-            for column in table.columns:
-                has_mark = select(func.count()).where(cast(column, Text).contains(MARK))
-                if connection.scalar(has_mark):
-                    found.add(f"{table.name}.{column.name}")
-    for name, root in (("archives", harness.store.path("inputs").parent), ("logs", harness.logs.root)):
-        found |= {name for path in root.rglob("*") if path.is_file() and MARK.encode() in path.read_bytes()}
-    return found
+    found = columns_with(harness.database.engine, MARK)
+    folders = {"archives": harness.store.path("inputs").parent, "logs": harness.logs.root}
+    return found | {name for name, folder in folders.items() if files_with(folder, MARK)}
 
 
 def count(harness: Harness, row: type[Base]) -> int:
