@@ -55,6 +55,13 @@ def read_key(headers: Mapping[str, str | bytes]) -> str | None:
     return key.strip(whitespace) if scheme.lower() == "bearer" else None
 
 
+def not_shared(model: str) -> str:
+    """Why a model that is for certain owners does not compute for another one, or for who shows no key."""
+    return (
+        f"the model {model!r} is for certain owners, and this call shows no key of one: its owner may share it with you"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who calls, as every rule of both doors sees it: made from a checked key, or for a call without one."""

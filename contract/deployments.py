@@ -176,6 +176,7 @@ class Route(Message):
     status: DeploymentStatus
     detail: str | None = Field(None, description="Why, as everybody may know it: gateways tell it to callers.")
     backends: list[Backend] = Field(description="The replicas that are ready.")
+    users: list[str] | None = Field(None, description="The owners whose calls it answers; null: everybody's.")
 
     @property
     def applications(self) -> list[str]:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from contract.schemas import Message
+from contract.schemas import Message, RanImage
 from contract.statuses import Phase
 
 MAX_PROGRESS_TEXT = 120
@@ -32,6 +32,7 @@ class Heartbeat(Message):
     pull_percent: Annotated[
         int | None, Field(ge=0, le=100, description="How much of the image was pulled; null while none is.")
     ] = None
+    image: RanImage = None
     progress: Annotated[Progress | None, Field(description="What the model said last; null if it says nothing.")] = None
 
 

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from contract.schemas import Message
+from contract.schemas import Message, RanImage
 from contract.statuses import Reason, Status
 
 
@@ -26,6 +26,7 @@ class AttemptView(Message):
     consumer: str
     gpu_uuid: str | None
     replica_uid: str | None = Field(description="The warm replica that ran the task in place of a container.")
+    image: RanImage = None
     claimed_at: datetime
     ended_at: datetime | None
     outcome: str | None = Field(

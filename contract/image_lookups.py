@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from contract.schemas import FindingDetail, Message, PullPolicy
+from contract.schemas import FindingDetail, Message, PullPolicy, RanImage
 from contract.statuses import Finding
 
 MAX_FINDINGS = 100
@@ -27,6 +27,9 @@ class LookupResult(Message):
     model_version: int
     finding: Finding
     detail: FindingDetail = None
+    digest: Annotated[
+        RanImage, Field(description="The image as `name@sha256:...`; null if no registry gave it one.")
+    ] = None
 
 
 class LookupResults(Message):

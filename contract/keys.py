@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from contract.access import OWNER_PATTERN, Scope
-from contract.schemas import ListQuery, Message
+from contract.access import Scope
+from contract.schemas import ListQuery, Message, OwnerName
 
 KEY_ID_PATTERN = r"^[0-9a-f]{16}$"
 MAX_LIFETIME_S = 36500 * 24 * 3600
@@ -52,11 +52,7 @@ class KeyCreation(Message):
         Field(min_length=1, max_length=len(Scope), description="No more than the key that makes it has."),
     ]
     owner: Annotated[
-        str | None,
-        Field(
-            pattern=f"^{OWNER_PATTERN}$",
-            description="Another owner needs a key with the scope `admin`; null: one's own.",
-        ),
+        OwnerName | None, Field(description="Another owner needs a key with the scope `admin`; null: one's own.")
     ] = None
     lifetime_s: Annotated[
         int | None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contract.schemas import ArchiveView, Message, Query
+from contract.schemas import ArchiveView, Message, OwnerName, Query
 
 MAX_VERSION = 999_999_999
 """As many digits as `MODEL_REFERENCE_PATTERN` takes."""
@@ -52,6 +52,16 @@ class ModelChange(_Change):
     description: _Description = None
     retired: Annotated[
         bool | None, Field(description="true: no version takes new tasks, or is deployed anew. false: brings it back.")
+    ] = None
+    restricted: Annotated[
+        bool | None, Field(description="true: only its owner and `users` may use it. false: everybody may.")
+    ] = None
+    users: Annotated[
+        list[OwnerName] | None,
+        Field(max_length=1000, description="The owners who may use it while it is restricted, beside its own."),
+    ] = None
+    owner: Annotated[
+        OwnerName | None, Field(description="Whose it is from now on; takes a key with the scope `operate`.")
     ] = None
 
 

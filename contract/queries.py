@@ -75,6 +75,20 @@ class ModelRegistration(Query):
             description="Refuse an output with anything that cannot travel, instead of leaving that out with a warning."
         ),
     ] = False
+    pin: Annotated[
+        bool | None,
+        Field(
+            description="Whether every run is of the image that the tag stands for now, whatever it stands for later. "
+            "Unset: it is, if a registry has the image and the pull policy is `missing`."
+        ),
+    ] = None
+    restricted: Annotated[
+        bool | None,
+        Field(
+            description="Whether only its owner, whose key registers it, and those it is shared with may use it. "
+            "Unset: everybody may or, of a new version, whoever could before."
+        ),
+    ] = None
     replace: Annotated[
         bool, Field(description="Make a new version where the id exists; queued tasks keep the version they had.")
     ] = False
@@ -89,6 +103,12 @@ class ModelRegistration(Query):
             if name in given and given[name] != mountpoint:
                 raise ValueError(f"{name} is {mountpoint} for every model; leave it out, or send that")
         return {name: value for name, value in given.items() if name not in _MOUNTPOINTS}
+
+    @model_validator(mode="after")
+    def _check_pin(self) -> Self:
+        if self.pin and self.pull_policy is not PullPolicy.MISSING:
+            raise ValueError(f"pin is for the pull policy missing; {self.pull_policy} runs what the tag stands for")
+        return self
 
     @model_validator(mode="after")
     def _check_parts_of_memory(self) -> Self:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from contract.access import OWNER_PATTERN
 from contract.statuses import Finding, Phase, Reason, Status, WaitsFor
 
 MODEL_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
@@ -30,7 +31,16 @@ ModelId = Annotated[
         examples=["spleen-segmentation"],
     ),
 ]
+OwnerName = Annotated[str, Field(pattern=f"^{OWNER_PATTERN}$", description="A person, a group or a program.")]
 Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
+RanImage = Annotated[
+    str | None,
+    Field(
+        max_length=1024,
+        description="The image whose container ran, as `name@sha256:...`, or its id if no registry gave it.",
+        examples=[f"registry.example.org/spleen@sha256:{'0' * 64}"],
+    ),
+]
 
 MAX_WARNINGS = 100
 """How many of a task's warnings are told; the others are only counted."""
@@ -123,6 +133,14 @@ class ModelView(Message):
     archive: ArchiveView | None
     created_at: datetime
     retired: bool = Field(description="Whether it takes no new tasks, because it or the whole model is retired.")
+    pinned_image: str | None = Field(
+        None, description="What every run is of, as `name@sha256:...`; null: what the tag stands for when it runs."
+    )
+    restricted: bool = Field(False, description="Whether only its owner and those it is shared with may use it.")
+    owner: str | None = Field(None, description="Whose it is, for those who may change it; null: nobody's.")
+    users: Annotated[
+        list[str], Field(description="Whom it is shared with while it is restricted, for those who may change it.")
+    ] = []
     warnings: Annotated[list[str], Field(description="Sentences about what will keep its tasks from running.")] = []
     images: Annotated[
         list[ImageFinding],
@@ -144,6 +162,7 @@ class TaskView(Message):
     reason: Reason | None = None
     detail: str | None = None
     exit_code: int | None = None
+    image: RanImage = None
     cancel_requested: bool = False
     position: int | None = Field(None, description="How many queued tasks will be claimed before this one.")
     eta: float | None = Field(
@@ -204,6 +223,7 @@ class RunAssignment(Message):
     human_readable_id: str
     model_version: int
     container_tag: str
+    pinned_image: RanImage = None
     use_gpu: bool
     pull_policy: PullPolicy
     isolation: Isolation
@@ -238,6 +258,7 @@ class Commit(Message):
     """The uploaded output becomes the task's result."""
 
     consumer: str
+    image: RanImage = None
     sha256: Sha256
     size_bytes: int
     exit_code: int = 0
@@ -255,6 +276,7 @@ class Failure(Message):
     reason: Reason
     detail: Annotated[str, Field(max_length=4096)]
     exit_code: int | None = None
+    image: RanImage = None
 
 
 class Release(Message):

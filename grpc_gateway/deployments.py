@@ -10,6 +10,7 @@ from contract.deployments import DeploymentLoad, DeploymentStatus, Route
 from grpc_gateway.admission import CallClass, Limits
 from grpc_gateway.background import Background
 from grpc_gateway.method_types import MethodTypes
+from grpc_gateway.refusals import not_shared_with
 from grpc_gateway.replica_choice import choose
 from grpc_gateway.replicas import Replica
 from grpc_gateway.statuses import StatusError
@@ -50,6 +51,11 @@ class Deployment:
         """The replicas that get calls."""
         self.method_types = MethodTypes()
         self.update(route)
+
+    def require_use(self, owner: str | None) -> None:
+        """Raises `StatusError` unless the deployment answers calls of this owner, None being whoever shows no key."""
+        if self.route.users is not None and owner not in self.route.users:
+            raise not_shared_with(self.id)
 
     def update(self, route: Route) -> None:
         """Take over what the routing table says."""

@@ -2,7 +2,9 @@
 
 import grpc
 
-from grpc_gateway.statuses import StatusError
+from contract.access import not_shared
+from contract.errors import PermissionDenied
+from grpc_gateway.statuses import StatusError, status_error_of
 
 NOT_POPULATED = "Route table is not populated yet."
 DRAINING = "This node is being drained."
@@ -45,6 +47,11 @@ def unknown_application(application: str) -> StatusError:
     """Ray's answer to a call that names no application, or an unknown one."""
     what = f"Application '{application}' not found." if application else "Application metadata not set."
     return StatusError(grpc.StatusCode.NOT_FOUND, f"{what} {_LISTING}")
+
+
+def not_shared_with(deployment: str) -> StatusError:
+    """Refuses a call to a model that is for certain owners, of another one."""
+    return status_error_of(PermissionDenied(not_shared(deployment)))
 
 
 def unknown_prefix(prefix: str) -> StatusError:

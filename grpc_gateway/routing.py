@@ -84,6 +84,7 @@ class Router:
             service = call.path[1:].partition("/")[0]
             # A name with neither a capital nor a dot was hardly meant as a service.
             raise unknown_prefix(service) if _PREFIX.match(service) else unknown_application("")
+        deployment.require_use(call.caller.owner)
         self.check_restriction(call, deployment)
         has_choice = deployment.route.serving.replicas_max > 1
         return Target(deployment, call.path, sequence_of(call.path, message) if has_choice else "")

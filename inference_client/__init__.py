@@ -6,8 +6,9 @@ It imports no other package of this repository. `inference_client.errors` holds 
 from inference_client.async_client import AsyncBatch, AsyncInferenceClient
 from inference_client.batches import Batch, Result
 from inference_client.client import InferenceClient
+from inference_client.models import ModelRegistration, ModelView
 from inference_client.outputs import Output, OutputFile
-from inference_client.schemas import ModelRegistration, ModelView, TaskView
+from inference_client.schemas import TaskView
 from inference_client.serving import ServingSpec
 
 __all__ = [

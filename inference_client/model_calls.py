@@ -1,15 +1,14 @@
 """The client's calls about models and their versions."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from inference_client.client_base import ClientBase, T
 from inference_client.errors import UnusableInput
-from inference_client.model_versions import ModelVersionView
+from inference_client.models import ModelRegistration, ModelVersionView, ModelView
 from inference_client.pack import OnProgress, select, select_zip, zip_headers
 from inference_client.paths import model_path, query_value, version_path
-from inference_client.schemas import ModelRegistration, ModelView
 
 
 class ModelCalls(ClientBase):
@@ -64,13 +63,24 @@ class ModelCalls(ClientBase):
         default_version: int | None = None,
         description: str | None = None,
         retired: bool | None = None,
+        restricted: bool | None = None,
+        users: Iterable[str] | None = None,
+        owner: str | None = None,
     ) -> ModelView:
-        """Change what is given, and return the default version. Needs the scope models.
+        """Change what is given, and return the default version. Needs the scope models, and the model to be one's own.
 
-        Of a retired model no version takes new tasks; those that it has go on. Raises `ModelNotFound`, and
-        `ModelRetired` if the new default version is retired.
+        Of a retired model no version takes new tasks; those that it has go on. A restricted one is for its owner and
+        `users`, who are owners of keys. `owner` gives it away, which needs the scope operate. Raises `ModelNotFound`,
+        `PermissionDenied`, and `ModelRetired` if the new default version is retired.
         """
-        change = {"default_version": default_version, "description": description, "retired": retired}
+        change = {
+            "default_version": default_version,
+            "description": description,
+            "retired": retired,
+            "restricted": restricted,
+            "users": None if users is None else list(users),
+            "owner": owner,
+        }
         return self._patch(ModelView, model_path(human_readable_id), change)
 
     def change_version(

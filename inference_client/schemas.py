@@ -4,15 +4,13 @@ The server judges what it is sent: few of its rules are repeated here. What a ne
 """
 
 from datetime import datetime
-from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from inference_client.answers import Answer
 from inference_client.serving import ServingSpec
 from inference_client.statuses import (
     DeploymentStatus,
-    Finding,
     Phase,
     Reason,
     ReplicaReason,
@@ -22,74 +20,11 @@ from inference_client.statuses import (
 )
 
 
-class ModelRegistration(BaseModel):
-    """A model to be registered. `model_available` follows from whether an archive is sent with it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    # Checked here, so that no large archive is sent under a name that cannot be registered.
-    human_readable_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-    container_tag: str
-    description: str = ""
-    model_available: bool = False
-    use_gpu: bool = False
-    pull_policy: Literal["missing", "always", "never"] = "missing"
-    isolation: Literal["strict", "compatible"] = "strict"
-    time_limit_s: int = 24 * 3600
-    memory_limit_bytes: int | None = None
-    shared_memory_bytes: int | None = None
-    temporary_bytes: int | None = None
-    pids_limit: int | None = None
-    cpus: float | None = None
-    strict_output: bool = False
-    replace: bool = False
-
-
 class ArchiveView(Answer):
     """A stored zip."""
 
     sha256: str
     size_bytes: int
-
-
-class ImageFinding(Answer):
-    """What a consumer that takes a model's tasks found of its image."""
-
-    consumer: str
-    finding: Finding
-    detail: str | None = None
-    """Why it was not found, or is unknown."""
-    found_at: datetime | None = None
-
-
-class ModelView(Answer):
-    """A registered model in one of its versions."""
-
-    human_readable_id: str
-    version: int
-    container_tag: str
-    description: str
-    model_available: bool
-    use_gpu: bool
-    pull_policy: str
-    isolation: str
-    time_limit_s: int
-    memory_limit_bytes: int | None
-    """Of one run, like the four that follow; None: as the consumer has it."""
-    shared_memory_bytes: int | None = None
-    temporary_bytes: int | None = None
-    pids_limit: int | None = None
-    cpus: float | None = None
-    strict_output: bool = False
-    """Whether an output with anything that cannot travel is refused, instead of that being left out with a warning."""
-    archive: ArchiveView | None
-    created_at: datetime
-    retired: bool = False
-    """Whether it takes no new tasks, because it or the whole model is retired."""
-    warnings: list[str] = Field(default_factory=list)
-    """Sentences about what will keep its tasks from running."""
-    images: list[ImageFinding] = Field(default_factory=list)
-    """What each consumer that takes its tasks found of its image; empty without a key."""
 
 
 class TaskView(Answer):
@@ -106,6 +41,8 @@ class TaskView(Answer):
     reason: Reason | None = None
     detail: str | None = None
     exit_code: int | None = None
+    image: str | None = None
+    """Whose container ran, as `name@sha256:...` or the image's id."""
     cancel_requested: bool = False
     position: int | None = None
     """How many queued tasks will be claimed before this one."""
@@ -159,6 +96,7 @@ class AttemptView(Answer):
     consumer: str
     gpu_uuid: str | None
     replica_uid: str | None
+    image: str | None = None
     claimed_at: datetime
     ended_at: datetime | None
     outcome: str | None

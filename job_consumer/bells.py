@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 _PAUSE_S = 2.0
 _LOOK_AGAIN_S = 2.0
-"""A sick consumer may be well any moment, as when someone else's program on its GPU ends, and a task may wait for it."""
+"""A sick consumer may be well any moment, as when a program of others on its GPU ends, and a task may wait for it."""
 
 _Claimed = TypeVar("_Claimed")
 

@@ -5,6 +5,7 @@ import math
 import threading
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import Self
 
 from contract.deployments import ReplicaAssignment, ReplicaBeat
@@ -15,6 +16,7 @@ from contract.schemas import Assignment
 from contract.statuses import Phase
 from job_consumer.cancel_watch import CancelWatch
 from job_consumer.context import ConsumerContext
+from job_consumer.engines import EngineUnavailable, RunKey, RunVanished
 from kit.logging import SubjectLogger, log_replica, log_task
 from kit.threads import SupervisedThread
 
@@ -122,6 +124,8 @@ class TaskHeartbeat(LeaseHeartbeat):
         self._pull_told_at = time.monotonic()
         self._progress: Progress | None = None
         self._progress_told_at = -math.inf
+        self.image: str | None = None
+        """Whose container runs."""
         self.is_cancelled = False
         """The owner wants the task to end."""
         self._cancel_watch = CancelWatch(context, assignment.uid, assignment.fence, self._note_cancel)
@@ -143,6 +147,13 @@ class TaskHeartbeat(LeaseHeartbeat):
         self._pull_percent = None
         if at_once:
             self._wake.set()
+
+    def note_run(self, run: RunKey) -> None:
+        """Report that the run is going, and of which image, with a beat right now."""
+        # It only tells: an engine that does not answer is met again, where it matters.
+        with suppress(EngineUnavailable, RunVanished):
+            self.image = self._context.engine.ran_image(run)
+        self.enter(Phase.RUNNING, at_once=True)
 
     def note_pull(self, percent: int | None) -> None:
         """Report how much of the image was pulled, None once it is here: with a beat of its own, at most one in 2 s."""
@@ -166,6 +177,7 @@ class TaskHeartbeat(LeaseHeartbeat):
             phase=self._phase,
             pull_percent=self._pull_percent,
             progress=self._progress,
+            image=self.image,
         )
         reply = self._context.api.beat(self._assignment.uid, self._assignment.fence, beat)
         self.is_cancelled = self.is_cancelled or reply.cancel

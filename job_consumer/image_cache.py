@@ -12,8 +12,10 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from contract.deployments import ReplicaAssignment
+from contract.image_names import bare_name
 from contract.schemas import Assignment, PullPolicy
 from job_consumer.context import ConsumerContext
 from job_consumer.engines import EngineUnavailable, RunKey, StoredImage
@@ -24,6 +26,23 @@ logger = logging.getLogger(__name__)
 
 _PREFIX = "sha256:"
 _ID = re.compile(r"[0-9a-f]{64}")
+
+
+_Assignment = TypeVar("_Assignment", Assignment, ReplicaAssignment)
+
+
+def choose_image(context: ConsumerContext, assignment: _Assignment) -> _Assignment:
+    """The assignment with the name of the image that is to run: where it is pinned, that of the pinned one.
+
+    An image that was loaded by hand under the tag, so that no registry gave it a digest, counts as the pinned one.
+    Raises `EngineUnavailable`.
+    """
+    if assignment.pinned_image is None:
+        return assignment
+    image = context.engine.find_image(assignment.container_tag)
+    if image is not None and bare_name(assignment.container_tag) not in image.digests:
+        return assignment
+    return assignment.model_copy(update={"container_tag": assignment.pinned_image})
 
 
 def open_image(

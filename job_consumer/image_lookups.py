@@ -66,17 +66,19 @@ class ImageLookups:
         return _PAUSE_S
 
     def _look_up(self, lookup: ImageLookup) -> LookupResult:
-        finding, detail = self._find(lookup)
+        finding, detail, digest = self._find(lookup)
         return LookupResult(
             human_readable_id=lookup.human_readable_id,
             model_version=lookup.model_version,
             finding=finding,
             detail=detail and detail[:2048],
+            digest=digest,
         )
 
-    def _find(self, lookup: ImageLookup) -> tuple[Finding, str | None]:
+    def _find(self, lookup: ImageLookup) -> tuple[Finding, str | None, str | None]:
+        """The finding, more about it, and the image's digest."""
         try:
-            is_present = self._engine.look_up_image(lookup.container_tag, lookup.pull_policy)
+            is_present, digest = self._engine.look_up_image(lookup.container_tag, lookup.pull_policy)
         except EngineError as error:
             logger.warning(
                 "consumer=%s does not find the image of %s@%s: %s",
@@ -86,5 +88,5 @@ class ImageLookups:
                 error,
             )
             finding = Finding.NOT_FOUND if isinstance(error, ImageNotFound) else Finding.UNKNOWN
-            return finding, error.detail
-        return (Finding.PRESENT if is_present else Finding.IN_REGISTRY), None
+            return finding, error.detail, None
+        return (Finding.PRESENT if is_present else Finding.IN_REGISTRY), None, digest

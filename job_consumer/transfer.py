@@ -98,12 +98,18 @@ def unpack_fetched(
 
 
 def upload_output(
-    context: ConsumerContext, key: RunKey, folder: Path, assignment: Assignment, warnings: Sequence[str]
+    context: ConsumerContext,
+    key: RunKey,
+    folder: Path,
+    assignment: Assignment,
+    warnings: Sequence[str],
+    *,
+    image: str | None,
 ) -> Commit:
     """Stream the folder as a zip; returns the commit that makes it the result.
 
-    `warnings` are told before those about the output. Raises `ModelFailed` for an output that is not acceptable,
-    `ServiceUnavailable` when it arrives damaged.
+    `warnings` are told before those about the output; `image` is what ran. Raises `ModelFailed` for an output that is
+    not acceptable, `ServiceUnavailable` when it arrives damaged.
     """
     reach(Failpoint.DELIVER_BEGUN)
     survey = survey_output(
@@ -120,6 +126,7 @@ def upload_output(
     told = [*warnings, *survey.warnings]
     return Commit(
         consumer=context.consumer,
+        image=image,
         sha256=stored.sha256,
         size_bytes=stored.size_bytes,
         warnings=[warning[:MAX_WARNING_LENGTH] for warning in told[:MAX_WARNINGS]],

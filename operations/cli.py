@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from operations.keys import app as keys_app
+from operations.models import app as models_app
 from operations.run_options import Cpus, PidsLimit, SharedMemory, Temporary
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -23,6 +24,7 @@ StandaloneData = Annotated[
 
 
 app.add_typer(keys_app, name="keys")
+app.add_typer(models_app, name="models")
 
 
 @app.callback()
@@ -59,6 +61,10 @@ def standalone(
     allowed_hosts: Annotated[
         str, typer.Option(help="Names of this server beside its machine's, with commas between.")
     ] = "",
+    allowed_images: Annotated[
+        str,
+        typer.Option(help="The images that may be registered, as in lab/*, with commas between. Default: any."),
+    ] = "",
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
 ) -> None:
     """Run every service in this process, until Ctrl-C, which ends what runs: the next start runs it again.
@@ -71,6 +77,7 @@ def standalone(
     from job_consumer.gpu_check import GpuMissing
     from kit.logging import configure_logging
     from kit.signals import stop_event
+    from private_api.image_rules import parse_images
     from public_api.cors import parse_origins
     from public_api.sites import parse_hosts
     from standalone.server import DataDirInUseError, Options, host_limits, standalone_server
@@ -92,6 +99,7 @@ def standalone(
         require_api_key=require_api_key,
         cors_origins=_listed(cors_origins, parse_origins, "--cors-origins"),
         allowed_hosts=_listed(allowed_hosts, parse_hosts, "--allowed-hosts"),
+        allowed_images=_listed(allowed_images, parse_images, "--allowed-images"),
     )
     try:
         for_good = threading.Event()

@@ -4,29 +4,18 @@ Each command imports what it needs itself, so that it starts fast.
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 
 from contract.access import OWNER_PATTERN, Scope
-from contract.errors import InferenceError
-from kit.settings import Duration, SettingsError
+from kit.settings import Duration
+from operations.database import DataDir, fail, open_database, print_rows
 
 if TYPE_CHECKING:
     from contract.keys import KeyView
-    from private_api.database import Database
-
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        help="The data folder of a standalone server. Without it: the database that POSTGRES_... or DATABASE_URL name."
-    ),
-]
 
 
 def build_app() -> typer.Typer:
@@ -49,7 +38,7 @@ def create(
     """Make a key and print it, this once: only a hash of its secret is stored."""
     from private_api.keys import create_key
 
-    _check_owner(owner)
+    check_owner(owner, "--owner")
     if Scope.CONSUME in scope and len(set(scope)) > 1:
         raise typer.BadParameter("consume stands alone: the key of a consumer's host allows nothing else")
     lifetime = None if expires is None else _parse_lifetime(expires)
@@ -66,9 +55,7 @@ def show(data_dir: DataDir = None) -> None:
     with open_database(data_dir) as database:
         keys = list_keys(database)
     rows = [("ID", "OWNER", "SCOPES", "STATE", "CREATED", "EXPIRES", "LAST USED"), *(_row(key) for key in keys)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_rows(rows)
 
 
 def revoke(
@@ -80,46 +67,16 @@ def revoke(
 
     with open_database(data_dir) as database:
         if not revoke_key(database, key_id):
-            _fail(f"no key has the id {key_id!r}; `inference-server keys list` shows them", code=1)
+            fail(f"no key has the id {key_id!r}; `inference-server keys list` shows them", code=1)
     typer.echo(f"revoked {key_id}", err=True)
 
 
-@contextmanager
-def open_database(data_dir: Path | None) -> "Iterator[Database]":
-    """The database, migrated, so that this may run before a server ever did. Errors end the command."""
-    from private_api.database import Database
-    from private_api.migrate import upgrade
-
-    database = Database(_url(data_dir), pool_size=2)
-    try:
-        database.check()
-        upgrade(database)
-        yield database
-    except InferenceError as error:
-        _fail(error.detail)
-    finally:
-        database.close()
-
-
-def _url(data_dir: Path | None) -> str:
-    if data_dir is not None:
-        path = data_dir.absolute() / "inference.db"
-        if not path.is_file():
-            _fail(f"{data_dir} is not the data folder of a standalone server: it has no inference.db")
-        return f"sqlite:///{path}"
-    from private_api.settings import DatabaseSettings
-
-    try:
-        return DatabaseSettings.load().effective_database_url
-    except SettingsError as error:
-        _fail(f"{error}\nRun it where the private API runs, or name a standalone server's --data-dir.")
-
-
-def _check_owner(owner: str) -> None:
+def check_owner(owner: str, parameter: str) -> None:
+    """Raises `typer.BadParameter` if no owner can be called so."""
     if not re.fullmatch(OWNER_PATTERN, owner):
         raise typer.BadParameter(
             "an owner is 1 to 128 letters, digits, '.', '_', '@' or '-', the first a letter or digit",
-            param_hint="--owner",
+            param_hint=parameter,
         )
 
 
@@ -140,11 +97,6 @@ def _row(key: "KeyView") -> tuple[str, ...]:
 
 def _moment(moment: datetime | None) -> str:
     return "-" if moment is None else moment.isoformat(timespec="seconds")
-
-
-def _fail(text: str, *, code: int = 2) -> NoReturn:
-    typer.echo(f"inference-server: {text}", err=True)
-    raise typer.Exit(code)
 
 
 app = build_app()

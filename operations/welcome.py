@@ -49,7 +49,7 @@ def first_key(database: "Database") -> str | None:
 
 def report() -> int:
     """Print it all, the key in a line of its own at the end. Returns the exit code: 2 for faulty variables."""
-    from operations.keys import open_database
+    from operations.database import open_database
 
     try:
         door = DoorSettings.load()

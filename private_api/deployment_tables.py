@@ -1,12 +1,22 @@
 """The tables of deployments as rows: what is kept warm, its replicas, and the gateways that call them."""
 
 from datetime import datetime
+from enum import StrEnum
 
 from sqlalchemy import BigInteger, ForeignKey, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from contract.deployments import ReplicaReason, ReplicaStatus
-from private_api.tables import Base, Id, Instant, ModelRow, ModelVersionRow, Word
+from private_api.columns import Base, Id, Instant, Word
+from private_api.tables import ModelRow, ModelVersionRow
+
+
+class ServedName(StrEnum):
+    """What a name in a call names."""
+
+    PREFIX = "prefix"
+    APPLICATION = "application"
+    MODEL = "model"
 
 
 class DeploymentRow(Base):
@@ -52,6 +62,18 @@ class DeploymentNameRow(Base):
 
     name: Mapped[str] = mapped_column(String(128), primary_key=True)
     deployment_id: Mapped[int] = mapped_column(ForeignKey("deployments.id"))
+
+
+class ServedNameRow(Base):
+    """A name by which calls reached a model, and which leads to no other owner's model while that one exists."""
+
+    __tablename__ = "served_names"
+
+    kind: Mapped[ServedName] = mapped_column(Word(16, ServedName), primary_key=True)
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+
+    model: Mapped[ModelRow] = relationship(lazy="joined", innerjoin=True)
 
 
 class ReplicaRow(Base):

@@ -6,7 +6,7 @@ from sqlalchemy import ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from contract.statuses import Finding
-from private_api.tables import Base, Id, Instant, Word
+from private_api.columns import Base, Id, Instant, Word
 
 
 class ImageFindingRow(Base):

@@ -6,15 +6,17 @@ Rows of what is deleted stay, because tasks of the past name them.
 from collections import Counter
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, delete, func, select
 from sqlalchemy.orm import Session
 
+from contract.access import Caller
 from contract.errors import ModelInUse, ModelNotFound, ModelRetired
 from contract.model_versions import ModelChange, ModelVersionView, VersionChange, VersionListQuery
 from contract.schemas import ModelView
 from contract.statuses import HELD
 from private_api.database import Database
-from private_api.deployment_tables import DeploymentRow, ReplicaRow
+from private_api.deployment_tables import DeploymentRow, ReplicaRow, ServedNameRow
+from private_api.model_owners import change_owner, require_change
 from private_api.models import find_version, logger, view_archive, view_model
 from private_api.tables import ModelRow, ModelVersionRow, TaskRow
 
@@ -32,10 +34,14 @@ def list_versions(database: Database, human_readable_id: str, query: VersionList
         return _view(session, list(rows))
 
 
-def change_model(database: Database, human_readable_id: str, change: ModelChange) -> ModelView:
-    """Change what is given, and return the default version. Raises `ModelNotFound`, `ModelRetired`."""
+def change_model(database: Database, human_readable_id: str, change: ModelChange, caller: Caller) -> ModelView:
+    """Change what is given, and return the default version.
+
+    Raises `ModelNotFound`, `PermissionDenied` for a model of another owner, `ModelRetired`, `InvalidRequest`.
+    """
     with database.write() as session:
-        model = _lock_model(session, human_readable_id)
+        model = _lock_model(session, human_readable_id, caller)
+        change_owner(session, model, change, caller)
         if change.default_version is not None:
             _choose_default(session, model, change.default_version)
         if change.retired is not None:
@@ -44,15 +50,21 @@ def change_model(database: Database, human_readable_id: str, change: ModelChange
         row = find_version(session, human_readable_id)
         if change.description is not None:
             row.description = change.description
-        view = view_model(row)
+        view = view_model(row, caller)
     logger.info("model=%s changed: %s", human_readable_id, change.model_dump(exclude_none=True))
     return view
 
 
-def change_version(database: Database, human_readable_id: str, number: int, change: VersionChange) -> ModelVersionView:
-    """Change what is given of one version. Raises `ModelNotFound`, and `ModelInUse` if the default should retire."""
+def change_version(
+    database: Database, human_readable_id: str, number: int, change: VersionChange, caller: Caller
+) -> ModelVersionView:
+    """Change what is given of one version.
+
+    Raises `ModelNotFound`, `PermissionDenied` for a model of another owner, and `ModelInUse` if the default should
+    retire.
+    """
     with database.write() as session:
-        model = _lock_model(session, human_readable_id)
+        model = _lock_model(session, human_readable_id, caller)
         row = find_version(session, f"{human_readable_id}@{number}")
         if change.retired and row.number == _default_of(model):
             raise ModelInUse(f"version {number} is the default of {human_readable_id!r}: choose another default first")
@@ -66,10 +78,13 @@ def change_version(database: Database, human_readable_id: str, number: int, chan
     return view
 
 
-def delete_model(database: Database, human_readable_id: str) -> None:
-    """Delete a model with all its versions. Idempotent. Raises `ModelNotFound` if there never was one, `ModelInUse`."""
+def delete_model(database: Database, human_readable_id: str, caller: Caller) -> None:
+    """Delete a model with all its versions, and leave its names to others. Idempotent.
+
+    Raises `ModelNotFound` if there never was one, `PermissionDenied` for a model of another owner, `ModelInUse`.
+    """
     with database.write() as session:
-        model = _lock_model(session, human_readable_id)
+        model = _lock_model(session, human_readable_id, caller)
         rows = _lock_versions(session, (ModelVersionRow.model_id == model.id) & ModelVersionRow.deleted_at.is_(None))
         _refuse_used(session, f"the model {human_readable_id!r}", rows)
         now = database.now(session)
@@ -77,13 +92,17 @@ def delete_model(database: Database, human_readable_id: str) -> None:
             row.deleted_at = now
         # A model that is registered under this id later begins anew.
         model.default_version = model.retired_at = None
+        session.execute(delete(ServedNameRow).where(ServedNameRow.model_id == model.id))
     logger.info("model=%s deleted", human_readable_id)
 
 
-def delete_version(database: Database, human_readable_id: str, number: int) -> None:
-    """Delete one version. Idempotent. Raises `ModelNotFound` if there never was one, `ModelInUse`."""
+def delete_version(database: Database, human_readable_id: str, number: int, caller: Caller) -> None:
+    """Delete one version. Idempotent.
+
+    Raises `ModelNotFound` if there never was one, `PermissionDenied` for a model of another owner, `ModelInUse`.
+    """
     with database.write() as session:
-        model = _lock_model(session, human_readable_id)
+        model = _lock_model(session, human_readable_id, caller)
         rows = _lock_versions(session, (ModelVersionRow.model_id == model.id) & (ModelVersionRow.number == number))
         if not rows:
             raise ModelNotFound(f"the model {human_readable_id!r} has no version {number}")
@@ -99,12 +118,14 @@ def delete_version(database: Database, human_readable_id: str, number: int) -> N
     logger.info("model=%s version=%s deleted", human_readable_id, number)
 
 
-def _lock_model(session: Session, human_readable_id: str) -> ModelRow:
+def _lock_model(session: Session, human_readable_id: str, caller: Caller) -> ModelRow:
+    """The model, for a change of the caller's. Raises `ModelNotFound`, `PermissionDenied`."""
     # Rows that refer to a locked model can still be written, so whoever locked a version before does not wait for us.
     statement = select(ModelRow).where(ModelRow.human_readable_id == human_readable_id)
     model = session.scalars(statement.with_for_update(key_share=True)).one_or_none()
     if model is None:
         raise ModelNotFound(f"no model has the human_readable_id {human_readable_id!r}; GET /api/models/ lists them")
+    require_change(model, caller)
     return model
 
 

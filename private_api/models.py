@@ -9,17 +9,22 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from contract.access import Caller
 from contract.errors import InvalidRequest, ModelExists, ModelNotFound, ModelRetired
+from contract.model_versions import ModelChange
 from contract.queries import ModelRegistration
-from contract.schemas import PROCESS_TAG_PREFIX, ArchiveView, ModelView
+from contract.schemas import PROCESS_TAG_PREFIX, ArchiveView, ModelView, PullPolicy
 from private_api.archives import ArchiveStore, StoredArchive, Upload
 from private_api.database import Database
+from private_api.image_rules import check_image
+from private_api.model_owners import change_owner, may_change, require_change, set_first_owner
 from private_api.tables import ArchiveRow, ModelRow, ModelVersionRow
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_VERSION = func.coalesce(ModelRow.default_version, ModelRow.newest_version)
 """The number of a model's default version."""
+_NOT_OF_A_VERSION = {"human_readable_id", "model_available", "replace", "restricted", "pin"}
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -70,8 +75,20 @@ def refuse_retired(row: ModelVersionRow) -> None:
         )
 
 
-def check_registration(database: Database, registration: ModelRegistration, *, allow_process: bool) -> None:
-    """Refuse what can be refused before the body is read. Raises `ModelExists`, `InvalidRequest`."""
+def check_registration(
+    database: Database,
+    registration: ModelRegistration,
+    caller: Caller,
+    *,
+    allow_process: bool,
+    allowed_images: tuple[str, ...] = (),
+) -> None:
+    """Refuse before the body is read what can be refused.
+
+    Raises `ModelExists`, `PermissionDenied` for a model of another owner or an image that is not allowed, and
+    `InvalidRequest`.
+    """
+    check_image(registration.container_tag, allowed_images)
     if registration.container_tag.startswith(PROCESS_TAG_PREFIX):
         if not allow_process:
             raise InvalidRequest(
@@ -83,17 +100,19 @@ def check_registration(database: Database, registration: ModelRegistration, *, a
                 "container_tag: the program is part of the model's zip, so model_available must be true"
             )
     with database.read() as session:
-        if (model := _find_model(session, registration.human_readable_id)) is not None:
-            _refuse_known(session, model, registration)
+        if (model := _find_model(session, registration.human_readable_id)) is not None and _exists(
+            session, model.human_readable_id
+        ):
+            _refuse_known(session, model, registration, caller)
 
 
 def register_model(
-    database: Database, store: ArchiveStore, registration: ModelRegistration, upload: Upload | None
+    database: Database, store: ArchiveStore, registration: ModelRegistration, upload: Upload | None, caller: Caller
 ) -> ModelView:
-    """Register a model, or with `replace` a new version of it, which becomes the default.
+    """Register a model of the caller's, or with `replace` a new version of it, which becomes the default.
 
-    A model of this id that was deleted is no hindrance; the versions are numbered on. Raises `ModelExists`,
-    `InvalidRequest`.
+    A model of this id that was deleted is no hindrance: it is the caller's, and its versions are numbered on. Raises
+    `ModelExists`, `PermissionDenied` for a model of another owner, `InvalidRequest`.
     """
     if registration.model_available != (upload is not None):
         raise InvalidRequest(
@@ -108,18 +127,19 @@ def register_model(
             now = database.now(session)
             # Names that differ in case are no two rows to the database's own constraint.
             database.serialize(session, f"model {registration.human_readable_id.lower()}")
-            model = _next_version(session, registration, now)
+            model = _next_version(session, registration, caller, now)
             archive = _share_archive(session, stored, now) if stored is not None else None
             version = ModelVersionRow(
                 model=model,
                 number=model.newest_version,
                 archive=archive,
                 created_at=now,
-                **registration.model_dump(exclude={"human_readable_id", "model_available", "replace"}),
+                pin=registration.pull_policy is PullPolicy.MISSING if registration.pin is None else registration.pin,
+                **registration.model_dump(exclude=_NOT_OF_A_VERSION),
             )
             session.add(version)
             session.flush()
-            view = view_model(version)
+            view = view_model(version, caller)
     except IntegrityError as error:
         raise ModelExists from error
     if stored is not None and archive is not None and archive.key != stored.key:
@@ -128,7 +148,7 @@ def register_model(
     return view
 
 
-def list_models(database: Database, *, limit: int, after: str | None) -> list[ModelView]:
+def list_models(database: Database, caller: Caller, *, limit: int, after: str | None) -> list[ModelView]:
     """A page of the catalogue, in the order of ids, each model in its default version."""
     statement = (
         select(ModelVersionRow)
@@ -139,17 +159,18 @@ def list_models(database: Database, *, limit: int, after: str | None) -> list[Mo
         .limit(limit)
     )
     with database.read() as session:
-        return [view_model(row) for row in session.scalars(statement)]
+        return [view_model(row, caller) for row in session.scalars(statement)]
 
 
-def show_model(database: Database, reference: str) -> ModelView:
+def show_model(database: Database, reference: str, caller: Caller) -> ModelView:
     """One model in its default version, or as `<id>@<version>` in this one. Raises `ModelNotFound`."""
     with database.read() as session:
-        return view_model(find_version(session, reference))
+        return view_model(find_version(session, reference), caller)
 
 
-def view_model(row: ModelVersionRow) -> ModelView:
-    """A model's version as clients see it."""
+def view_model(row: ModelVersionRow, caller: Caller) -> ModelView:
+    """A model's version as the caller sees it: whose it is, only whoever may change it."""
+    is_own = may_change(row.model, caller)
     return ModelView(
         human_readable_id=row.model.human_readable_id,
         version=row.number,
@@ -169,6 +190,10 @@ def view_model(row: ModelVersionRow) -> ModelView:
         archive=view_archive(row.archive),
         created_at=row.created_at,
         retired=row.retired_at is not None or row.model.retired_at is not None,
+        pinned_image=row.pinned_image,
+        restricted=row.model.restricted,
+        owner=row.model.owner if is_own else None,
+        users=[user.owner for user in row.model.users] if is_own and row.model.restricted else [],
     )
 
 
@@ -216,26 +241,30 @@ def _find_model(session: Session, human_readable_id: str) -> ModelRow | None:
     return session.scalars(select(ModelRow).where(spelled)).one_or_none()
 
 
-def _refuse_known(session: Session, model: ModelRow, registration: ModelRegistration) -> None:
-    """Raises `ModelExists` if the registration must not become the next version of the model."""
+def _refuse_known(session: Session, model: ModelRow, registration: ModelRegistration, caller: Caller) -> None:
+    """Raises `ModelExists`, `PermissionDenied` if the registration must not become the next version of the model."""
     name = model.human_readable_id
-    if not _exists(session, name):
-        return
     if name != registration.human_readable_id:
         raise ModelExists(f"a model with the id {name!r} is registered, and ids are unique regardless of case")
     if not registration.replace:
         raise ModelExists(f"a model with the id {name!r} is registered; replace=true makes a new version")
+    require_change(model, caller)
 
 
-def _next_version(session: Session, registration: ModelRegistration, now: datetime) -> ModelRow:
+def _next_version(session: Session, registration: ModelRegistration, caller: Caller, now: datetime) -> ModelRow:
     model = _find_model(session, registration.human_readable_id)
     if model is None:
         model = ModelRow(human_readable_id=registration.human_readable_id, newest_version=1, created_at=now)
+        set_first_owner(model, caller, restricted=bool(registration.restricted))
         session.add(model)
         session.flush()
         return model
     session.refresh(model, with_for_update=True)
-    _refuse_known(session, model, registration)
+    if _exists(session, model.human_readable_id):
+        _refuse_known(session, model, registration, caller)
+        change_owner(session, model, ModelChange(restricted=registration.restricted), caller)
+    else:
+        set_first_owner(model, caller, restricted=bool(registration.restricted))
     # Of one that was deleted, the spelling is the new one's.
     model.human_readable_id = registration.human_readable_id
     model.newest_version += 1

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import Float, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from private_api.tables import Base, Id, Instant
+from private_api.columns import Base, Id, Instant
 
 
 class ServerRow(Base):

@@ -47,6 +47,8 @@ class PrivateApiOptions:
     """How long a task waits while no consumer that could run it is seen, before it fails."""
     keep_records_for: timedelta = KEEP_RECORDS_FOR
     allow_process_models: bool = False
+    allowed_images: tuple[str, ...] = ()
+    """Patterns of the images that models may be registered with; empty: any."""
     gateway_address: str = "grpc-gateway:9000"
     """`host:port` at which containers of replicas reach the gRPC gateway; empty without one."""
     domain: str = "localhost"
@@ -87,6 +89,7 @@ def private_api_service(broker: Broker, options: PrivateApiOptions) -> Iterator[
             sizes=options.sizes,
             max_upload_bytes=options.max_upload_bytes,
             allow_process_models=options.allow_process_models,
+            allowed_images=options.allowed_images,
             hosting=Hosting(
                 options.service_token,
                 options.gateway_address,

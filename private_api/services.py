@@ -39,6 +39,8 @@ class Services:
     sizes: SizeLimits
     max_upload_bytes: int
     allow_process_models: bool
+    allowed_images: tuple[str, ...]
+    """Patterns of the images that models may be registered with; empty: any."""
     hosting: Hosting
     domain: str
     """The name clients use for the server."""

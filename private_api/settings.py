@@ -14,6 +14,7 @@ from kit.failpoints import known_point
 from kit.secret_rules import is_well_known
 from kit.settings import Duration, Secret, Settings, check_secret, is_loopback
 from private_api.failpoints import Failpoint
+from private_api.image_rules import Images
 
 GIB = 1024**3
 YIELD_AFTER = timedelta(seconds=60)
@@ -78,4 +79,5 @@ class PrivateApiSettings(DatabaseSettings, BrokerSettings):
     yield_after: Annotated[Duration, Field(gt=timedelta())] = YIELD_AFTER
     grpc_gateway_address: Annotated[str, Field(pattern=r"^[^\s:]+:[0-9]{1,5}$")] = "grpc-gateway:9000"
     proxy_domain: str = "localhost"
+    allowed_images: Images = ()
     fail_at: Annotated[str, AfterValidator(known_point(Failpoint))] | None = Field(None, description="For tests.")

@@ -1,74 +1,14 @@
 """The tables as rows. Migrations create them, with triggers that prevent what must never happen."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    DateTime,
-    Dialect,
-    Double,
-    ForeignKey,
-    Integer,
-    String,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-)
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy import BigInteger, Double, ForeignKey, Integer, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from contract.schemas import Isolation, PullPolicy
 from contract.statuses import Phase, Reason, Status
-
-
-class Instant(TypeDecorator[datetime]):
-    """A moment in UTC. SQLite stores no zone, so it is removed on the way in and restored on the way out."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """The moment in UTC, naive for SQLite."""
-        if value is None or dialect.name != "sqlite":
-            return value
-        return value.astimezone(UTC).replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """The moment in UTC, with its zone."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class Word(TypeDecorator[StrEnum]):
-    """A member of an enumeration, or of one of two, stored as its text."""
-
-    impl = String
-    cache_ok = True
-
-    def __init__(self, length: int, kind: type[StrEnum], other: type[StrEnum] | None = None) -> None:
-        super().__init__(length)
-        # Under the names of the parameters, from which SQLAlchemy makes the type's cache key.
-        self.kind = kind
-        self.other = other
-        self._members = {str(member): member for each in (kind, other) if each for member in each}
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """The member's text."""
-        return None if value is None else str(value)
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> StrEnum | None:
-        """The member. Raises `KeyError` for a word that this release does not know."""
-        return None if value is None else self._members[value]
-
-
-# SQLite numbers rows by itself only if the key is declared as INTEGER.
-Id = BigInteger().with_variant(Integer, "sqlite")
-
-
-class Base(DeclarativeBase):
-    """The base of all rows."""
+from private_api.columns import Base, Id, Instant, Word
 
 
 class ArchiveRow(Base):
@@ -103,7 +43,24 @@ class ModelRow(Base):
     """The version that the plain id means, which is neither retired nor deleted. NULL: the newest."""
     retired_at: Mapped[datetime | None] = mapped_column(Instant)
     """Since when no version of it takes new tasks."""
+    owner: Mapped[str | None] = mapped_column(String(128))
+    """Of the key that registered it first, or whom it was given to. NULL: nobody's."""
+    restricted: Mapped[bool] = mapped_column(default=False)
+    """Whether only its owner and its users may use it."""
     created_at: Mapped[datetime] = mapped_column(Instant)
+
+    users: Mapped[list["ModelUserRow"]] = relationship(
+        cascade="all, delete-orphan", order_by="ModelUserRow.owner", passive_deletes=True
+    )
+
+
+class ModelUserRow(Base):
+    """An owner who may use a restricted model of another one."""
+
+    __tablename__ = "model_users"
+
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(128), primary_key=True)
 
 
 class ModelVersionRow(Base):
@@ -116,6 +73,10 @@ class ModelVersionRow(Base):
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
     number: Mapped[int] = mapped_column(Integer)
     container_tag: Mapped[str] = mapped_column(String(512))
+    pin: Mapped[bool] = mapped_column(default=False)
+    """Whether the digest that a registry gives the image is noted once it is known."""
+    pinned_image: Mapped[str | None] = mapped_column(String(1024))
+    """The image that every run is of, as `name@sha256:...`. NULL: what the tag stands for when it runs."""
     description: Mapped[str] = mapped_column(Text)
     use_gpu: Mapped[bool]
     pull_policy: Mapped[PullPolicy] = mapped_column(Word(16, PullPolicy))
@@ -164,6 +125,8 @@ class TaskRow(Base):
     progress: Mapped[float | None] = mapped_column(Double)
     """How far the run is, between 0 and 1, as the model says. NULL: it has not said, or does not run."""
     progress_text: Mapped[str | None] = mapped_column(String(128))
+    image: Mapped[str | None] = mapped_column(String(1024))
+    """The image that the newest attempt's container is of, as `name@sha256:...` or by its id. NULL: not known."""
     fence: Mapped[int] = mapped_column(BigInteger, default=0)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     crashes: Mapped[int] = mapped_column(Integer, default=0)
@@ -220,6 +183,8 @@ class AttemptRow(Base):
     gpu_uuid: Mapped[str | None] = mapped_column(String(200))
     replica_uid: Mapped[str | None] = mapped_column(String(64))
     """The replica of the same consumer that runs the task, if it has no container of its own."""
+    image: Mapped[str | None] = mapped_column(String(1024))
+    """What ran, once the attempt has ended; while it lasts, the task has it."""
     claimed_at: Mapped[datetime] = mapped_column(Instant)
     ended_at: Mapped[datetime | None] = mapped_column(Instant)
     outcome: Mapped[Outcome | Reason | None] = mapped_column(Word(32, Outcome, Reason))

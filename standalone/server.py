@@ -62,6 +62,8 @@ class Options:
     """The origins whose pages browsers let use the server."""
     allowed_hosts: tuple[str, ...] = ()
     """The names by which the server is known, beside its machine's."""
+    allowed_images: tuple[str, ...] = ()
+    """Patterns of the images that models may be registered with; empty: any."""
     keep_finished_for: timedelta = timedelta(days=30)
     max_upload_bytes: int = 33 * GIB
     disk_reserve_bytes: int = DISK_RESERVE_BYTES
@@ -159,6 +161,7 @@ def _private_api_options(
         keep_finished_for=options.keep_finished_for,
         unschedulable_after=timedelta(hours=24),
         allow_process_models=isinstance(engine, ProcessEngine),
+        allowed_images=options.allowed_images,
         gateway_address=door.address_for_replicas if door else "",
         disk_reserve_bytes=options.disk_reserve_bytes,
     )

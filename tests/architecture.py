@@ -22,9 +22,9 @@ MAX_LINES = 300
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "private_api": (
         (
-            r"failpoints|tables|deployment_tables|image_tables|server_tables|database|disk_space|archives|task_logs|watch|settings|migrate|leases|migrations(\..*)?",
+            r"failpoints|columns|image_rules|tables|deployment_tables|image_tables|server_tables|database|disk_space|archives|task_logs|watch|settings|migrate|leases|migrations(\..*)?",
         ),
-        (r"absence|models|model_versions|keys|key_rules|soundness",),
+        (r"absence|models|model_owners|model_versions|keys|key_rules|soundness",),
         (r"tasks(\..*)?", r"deployments(\..*)?"),
         (r"placement(\..*)?",),
         (r"backup(\..*)?", r"loops(\..*)?", r"feed(\..*)?"),
@@ -57,7 +57,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "inference_client": (
         (r"errors|statuses|units|markup",),
         (
-            r"answers|schemas|serving|model_versions|zip_names|grpc_endpoint|paths|wording",
+            r"answers|schemas|serving|models|zip_names|grpc_endpoint|paths|wording",
             "docker_cli",
             "scaffold",
         ),

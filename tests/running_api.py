@@ -73,6 +73,7 @@ def run_private_api(
     max_output_bytes: int = 64 * 1024**2,
     max_entries: int = MAX_ENTRIES,
     allow_process_models: bool = False,
+    allowed_images: tuple[str, ...] = (),
     service_token: str = TOKEN,
     disk_reserve_bytes: int = 16 * 1024**2,
     yield_after: timedelta = YIELD_AFTER,
@@ -87,6 +88,7 @@ def run_private_api(
         keep_finished_for=timedelta(days=30),
         unschedulable_after=timedelta(hours=24),
         allow_process_models=allow_process_models,
+        allowed_images=allowed_images,
         disk_reserve_bytes=disk_reserve_bytes,
         yield_after=yield_after,
     )

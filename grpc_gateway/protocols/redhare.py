@@ -72,6 +72,7 @@ class Redhare:
             # The key may also be in the metadata, as in every other call; in the open mode it may be missing.
             caller = await self._keys.caller_of(call.headers.key, Access.SUBMIT)
         deployment = self._find_model(model)
+        deployment.require_use(caller.owner)
         return AuthResponse(url=self._url, token=self._issue(deployment, caller)).SerializeToString()
 
     async def _caller_named(self, name: str, password: str) -> Caller:
@@ -97,6 +98,7 @@ class Redhare:
             if not self._table.is_populated:
                 raise not_populated()
             raise StatusError(grpc.StatusCode.NOT_FOUND, f"The model {claims.subject!r} is not deployed any more.")
+        deployment.require_use(claims.owner)
         await self._relay.stream(call, Target(deployment, STREAM_INFER), self._messages(call, first, claims.subject))
 
     async def _first_message(self, call: Call) -> bytes:

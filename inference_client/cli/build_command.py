@@ -31,8 +31,8 @@ from inference_client.cli.server_options import server_options
 from inference_client.client import InferenceClient
 from inference_client.docker_cli import build_image, engine_name, push_image, tag_image
 from inference_client.errors import RouteNotFound, Unauthenticated, UnusableInput
+from inference_client.models import ModelView
 from inference_client.scaffold import model_name
-from inference_client.schemas import ModelView
 from inference_client.sharing import Sharing, judge
 from inference_client.statuses import Kind
 

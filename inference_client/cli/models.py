@@ -19,11 +19,12 @@ from inference_client.cli.image_options import (
 )
 from inference_client.cli.output import JsonOption, print_facts, print_json, print_table, show_moment
 from inference_client.cli.server_options import server_options
+from inference_client.cli.sharing import add_sharing_commands, say_for_whom
 from inference_client.cli.suggestions import suggesting_models
 from inference_client.cli.versions import ReferenceArgument, add_version_commands
 from inference_client.client import InferenceClient
 from inference_client.errors import UnusableInput
-from inference_client.schemas import ImageFinding, ModelRegistration, ModelView
+from inference_client.models import ImageFinding, ModelRegistration, ModelView
 from inference_client.statuses import Finding
 from inference_client.units import format_duration, format_size, parse_duration
 
@@ -40,6 +41,7 @@ def build_models_app() -> typer.Typer:
     app.command("list")(list_models)
     app.command("show")(show_model)
     add_version_commands(app)
+    add_sharing_commands(app)
     return app
 
 
@@ -71,6 +73,18 @@ def add_model(
     pids_limit: PidsLimit = None,
     cpus: Cpus = None,
     strict_output: StrictOutput = False,
+    pin: Annotated[
+        bool | None,
+        typer.Option(
+            "--pin/--no-pin",
+            help="Whether every run is of the image that the tag stands for now. Default: if a registry has it.",
+            show_default=False,
+        ),
+    ] = None,
+    restricted: Annotated[
+        bool,
+        typer.Option("--restricted", help="Only you and those you share it with may use it; see infer models share."),
+    ] = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="If the ID is registered already, make a new version, the default.")
     ] = False,
@@ -94,6 +108,8 @@ def add_model(
             strict_output=strict_output,
             time_limit=time_limit,
             limits=RunLimits(memory, shared_memory, temporary, pids_limit, cpus),
+            pin=pin,
+            restricted=restricted or None,
             replace=replace,
         )
     print_json(model) if as_json else typer.echo(model.human_readable_id)
@@ -178,6 +194,7 @@ def _facts(model: ModelView) -> list[tuple[str, str]]:
         ("id", model.human_readable_id),
         ("version", _describe_version(model)),
         ("image", model.container_tag),
+        *([("pinned to", model.pinned_image)] if model.pinned_image is not None else []),
         ("description", model.description),
         ("gpu", "yes" if model.use_gpu else "no"),
         ("pull policy", model.pull_policy),
@@ -191,6 +208,8 @@ def _facts(model: ModelView) -> list[tuple[str, str]]:
         ("cpus", "the consumer's limit" if model.cpus is None else f"{model.cpus:g}"),
         ("/model", "empty" if archive is None else f"{format_size(archive.size_bytes)}, sha256 {archive.sha256}"),
         ("registered", show_moment(model.created_at)),
+        *([("owner", model.owner)] if model.owner is not None else []),
+        ("for", say_for_whom(model)),
         *((f"image at {image.consumer}", _describe_finding(image)) for image in model.images),
         *(("warning", warning) for warning in model.warnings),
     ]

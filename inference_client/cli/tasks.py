@@ -258,6 +258,7 @@ def _facts(task: TaskView) -> list[tuple[str, str]]:
     facts += [("progress", describe_progress(task.progress, task.progress_text))] if task.progress is not None else []
     facts += [("started", show_moment(task.started_at))] if task.started_at else []
     facts += [("ended", show_moment(task.ended_at))] if task.ended_at else []
+    facts += [("image", task.image)] if task.image else []
     facts += [("exit code", str(task.exit_code))] if task.exit_code is not None else []
     facts += [("detail", task.detail)] if task.detail else []
     facts += [("output", format_size(task.output.size_bytes))] if task.output else []

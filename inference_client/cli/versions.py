@@ -11,8 +11,7 @@ from inference_client.cli.server_options import server_options
 from inference_client.cli.suggestions import suggesting_models
 from inference_client.client import InferenceClient
 from inference_client.errors import DeploymentNotFound
-from inference_client.model_versions import ModelVersionView
-from inference_client.schemas import ModelView
+from inference_client.models import ModelVersionView, ModelView
 from inference_client.units import format_size
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The model's name.", autocompletion=complete_model)]

@@ -137,6 +137,8 @@ class StoredImage:
     id: str
     size_bytes: int
     """With the layers that it shares."""
+    digests: Mapping[str, str]
+    """By the names of registries for it: `name@sha256:...`."""
 
 
 class RunState(StrEnum):
@@ -194,10 +196,10 @@ class Engine(Protocol):
         """
         ...
 
-    def look_up_image(self, image: str, pull_policy: PullPolicy) -> bool:
-        """Whether the image is here; False if `ensure_image` would have to pull it, and a registry has it.
+    def look_up_image(self, image: str, pull_policy: PullPolicy) -> tuple[bool, str | None]:
+        """Whether the image is here, else a registry has it; and what that calls it, as `name@sha256:...`.
 
-        Pulls nothing. Raises as `ensure_image` does, but asks a registry only once.
+        Raises as `ensure_image` does, but asks a registry only once.
         """
         ...
 
@@ -240,6 +242,10 @@ class Engine(Protocol):
 
     def find_image(self, image: str) -> StoredImage | None:
         """The image of this name or id; None where there is none, and for an engine without images."""
+        ...
+
+    def ran_image(self, key: RunKey) -> str | None:
+        """The image that the run is of: `name@sha256:...` or its id; None without images. Raises `RunVanished`."""
         ...
 
     def remove_image(self, image: str) -> bool:

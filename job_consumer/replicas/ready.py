@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from job_consumer.engines import RunKey
 from job_consumer.workspace import ReplicaFolder
 
 
@@ -17,7 +18,7 @@ class ReplicaGone(Exception):
 class ReadyReplica:
     """Where a replica is reached, and where its tasks' files are."""
 
-    uid: str
+    key: RunKey
     address: str
     folder: ReplicaFolder
 
@@ -33,7 +34,7 @@ class ReadyReplicas:
     def add(self, replica: ReadyReplica) -> None:
         """Offer a replica to tasks: it is ready."""
         with self._lock:
-            self._ready[replica.uid] = replica
+            self._ready[replica.key.uid] = replica
 
     def withdraw(self, uid: str) -> bool:
         """Stop lending a replica. Returns False, and changes nothing, while a task runs in it."""

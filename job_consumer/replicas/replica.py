@@ -25,7 +25,7 @@ from job_consumer.engines import (
 from job_consumer.error_texts import operators_text
 from job_consumer.heartbeat import LOST, ReplicaHeartbeat
 from job_consumer.hit_limits import explain_hits
-from job_consumer.image_cache import open_image
+from job_consumer.image_cache import choose_image, open_image
 from job_consumer.model_files import open_model
 from job_consumer.reconcile import let_go
 from job_consumer.replicas.endings import ReplicaEnded, describe_exit, read_log_end, with_log
@@ -139,6 +139,7 @@ class Replica:
     def _prepare(self, heartbeat: ReplicaHeartbeat) -> None:
         self._context.work.open_replica(self._key)
         try:
+            self._assignment = choose_image(self._context, self._assignment)
             image, policy = self._assignment.container_tag, self._assignment.pull_policy
             open_image(self._context, self._key, self._assignment, partial(self._engine.ensure_image, image, policy))
         except ImageNotFound as error:
@@ -217,7 +218,7 @@ class Replica:
                 raise ReplicaEnded(ReplicaReason.NOT_READY, summary, detail=detail)
 
     def _offer(self, address: str, heartbeat: ReplicaHeartbeat) -> None:
-        self._ready.add(ReadyReplica(self._key.uid, address, self._folder))
+        self._ready.add(ReadyReplica(self._key, address, self._folder))
         heartbeat.note_ready(address)
 
     def _raise_if_ended(self, timeout_s: float) -> None:

@@ -16,7 +16,7 @@ from job_consumer.engines import EngineUnavailable, ExitState, ImageNotFound, Ru
 from job_consumer.error_texts import operators_text
 from job_consumer.failpoints import Failpoint
 from job_consumer.heartbeat import TaskHeartbeat
-from job_consumer.image_cache import open_image
+from job_consumer.image_cache import choose_image, open_image
 from job_consumer.model_files import open_model
 from job_consumer.output.failures import ModelFailed
 from job_consumer.reconcile import let_go
@@ -84,7 +84,7 @@ class Attempt:
                 if failed.exit_code is not None:
                     self._context.health.note_worked()
                 self._log.info("the model failed: %s", failed.operators_text)
-                failure = tell_failure(self._context.consumer, failed)
+                failure = tell_failure(self._context.consumer, failed, heartbeat.image)
                 self._free(failed)
                 self._offer(heartbeat, lambda: self._context.api.fail(self._key.uid, self._key.fence, failure))
             except RunInterrupted as interrupted:
@@ -127,6 +127,7 @@ class Attempt:
         self._context.work.open_workspace(self._key)
         self._fetch_input(heartbeat)
         try:
+            self._assignment = choose_image(self._context, self._assignment)
             image, policy = self._assignment.container_tag, self._assignment.pull_policy
             pull = partial(self._context.engine.ensure_image, image, policy, heartbeat.note_pull)
             ensure = partial(pull, has_run=self._assignment.has_run)
@@ -165,7 +166,7 @@ class Attempt:
         except ImageNotFound as error:
             raise ModelFailed(Reason.IMAGE_NOT_FOUND, error.detail, said=str(error)) from error
         reach(Failpoint.RUN_STARTED)
-        heartbeat.enter(Phase.RUNNING, at_once=True)
+        heartbeat.note_run(self._key)
 
     def _see_through(self, heartbeat: TaskHeartbeat) -> None:
         told, engine = heartbeat.note_progress, self._context.engine
@@ -232,7 +233,8 @@ class Attempt:
 
     def _deliver(self, heartbeat: TaskHeartbeat, warnings: Sequence[str] = ()) -> None:
         api, folder = self._context.api, self._workspace.output_dir
-        upload = partial(upload_output, self._context, self._key, folder, self._assignment, warnings)
+        image = heartbeat.image
+        upload = partial(upload_output, self._context, self._key, folder, self._assignment, warnings, image=image)
         try:
             commit = self._offer(heartbeat, upload)
         except TooLarge as error:

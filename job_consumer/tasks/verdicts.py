@@ -70,6 +70,7 @@ def kept_verdict(workspace: Workspace) -> ModelFailed | None:
     return ModelFailed(Reason(reason), detail, *exit_code)
 
 
-def tell_failure(consumer: str, failed: ModelFailed) -> Failure:
+def tell_failure(consumer: str, failed: ModelFailed, image: str | None) -> Failure:
     """The failure as the private API takes it."""
-    return Failure(consumer=consumer, reason=failed.reason, detail=failed.detail[:4096], exit_code=failed.exit_code)
+    detail, code = failed.detail[:4096], failed.exit_code
+    return Failure(consumer=consumer, reason=failed.reason, detail=detail, exit_code=code, image=image)

@@ -54,7 +54,7 @@ class WarmAttempt(Attempt):
     def _start(self, heartbeat: TaskHeartbeat) -> None:
         """Starts nothing: the container runs already."""
         self._watch_disk()
-        heartbeat.enter(Phase.RUNNING, at_once=True)
+        heartbeat.note_run(self._borrow().key)
 
     def _see_through(self, heartbeat: TaskHeartbeat) -> None:
         replica = self._borrow()

@@ -12,7 +12,8 @@ import httpx
 
 from inference_client import InferenceClient
 from inference_client.errors import InferenceError, ServiceUnavailable
-from inference_client.schemas import ModelRegistration, TaskView
+from inference_client.models import ModelRegistration
+from inference_client.schemas import TaskView
 from operations.selftest.stack import ComposeStack, StackError
 
 MIB = 1024**2

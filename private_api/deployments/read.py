@@ -47,10 +47,11 @@ def hide_secrets(view: DeploymentView, caller: Caller) -> DeploymentView:
     The values of its restricted keys are for those who may set them. What its containers said is for its owner and for
     operators; of one that was deployed without a key, for callers without one.
     """
-    if not caller.may(Scope.MODELS):
+    is_insider = caller.may(Scope.OPERATE) or caller.owner == view.owner
+    if not (is_insider and caller.may(Scope.MODELS)):
         keys = [key.model_copy(update={"value": _SECRET}) for key in view.serving.restricted_keys]
         view = view.model_copy(update={"serving": view.serving.model_copy(update={"restricted_keys": keys})})
-    if view.owner == caller.owner or caller.may(Scope.OPERATE):
+    if is_insider:
         return view
     replicas = [replica.model_copy(update={"detail": replica.summary}) for replica in view.replicas]
     return view.model_copy(update={"detail": view.summary, "replicas": replicas})
@@ -91,7 +92,7 @@ def _view(session: Session, row: DeploymentRow, load: Load) -> DeploymentView:
     return DeploymentView(
         human_readable_id=row.model.human_readable_id,
         model_version=row.model_version.number,
-        owner=row.owner,
+        owner=row.owner if row.model.owner is None else row.model.owner,
         serving=serving_of(row),
         status=status,
         summary=summary_of(cause),

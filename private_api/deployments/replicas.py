@@ -155,6 +155,7 @@ def build_assignment(row: ReplicaRow, hosting: Hosting) -> ReplicaAssignment:
         human_readable_id=name,
         model_version=version.number,
         container_tag=version.container_tag,
+        pinned_image=version.pinned_image,
         use_gpu=version.use_gpu,
         pull_policy=version.pull_policy,
         isolation=version.isolation,

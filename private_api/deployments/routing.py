@@ -11,6 +11,7 @@ from private_api.database import Database
 from private_api.deployment_tables import DeploymentRow
 from private_api.deployments.read import judge, live_replicas, summary_of
 from private_api.deployments.rows import serving_of
+from private_api.model_owners import users_of
 from private_api.tables import ModelRow
 
 _ENTRY_POINT = "https"
@@ -39,6 +40,7 @@ def read_table(database: Database) -> RoutingTable:
                         for replica in live
                         if replica.status == ReplicaStatus.READY and replica.address
                     ],
+                    users=users_of(row.model),
                 )
             )
     content = json.dumps([route.model_dump(mode="json") for route in routes], sort_keys=True)
@@ -48,8 +50,8 @@ def read_table(database: Database) -> RoutingTable:
 def render_express_routes(table: RoutingTable, domain: str) -> dict[str, Any]:
     """Traefik's dynamic configuration of the express lane, which leads from a name in the TLS handshake to a replica.
 
-    A deployment without a ready replica has no route. Without any route the answer is empty: Traefik refuses empty
-    maps inside.
+    A deployment without a ready replica, or for certain owners only, has no route. Without any route the answer is
+    empty: Traefik refuses empty maps inside.
     """
     express = {
         f"express-{route.human_readable_id}": (
@@ -57,7 +59,8 @@ def render_express_routes(table: RoutingTable, domain: str) -> dict[str, Any]:
             [{"address": backend.address} for backend in route.backends],
         )
         for route in table.routes
-        if route.serving.express and route.backends
+        # Nobody asks for a key there.
+        if route.serving.express and route.backends and route.users is None
     }
     if not express:
         return {}

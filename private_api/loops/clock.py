@@ -14,11 +14,12 @@ from sqlalchemy import ColumnElement, DateTime, func, insert, or_, select, true,
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from contract.statuses import Phase
+from private_api.columns import Base
 from private_api.database import Database, Look
 from private_api.deployment_tables import DeploymentRow, GatewayRow, ReplicaRow
 from private_api.deployments.expire import extend_replica_leases
 from private_api.server_tables import ClockJumpRow, HeartbeatRow
-from private_api.tables import AttemptRow, Base, ConsumerRow, OutboxRow, TaskRow
+from private_api.tables import AttemptRow, ConsumerRow, OutboxRow, TaskRow
 from private_api.tasks.expire import extend_leases, lock_deadlines
 from private_api.tasks.limits import phase_limit
 

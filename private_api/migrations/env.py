@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from private_api.tables import Base
+from private_api.columns import Base
 
 context.configure(
     connection=context.config.attributes["connection"], target_metadata=Base.metadata, render_as_batch=False

@@ -61,6 +61,8 @@ def due_lookups(database: Database, consumer: str, *, owner: str | None) -> list
 def keep_findings(database: Database, found: LookupResults, *, owner: str | None) -> None:
     """Write down what a consumer found; of a version that was deleted meanwhile nothing is kept.
 
+    The first digest that is found of a version to be pinned is the one that all its runs have from then on.
+
     Raises as `due_lookups` does.
     """
     with database.write() as session:
@@ -71,6 +73,8 @@ def keep_findings(database: Database, found: LookupResults, *, owner: str | None
                 version = find_version(session, f"{each.human_readable_id}@{each.model_version}")
             except ModelNotFound:
                 continue
+            if version.pin and version.pinned_image is None:
+                version.pinned_image = each.digest
             session.merge(
                 ImageFindingRow(
                     consumer=found.consumer,

@@ -136,6 +136,7 @@ def _take(session: Session, candidates: Select[int], consumer: str, now: datetim
             pull_percent=None,
             progress=None,
             progress_text=None,
+            image=None,
             fence=TaskRow.fence + 1,
             attempts=TaskRow.attempts + 1,
             lease_owner=consumer,

@@ -94,6 +94,15 @@ def _at_door(caller: Caller, door: DoorPolicy) -> Caller:
     return replace(caller, scopes=caller.scopes | {Scope.MODELS}) if door.opens_models else caller
 
 
+def require_changes(caller: Caller, otherwise: str) -> None:
+    """Raises `PermissionDenied` unless the caller may change models at all: its own, or as an operator everybody's.
+
+    New code, a registration or a deployment, takes the scope models in any case.
+    """
+    if not caller.may(Scope.OPERATE):
+        caller.require(Scope.MODELS, otherwise)
+
+
 async def _caller_of(request: Request) -> Caller:
     caller: Caller = request.state.caller
     return caller

@@ -12,7 +12,7 @@ from kit.http_errors import document_errors
 from private_api.deployments.deploy import deploy_model, undeploy_model
 from private_api.deployments.read import list_deployments, show_deployment
 from private_api.placement.scale import scale_model
-from private_api.routes.access import GivenCaller
+from private_api.routes.access import GivenCaller, require_changes
 from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
 
@@ -34,7 +34,7 @@ def deployment_routes(services: Services) -> APIRouter:
         Again: replaces version and description, and replicas that they concern.
         """
         caller.require(Scope.MODELS, _CLOSED)
-        name = deploy_model(database, human_readable_id, serving, owner=caller.owner)
+        name = deploy_model(database, human_readable_id, serving, caller)
         if scale_model(database, name):
             services.ring()
         services.note_deployments()
@@ -48,8 +48,8 @@ def deployment_routes(services: Services) -> APIRouter:
     @router.delete(path, status_code=204, responses=document_errors(PermissionDenied, ModelNotFound))
     def undeploy(human_readable_id: str, caller: GivenCaller) -> None:
         """Keep the model warm no longer: its replicas finish their calls and end. Again: nothing."""
-        caller.require(Scope.MODELS, _CLOSED)
-        undeploy_model(database, human_readable_id)
+        require_changes(caller, _CLOSED)
+        undeploy_model(database, human_readable_id, caller)
         services.note_deployments()
 
     @router.get("/deployments/", name="list_deployments")

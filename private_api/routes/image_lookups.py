@@ -12,6 +12,7 @@ from contract.image_lookups import ImageLookup, LookupResults
 from contract.schemas import ModelView
 from kit.http_errors import document_errors
 from kit.http_server import stopping_of
+from private_api.models import show_model
 from private_api.placement.image_lookups import add_findings, due_lookups, is_looked_up, keep_findings
 from private_api.routes.access import GivenCaller
 from private_api.routes.json_bodies import JsonRouter
@@ -66,5 +67,10 @@ async def wait_for_findings(services: Services, view: ModelView, caller: Caller)
             if left <= 0:
                 break
             await watcher.changed(left)
-    (complete,) = await run_in_threadpool(add_findings, services.database, [view], caller)
-    return complete
+    return await run_in_threadpool(_look_again, services, view, caller)
+
+
+def _look_again(services: Services, view: ModelView, caller: Caller) -> ModelView:
+    # What was found may have pinned it.
+    newest = show_model(services.database, f"{view.human_readable_id}@{view.version}", caller)
+    return add_findings(services.database, [newest], caller)[0]

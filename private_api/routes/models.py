@@ -26,7 +26,7 @@ from kit.openapi import OPTIONAL_ZIP_BODY
 from private_api import model_versions, models
 from private_api.archives import Upload
 from private_api.placement.image_lookups import add_findings
-from private_api.routes.access import GivenCaller
+from private_api.routes.access import GivenCaller, require_changes
 from private_api.routes.image_lookups import wait_for_findings
 from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
@@ -72,25 +72,32 @@ def _add_catalogue(router: APIRouter, services: Services) -> None:
         """Register a model, or with `replace=true` a new version of it."""
         caller.require(Scope.MODELS, _CLOSED)
         await run_in_threadpool(
-            models.check_registration, services.database, query, allow_process=services.allow_process_models
+            models.check_registration,
+            services.database,
+            query,
+            caller,
+            allow_process=services.allow_process_models,
+            allowed_images=services.allowed_images,
         )
         async with receive_optional_zip(request, services.store, max_bytes=services.max_upload_bytes) as upload:
             if upload is not None:
                 await run_in_threadpool(check_zip, upload)
-            view = await run_in_threadpool(models.register_model, services.database, services.store, query, upload)
+            view = await run_in_threadpool(
+                models.register_model, services.database, services.store, query, upload, caller
+            )
         return await wait_for_findings(services, view, caller)
 
     @router.get("/")
     def list_models(query: Annotated[ListQuery, Query()], caller: GivenCaller) -> list[ModelView]:
         """The catalogue in the order of ids; `after` is the last id of the page before."""
-        page = models.list_models(services.database, limit=query.limit, after=query.after)
+        page = models.list_models(services.database, caller, limit=query.limit, after=query.after)
         return add_findings(services.database, page, caller)
 
     @router.get("/{human_readable_id}", responses=document_errors(ModelNotFound))
     def show_model(human_readable_id: str, caller: GivenCaller) -> ModelView:
         """One model in its default version, or as `<id>@<version>` in this one."""
-        (view,) = add_findings(services.database, [models.show_model(services.database, human_readable_id)], caller)
-        return view
+        view = models.show_model(services.database, human_readable_id, caller)
+        return add_findings(services.database, [view], caller)[0]
 
     @router.get("/{human_readable_id}/versions", responses=document_errors(ModelNotFound))
     def list_versions(human_readable_id: str, query: Annotated[VersionListQuery, Query()]) -> list[ModelVersionView]:
@@ -101,12 +108,16 @@ def _add_catalogue(router: APIRouter, services: Services) -> None:
 def _add_changes(router: APIRouter, services: Services) -> None:
     database = services.database
 
-    @router.patch("/{human_readable_id}", responses=document_errors(PermissionDenied, ModelNotFound, ModelRetired))
+    @router.patch(
+        "/{human_readable_id}",
+        responses=document_errors(PermissionDenied, ModelNotFound, ModelRetired, InvalidRequest),
+    )
     def change_model(human_readable_id: str, change: ModelChange, caller: GivenCaller) -> ModelView:
-        """Choose the default version, describe it, retire the model or bring it back."""
-        caller.require(Scope.MODELS, _FIXED)
-        (view,) = add_findings(database, [model_versions.change_model(database, human_readable_id, change)], caller)
-        return view
+        """Choose the default version, describe it, retire the model or bring it back, share it or give it away."""
+        require_changes(caller, _FIXED)
+        view = model_versions.change_model(database, human_readable_id, change, caller)
+        services.note_deployments()
+        return add_findings(database, [view], caller)[0]
 
     @router.patch(
         "/{human_readable_id}/versions/{version}",
@@ -116,21 +127,21 @@ def _add_changes(router: APIRouter, services: Services) -> None:
         human_readable_id: str, version: _Version, change: VersionChange, caller: GivenCaller
     ) -> ModelVersionView:
         """Describe a version, retire it or bring it back."""
-        caller.require(Scope.MODELS, _FIXED)
-        return model_versions.change_version(database, human_readable_id, version, change)
+        require_changes(caller, _FIXED)
+        return model_versions.change_version(database, human_readable_id, version, change, caller)
 
     in_use = document_errors(PermissionDenied, ModelNotFound, ModelInUse)
 
     @router.delete("/{human_readable_id}", status_code=204, responses=in_use)
     def delete_model(human_readable_id: str, caller: GivenCaller) -> None:
         """Delete the model with all its versions, unless something uses it. Deleting again is fine."""
-        caller.require(Scope.MODELS, _FIXED)
-        model_versions.delete_model(database, human_readable_id)
+        require_changes(caller, _FIXED)
+        model_versions.delete_model(database, human_readable_id, caller)
         services.sweep()
 
     @router.delete("/{human_readable_id}/versions/{version}", status_code=204, responses=in_use)
     def delete_version(human_readable_id: str, version: _Version, caller: GivenCaller) -> None:
         """Delete a version, unless it is the default or something uses it. Deleting again is fine."""
-        caller.require(Scope.MODELS, _FIXED)
-        model_versions.delete_version(database, human_readable_id, version)
+        require_changes(caller, _FIXED)
+        model_versions.delete_version(database, human_readable_id, version, caller)
         services.sweep()

@@ -48,6 +48,7 @@ def beat_task(database: Database, uid: str, fence: int, beat: Heartbeat) -> Hear
         elif row.status == Status.QUEUED:
             move_task(row, Status.LEASED)
         row.phase = beat.phase
+        row.image = beat.image or row.image
         row.pull_percent = beat.pull_percent if beat.phase is Phase.PREPARING else None
         told = beat.progress if beat.phase is Phase.RUNNING else None
         row.progress, row.progress_text = (told.fraction, told.text or None) if told else (None, None)
@@ -88,6 +89,7 @@ def build_assignment(session: Session, row: TaskRow, sizes: SizeLimits, replica_
         human_readable_id=version.model.human_readable_id,
         model_version=version.number,
         container_tag=version.container_tag,
+        pinned_image=version.pinned_image,
         use_gpu=version.use_gpu,
         pull_policy=version.pull_policy,
         isolation=version.isolation,

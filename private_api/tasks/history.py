@@ -42,6 +42,7 @@ def list_attempts(database: Database, uid: str, caller: Caller) -> list[AttemptV
                 consumer=attempt.consumer,
                 gpu_uuid=attempt.gpu_uuid,
                 replica_uid=attempt.replica_uid,
+                image=row.image if attempt.ended_at is None else attempt.image,
                 claimed_at=attempt.claimed_at,
                 ended_at=attempt.ended_at,
                 outcome=attempt.outcome,

@@ -90,6 +90,7 @@ def view_task(row: TaskRow) -> TaskView:
         progress=row.progress if row.lease_owner else None,
         progress_text=row.progress_text if row.lease_owner else None,
         attempt=row.attempts,
+        image=row.image,
         consumer=row.lease_owner,
         created_at=row.created_at,
         started_at=row.started_at,

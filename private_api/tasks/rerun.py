@@ -12,6 +12,7 @@ from contract.reruns import RerunVersion
 from kit.logging import log_task
 from private_api.archives import ArchiveStore, StoredArchive
 from private_api.database import Database
+from private_api.model_owners import require_use
 from private_api.models import keep_archive, stored_archive, take_version
 from private_api.tables import TaskRow
 from private_api.tasks.rows import find_task, logger
@@ -32,7 +33,8 @@ def rerun_task(database: Database, store: ArchiveStore, uid: str, caller: Caller
 
     The new task belongs to the owner of the first one, so that a key with the scope operate gets at nobody's files by
     it; where that has none, to the caller. The same rerun under the same owner's idempotency key returns the first
-    answer again. Raises `TaskNotFound`, `ModelNotFound`, `ModelRetired`, `InputMissing`, `IdempotencyConflict`.
+    answer again. Raises `TaskNotFound`, `ModelNotFound`, `PermissionDenied` if the owner may not use the model,
+    `ModelRetired`, `InputMissing`, `IdempotencyConflict`.
     """
     with database.read() as session:
         first = find_task(session, uid, caller)
@@ -46,6 +48,7 @@ def rerun_task(database: Database, store: ArchiveStore, uid: str, caller: Caller
         with database.write() as session:
             now = database.now(session)
             version = take_version(session, _reference(first, options.version))
+            require_use(version.model, owner)
             archive = keep_archive(session, stored, now)
             key, label = options.idempotency_key, first.label
             task = NewTask(new_uid, owner, version, archive, options.priority, key, label, rerun_of=uid)

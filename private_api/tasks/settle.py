@@ -69,7 +69,7 @@ def commit_output(database: Database, store: ArchiveStore, uid: str, fence: int,
         if not path.is_file() or path.stat().st_size != commit.size_bytes:
             raise InvalidRequest("no output of this sha256 and size was uploaded under this fence")
         row.output = keep_archive(session, StoredArchive(key, commit.sha256, commit.size_bytes), now)
-        row.exit_code = commit.exit_code
+        row.exit_code, row.image = commit.exit_code, commit.image or row.image
         # ASCII: any text in it can be stored.
         row.warnings = json.dumps(commit.warnings) if commit.warnings else None
         row.warning_count = max(commit.warning_count, len(commit.warnings))
@@ -90,7 +90,7 @@ def fail_task(database: Database, uid: str, fence: int, failure: Failure) -> Set
         check_fence(row, fence)
         note_return(row)
         now = database.now(session)
-        row.exit_code = failure.exit_code
+        row.exit_code, row.image = failure.exit_code, failure.image or row.image
         if row.cancel_at is not None or failure.reason is Reason.CANCELLED:
             end_cancelled(session, row, now)
         else:

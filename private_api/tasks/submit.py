@@ -9,13 +9,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from contract.access import Caller
-from contract.errors import IdempotencyConflict, ModelNotFound, ModelRetired
+from contract.errors import IdempotencyConflict, ModelNotFound, ModelRetired, PermissionDenied
 from contract.statuses import Status
 from kit.failpoints import reach
 from kit.logging import log_task
 from private_api.archives import ArchiveStore, Upload
 from private_api.database import Database
 from private_api.failpoints import Failpoint
+from private_api.model_owners import require_use
 from private_api.models import find_version, keep_archive, parse_reference, refuse_retired, take_version
 from private_api.tables import ArchiveRow, ModelVersionRow, TaskRow
 from private_api.tasks.rows import logger, ring
@@ -36,11 +37,16 @@ class NewTask:
 
 
 def check_submission(database: Database, reference: str, *, idempotency_key: str | None, caller: Caller) -> None:
-    """Refuse before the body is read what can be refused. Raises `ModelNotFound`, `ModelRetired`."""
+    """Refuse before the body is read what can be refused.
+
+    Raises `ModelNotFound`, `PermissionDenied` for a caller who may not use the model, `ModelRetired`.
+    """
     with database.read() as session:
         try:
-            refuse_retired(find_version(session, reference))
-        except (ModelNotFound, ModelRetired):
+            version = find_version(session, reference)
+            require_use(version.model, caller.owner)
+            refuse_retired(version)
+        except (ModelNotFound, PermissionDenied, ModelRetired):
             # Whoever repeats a submission gets its uid, whatever became of the model meanwhile.
             if find_by_key(session, idempotency_key, caller.owner) is None:
                 raise
@@ -60,7 +66,8 @@ def submit_task(
     """Store the checked upload as the input of a new task. Returns the task's uid once the task is durable.
 
     `reference` is the model's id, or `<id>@<version>`. The same content under the same owner's `idempotency_key`
-    returns the first uid again. Raises `ModelNotFound`, `ModelRetired`, `IdempotencyConflict`.
+    returns the first uid again. Raises `ModelNotFound`, `PermissionDenied` for a caller who may not use the model,
+    `ModelRetired`, `IdempotencyConflict`.
     """
     if known := _find_submission(database, upload, reference, idempotency_key, caller.owner):
         return known
@@ -71,6 +78,7 @@ def submit_task(
     try:
         with database.write() as session:
             version = take_version(session, reference)
+            require_use(version.model, caller.owner)
             now = database.now(session)
             archive = keep_archive(session, stored, now)
             task = NewTask(uid, caller.owner, version, archive, priority, idempotency_key, label)

@@ -23,6 +23,9 @@ EXAMPLE_MODEL: dict[str, Any] = {
     "archive": {"sha256": "6d9f206d84890af21dbaf255736ec1716a5c0791a0bb4ed45ac7d71209d457e0", "size_bytes": 98566144},
     "created_at": "2026-11-21T07:10:36.248436Z",
     "retired": False,
+    "restricted": True,
+    "owner": "radiology",
+    "users": ["oncology"],
     "warnings": [],
     "images": [{"consumer": "gpu-1", "finding": "present", "found_at": "2026-11-21T07:10:37Z"}],
 }
@@ -45,6 +48,7 @@ EXAMPLE_TASK: dict[str, Any] = {
     "label": "study 4711",
     "status": "finished",
     "exit_code": 0,
+    "image": f"registry.example.org/spleen@sha256:{'b' * 64}",
     "cancel_requested": False,
     "attempt": 1,
     "created_at": "2026-11-21T07:12:01.118203Z",
@@ -56,7 +60,7 @@ EXAMPLE_TASK: dict[str, Any] = {
     "warning_count": 0,
 }
 
-_OF_A_RESULT = ("exit_code", "output")
+_OF_A_RESULT = ("exit_code", "image", "output")
 CANCELLED_TASK: dict[str, Any] = {name: value for name, value in EXAMPLE_TASK.items() if name not in _OF_A_RESULT} | {
     "status": "cancelled",
     "reason": "cancelled",

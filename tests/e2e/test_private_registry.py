@@ -157,16 +157,16 @@ def test_a_lookup_of_an_image_asks_the_registry_and_pulls_nothing(
         with pytest.raises(ImageNotFound, match="wants a login that this consumer does not have"):
             engine.look_up_image(f"{image}:1", PullPolicy.MISSING)
         paste(tmp_path, registry.typed("docker login registry.example.org"), DOCKER_CONFIG=str(config.parent))
-        assert engine.look_up_image(f"{image}:1", PullPolicy.MISSING) is False
+        assert engine.look_up_image(f"{image}:1", PullPolicy.MISSING)[0] is False
         with pytest.raises(ImageNotFound, match="no such tag"):
             engine.look_up_image(f"{image}:2", PullPolicy.MISSING)
         with pytest.raises(ImageNotFound, match="its pull policy is never"):
             engine.look_up_image(f"{image}:1", PullPolicy.NEVER)
         assert engine.find_image(f"{image}:1") is None
         engine.ensure_image(f"{image}:1", PullPolicy.MISSING)
-        assert engine.look_up_image(f"{image}:1", PullPolicy.MISSING) is True
-        assert engine.look_up_image(f"{image}:1", PullPolicy.NEVER) is True
-        assert engine.look_up_image(f"{image}:1", PullPolicy.ALWAYS) is False
+        assert engine.look_up_image(f"{image}:1", PullPolicy.MISSING)[0] is True
+        assert engine.look_up_image(f"{image}:1", PullPolicy.NEVER)[0] is True
+        assert engine.look_up_image(f"{image}:1", PullPolicy.ALWAYS)[0] is False
         registry.process.kill()
         try:
             with pytest.raises(EngineUnavailable, match="must be pulled for each run and no registry could be"):

@@ -112,6 +112,10 @@ def test_a_failed_run_says_its_exit_code_and_shows_its_log(door: DoorClient) -> 
     assert (body["reason"], body["exit_code"]) == ("exit_code", 3)
     assert "about to fail" in body["log_tail"]
     assert "bad" in body["log_tail"]
+    # Built here, so that no registry has given it a digest.
+    (attempt,) = door.http.get(f"/api/tasks/{uid}/attempts").json()
+    assert attempt["image"] == door.status(uid)["image"]
+    assert attempt["image"].startswith("sha256:")
 
 
 @pytest.mark.parametrize(

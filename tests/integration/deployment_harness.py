@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from contract.access import ANONYMOUS, Caller
+from contract.access import ANONYMOUS, Caller, Scope
 from contract.deployments import (
     DeploymentLoad,
     DeploymentView,
@@ -20,6 +20,7 @@ from contract.deployments import (
     ReplicaView,
 )
 from contract.serving import ServingSpec
+from private_api.columns import Base
 from private_api.deployment_tables import DeploymentRow, GatewayRow, ReplicaRow
 from private_api.deployments.deploy import deploy_model
 from private_api.deployments.gateways import note_demand, note_report
@@ -28,7 +29,7 @@ from private_api.deployments.replicas import Hosting, beat_replica, end_replica
 from private_api.loops.scaler import Scaler
 from private_api.placement.replica_claim import claim_replica
 from private_api.settings import YIELD_AFTER
-from private_api.tables import Base, ConsumerRow, TaskRow
+from private_api.tables import ConsumerRow, TaskRow
 from tests.integration.task_harness import GPU, Harness
 
 HOSTING = Hosting("a-service-token-of-the-tests", "grpc-gateway:9000", 1024**3)
@@ -45,7 +46,8 @@ class DeploymentHarness:
         self.tasks.register(name, use_gpu=use_gpu, **options)
 
     def deploy(self, name: str = "echo", *, owner: str | None = None, **serving: Any) -> None:
-        deploy_model(self.tasks.database, name, ServingSpec(port=8001, **serving), owner=owner)
+        operator = Caller(owner, frozenset({Scope.MODELS, Scope.OPERATE}))
+        deploy_model(self.tasks.database, name, ServingSpec(port=8001, **serving), operator)
 
     def start(self, name: str = "echo", *, use_gpu: bool = False, consumer: str = "ada", **serving: Any) -> str:
         """Register and deploy a model that keeps one replica warm, and let it become ready; the replica's uid."""

@@ -24,8 +24,8 @@ _Result = TypeVar("_Result")
 
 
 def route(name: str, *backends: Backend | str, status: DeploymentStatus | None = None, **fields: Any) -> Route:
-    """A deployment with these replicas; `fields` are of the route (`owner`, `detail`) or of its serving description."""
-    own = {key: fields.pop(key) for key in ("owner", "detail", "model_version") if key in fields}
+    """A deployment with these replicas; `fields` are of the route, as `owner` is, or of its serving description."""
+    own = {key: fields.pop(key) for key in ("owner", "detail", "model_version", "users") if key in fields}
     addresses = [backend if isinstance(backend, str) else backend.address for backend in backends]
     return Route(
         human_readable_id=name,

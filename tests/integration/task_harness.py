@@ -54,9 +54,11 @@ class Harness:
     store: ArchiveStore
     logs: TaskLogs
 
-    def register(self, name: str = "echo", *, use_gpu: bool = False, **options: Any) -> None:
+    def register(
+        self, name: str = "echo", *, use_gpu: bool = False, caller: Caller = ANONYMOUS, **options: Any
+    ) -> None:
         registration = ModelRegistration(human_readable_id=name, container_tag="echo:1", use_gpu=use_gpu, **options)
-        register_model(self.database, self.store, registration, None)
+        register_model(self.database, self.store, registration, None, caller)
 
     def submit(
         self,

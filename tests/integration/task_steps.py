@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from contract.statuses import Phase, Reason
+from private_api.columns import Base
 from private_api.database import Database
 from private_api.server_tables import ServerRow
-from private_api.tables import Base
 from private_api.tasks.cancel import cancel_task, delete_task
 from tests.integration.task_harness import GPU
 

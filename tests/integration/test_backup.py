@@ -21,6 +21,7 @@ from private_api.archives import ArchiveStore
 from private_api.backup.files import BackupError, Manifest, hash_file, read_lines
 from private_api.backup.restore import MARK, Restored, restore
 from private_api.backup.write import back_up
+from private_api.columns import Base
 from private_api.database import Database
 from private_api.deployment_tables import GatewayRow
 from private_api.deployments.replicas import beat_replica, end_replica, show_replica
@@ -30,7 +31,6 @@ from private_api.loops.janitor import Janitor
 from private_api.migrate import upgrade
 from private_api.models import register_model, show_model
 from private_api.placement.outlook import find_output, show_task
-from private_api.tables import Base
 from private_api.task_logs import TaskLogs
 from private_api.tasks.cancel import cancel_task, delete_task
 from tests.integration.deployment_harness import HOSTING, DeploymentHarness
@@ -126,7 +126,7 @@ def register_zip(harness: Harness, name: str, weights: bytes) -> None:
     registration = ModelRegistration(
         human_readable_id=name, container_tag="echo:1", model_available=True, replace=True, use_gpu=False
     )
-    register_model(harness.database, harness.store, registration, upload)
+    register_model(harness.database, harness.store, registration, upload, ANONYMOUS)
 
 
 def rows(folder: Path, table: str) -> list[dict[str, Any]]:
@@ -169,7 +169,7 @@ def test_everything_comes_back_as_it_was_on_either_kind_of_database(
         "cancelled": Status.CANCELLED,
     }
     assert back.logs.tail(uids["running"], 1) == "half of it\n"
-    assert show_model(back.database, "weighty").version == 2
+    assert show_model(back.database, "weighty", ANONYMOUS).version == 2
 
 
 def test_a_log_of_several_files_comes_back(harness: Harness, blank: Database, folder: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import docker
 import pytest
 
 from inference_client import InferenceClient
-from inference_client.schemas import ModelRegistration as ClientRegistration
+from inference_client.models import ModelRegistration as ClientRegistration
 from job_consumer.__main__ import consumer_options
 from job_consumer.engines import LABEL
 from job_consumer.engines.docker.witness import WitnessEngine

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import select, update
 
-from contract.access import Caller, Scope
+from contract.access import ANONYMOUS, Caller, Scope
 from contract.deployments import DeploymentStatus, ReplicaAssignment, ReplicaReason
 from contract.errors import DeploymentNotFound, InvalidRequest, ModelNotFound, NameTaken
 from contract.serving import Category, RestrictedKey, ServingSpec
@@ -20,6 +20,7 @@ from tests.integration.deployment_harness import DeploymentHarness
 
 NOBODY = Caller(None, frozenset())
 REGISTRAR = Caller("eve", frozenset({Scope.MODELS}))
+OPERATOR = Caller("carol", frozenset({Scope.MODELS, Scope.OPERATE}))
 
 
 def test_a_model_that_is_deployed_is_idle_until_somebody_calls_it(plane: DeploymentHarness) -> None:
@@ -152,12 +153,12 @@ def test_removed_names_are_free_again_and_removing_twice_is_fine(plane: Deployme
     plane.register("echo")
     plane.register("other")
     plane.deploy("echo", prefix="p")
-    undeploy_model(plane.tasks.database, "echo")
-    undeploy_model(plane.tasks.database, "echo")
+    undeploy_model(plane.tasks.database, "echo", ANONYMOUS)
+    undeploy_model(plane.tasks.database, "echo", ANONYMOUS)
     with pytest.raises(DeploymentNotFound):
         plane.show("echo")
     with pytest.raises(ModelNotFound):
-        undeploy_model(plane.tasks.database, "nobody")
+        undeploy_model(plane.tasks.database, "nobody", ANONYMOUS)
     plane.deploy("other", prefix="p", application="echo", model_names=["echo"])
 
 
@@ -166,7 +167,7 @@ def test_removing_a_deployment_drains_what_runs_and_ends_what_waits(plane: Deplo
     plane.report(in_flight=2, replicas={uid: 2})
     plane.scale()
     waiting = plane.live()[1].uid
-    undeploy_model(plane.tasks.database, "echo")
+    undeploy_model(plane.tasks.database, "echo", ANONYMOUS)
     assert (plane.row(waiting).status, plane.row(waiting).reason) == ("ended", "surplus")
     assert (plane.row(uid).status, plane.row(uid).reason) == ("draining", "surplus")
     assert not plane.beat_uid(uid).stop
@@ -178,20 +179,21 @@ def test_removing_a_deployment_drains_what_runs_and_ends_what_waits(plane: Deplo
 
 def test_a_deployment_that_comes_back_owes_nothing_to_the_one_that_was_removed(plane: DeploymentHarness) -> None:
     uid = plane.start()
-    undeploy_model(plane.tasks.database, "echo")
+    undeploy_model(plane.tasks.database, "echo", ANONYMOUS)
     plane.deploy(replicas_min=1)
     plane.scale()
     assert plane.statuses() == ["wanted"]
     assert plane.row(uid).status == "draining"
 
 
-def test_the_values_of_restricted_keys_are_shown_to_registrars_alone(plane: DeploymentHarness) -> None:
+def test_the_values_of_restricted_keys_are_shown_to_those_who_may_change_them(plane: DeploymentHarness) -> None:
     plane.register()
     key = RestrictedKey(categories=[Category.MODEL_REPOSITORY], key="admin", value="a secret")
     plane.deploy(restricted_keys=[key])
-    assert plane.show(caller=REGISTRAR).serving.restricted_keys == [key]
-    (shown,) = plane.show(caller=NOBODY).serving.restricted_keys
-    assert (shown.key, shown.value) == ("admin", "***")
+    assert plane.show(caller=OPERATOR).serving.restricted_keys == [key]
+    for stranger in (NOBODY, REGISTRAR):
+        (shown,) = plane.show(caller=stranger).serving.restricted_keys
+        assert (shown.key, shown.value) == ("admin", "***")
     assert "a secret" not in str(list_deployments(plane.tasks.database, NOBODY, limit=9, after=None))
     # The gateway needs it.
     assert read_table(plane.tasks.database).routes[0].serving.restricted_keys == [key]

@@ -14,7 +14,7 @@ import pytest
 from job_consumer.engines import EngineUnavailable, ImageNotFound
 from job_consumer.engines.docker import images as docker_images
 from tests.engine_client import engine_client
-from tests.integration.engine_harness import Harness, docker_harness
+from tests.integration.engine_harness import Harness, build_image, docker_harness
 from tests.integration.image_registry import Registry, serve_slow_image
 from tests.services import require_docker
 from tests.waiting import PATIENCE_S, wait_until
@@ -111,6 +111,29 @@ def test_an_image_that_exists_outlasts_an_absent_registry(
                 harness.engine.ensure_image(f"{registry.address}/lab/gone:1", "missing", has_run=True)
         finally:
             client.remove_image(image, force=True)
+
+
+def test_what_ran_is_named_by_its_digest_where_a_registry_has_it(
+    harness: Harness, client: docker.APIClient, tmp_path: Path
+) -> None:
+    with Registry(tmp_path / "registry") as registry:
+        names = [f"{registry.address}/lab/{name}" for name in ("first", "second")]
+        try:
+            for name in names:
+                client.tag("busybox:1.37", name, "1")
+                assert "error" not in client.push(f"{name}:1")
+            local = build_image(client, "LABEL tests=ran-image")
+            ran = []
+            for image in (f"{names[0]}:1", f"{names[1]}:1", local):
+                spec = harness.spec("true", image=image)
+                harness.engine.start(spec)
+                ran.append(harness.engine.ran_image(spec.key) or "")
+        finally:
+            for name in names:
+                client.remove_image(f"{name}:1", force=True)
+    digest = ran[0].partition("@")[2]
+    assert ran == [f"{name}@{digest}" for name in names] + [client.inspect_image(local)["Id"]]
+    assert digest.startswith("sha256:")
 
 
 def test_a_pull_says_how_far_it_is(harness: Harness, client: docker.APIClient) -> None:

@@ -333,3 +333,14 @@ def test_without_an_address_for_streams_auth_says_what_to_set(replica):
         authenticate(gateway)
     assert refusal_of(error)[0] is grpc.StatusCode.FAILED_PRECONDITION
     assert "GRPC_STREAM_URL" in refusal_of(error)[1]
+
+
+def test_a_model_that_is_not_shared_with_a_caller_gives_no_token_and_takes_none(replica: Replica) -> None:
+    users = ["ada"]
+    with run_contract_gateway(route("darkflow", replica.address, protocol="redhare", users=users)) as gateway:
+        with pytest.raises(grpc.RpcError) as refused:
+            authenticate(gateway, userpasswd=USERPASSWD)
+        assert refusal_of(refused)[0] is grpc.StatusCode.PERMISSION_DENIED
+        # One from before the model was restricted.
+        code, text = OpenStream(gateway, shown(token_for("darkflow"))).refusal()
+        assert (code, "is for certain owners" in text) == (grpc.StatusCode.PERMISSION_DENIED, True)

@@ -4,6 +4,7 @@ import grpc
 import pytest
 
 from kit.protobuf import bytes_field, text_field, varint_field
+from tests.integration.contract_harness import KEY, OWNER, run_contract_gateway
 from tests.integration.grpc_backend import Backend
 from tests.integration.grpc_harness import RunningGateway, route, status_of, trailers_of
 
@@ -230,3 +231,24 @@ def test_a_restricted_key_closes_its_categories(gateway: RunningGateway, one: Ba
         assert refused(gateway, path, message, **{header: "wrong"}) == expected
         assert served_by(gateway, path, message, **{header: "open"}) == "one"
     assert served_by(gateway, f"{KSERVE}/ModelConfig", message) == "one"
+
+
+def test_a_model_that_is_shared_answers_the_owners_it_is_shared_with_alone(one: Backend, two: Backend) -> None:
+    shared = route("shared", one, application="shared", users=["ada", OWNER])
+    other = route("other", two, application="other", users=["ada"], protocol="kserve")
+    with run_contract_gateway(shared, other) as gateway:
+        key = {"x-api-key": KEY}
+        assert served_by(gateway, "/user.Own/Echo", application="shared", **key) == "one"
+        for path, metadata in (
+            ("/user.Own/Echo", {"application": "shared"}),
+            ("/user.Own/Echo", {"application": "other"} | key),
+            (f"{KSERVE}/ModelInfer", key),
+        ):
+            code, text = refused(gateway, path, text_field(1, "other"), **metadata)
+            assert code is CODE.PERMISSION_DENIED
+            assert "is for certain owners" in text
+        # One stream may name several models.
+        stream = gateway.stream(f"{KSERVE}/ModelStreamInfer")
+        error = status_of(lambda: list(stream(iter([text_field(1, "other")]), metadata=tuple(key.items()), timeout=60)))
+        assert error.code() is CODE.PERMISSION_DENIED
+        assert two.paths() == []

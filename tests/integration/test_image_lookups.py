@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import update
 
 from contract.access import ANONYMOUS, Caller
@@ -121,7 +122,7 @@ class Models:
 
     def register(self, name: str, **fields: Any) -> ModelView:
         registration = ModelRegistration(human_readable_id=name, container_tag="lab/segment:1", **fields)
-        return register_model(self.database, self._store, registration, None)
+        return register_model(self.database, self._store, registration, None, ANONYMOUS)
 
     def join(self, name: str, *, gpu_uuid: str | None = None, owner: str | None = None, looks: bool = True) -> None:
         request = ConsumerRegistration(
@@ -133,12 +134,13 @@ class Models:
         found = due_lookups(self.database, consumer, owner=owner)
         return [f"{each.human_readable_id}@{each.model_version}" for each in found]
 
-    def find(self, consumer: str, model: str, finding: Finding, detail: str | None = None, version: int = 1) -> None:
-        result = LookupResult(human_readable_id=model, model_version=version, finding=finding, detail=detail)
+    def find(self, consumer: str, model: str, finding: Finding, detail: str | None = None, **more: Any) -> None:
+        told = {"human_readable_id": model, "model_version": 1, "finding": finding, "detail": detail} | more
+        result = LookupResult.model_validate(told)
         keep_findings(self.database, LookupResults(consumer=consumer, results=[result]), owner=None)
 
     def view(self, model: str, caller: Caller = ALICE) -> ModelView:
-        (view,) = add_findings(self.database, [show_model(self.database, model)], caller)
+        (view,) = add_findings(self.database, [show_model(self.database, model, ANONYMOUS)], caller)
         return view
 
     def age(self, by: timedelta) -> None:
@@ -156,7 +158,7 @@ def test_a_consumer_looks_up_the_default_versions_of_its_kind_once(models: Model
     models.register("a", replace=True)
     models.register("b", use_gpu=True)
     assert (models.due("cpu"), models.due("gpu")) == (["a@2"], ["b@1"])
-    models.find("cpu", "a", Finding.PRESENT, version=2)
+    models.find("cpu", "a", Finding.PRESENT, model_version=2)
     assert (models.due("cpu"), models.due("gpu")) == ([], ["b@1"])
     models.register("a", replace=True)
     assert models.due("cpu") == ["a@3"]
@@ -241,3 +243,30 @@ def test_a_consumer_that_is_silent_or_of_another_kind_counts_for_nothing(models:
         now = models.database.now(session)
         session.execute(update(ConsumerRow).values(seen_at=now - timedelta(minutes=2)))
     assert (models.view("a").images, models.view("a").warnings) == ([], [])
+
+
+def test_the_first_digest_that_is_found_pins_a_version(models: Models) -> None:
+    first, second = (f"lab/segment@sha256:{digit * 64}" for digit in "12")
+    for consumer in ("one", "two"):
+        models.join(consumer)
+    models.register("by-default")
+    models.register("not", pin=False)
+    models.register("newest", pull_policy="always")
+    models.register("local", pull_policy="never")
+    assert models.view("by-default").pinned_image is None
+    for model in ("by-default", "not", "newest", "local"):
+        models.find("one", model, Finding.NOT_FOUND)
+        models.find("two", model, Finding.IN_REGISTRY, digest=first)
+        models.find("one", model, Finding.PRESENT, digest=second)
+    pinned = {name: models.view(name).pinned_image for name in ("by-default", "not", "newest", "local")}
+    assert pinned == {"by-default": first, "not": None, "newest": None, "local": None}
+    # Another version is another image.
+    models.register("by-default", replace=True)
+    models.find("one", "by-default", Finding.PRESENT, digest=second, model_version=2)
+    assert models.view("by-default").pinned_image == second
+
+
+def test_a_pin_needs_the_pull_policy_that_leaves_an_image_as_it_is(models: Models) -> None:
+    for policy in ("always", "never"):
+        with pytest.raises(ValidationError, match="pin is for the pull policy missing"):
+            models.register("a", pin=True, pull_policy=policy)

@@ -125,6 +125,8 @@ def test_what_names_no_version_is_told_apart(user: User) -> None:
 
 
 def test_the_python_client_does_the_same(user: User, server: Server) -> None:
+    with InferenceClient(server.url, key=server.operator_key) as operator:
+        operator.change_model("seg", owner="ada")
     with InferenceClient(server.url, key=server.key) as client:
         assert client.roll_back("seg").version == 2
         client.change_version("seg", 1, retired=True)
@@ -136,3 +138,27 @@ def test_the_python_client_does_the_same(user: User, server: Server) -> None:
         client.delete_version("seg", 3)
         again = ModelRegistration(human_readable_id="seg", container_tag="seg:5", replace=True)
         assert client.add_model(again).version == 4
+
+
+def test_a_model_is_shared_with_certain_owners_and_given_away(server: Server, tmp_path: Path) -> None:
+    ada = User(tmp_path / "ada", INFERENCE_SERVER_URL=server.closed_url, INFERENCE_SERVER_KEY=server.key)
+    carol = User(tmp_path / "carol", INFERENCE_SERVER_URL=server.closed_url, INFERENCE_SERVER_KEY=server.operator_key)
+    refused = ada.pipes("models", "share", "seg")
+    assert refused.returncode == ExitCode.REFUSED
+    assert "the model 'seg' is nobody's" in refused.stderr
+    assert says(carol, "models", "give", "seg", "ada") == "seg belongs to ada\n"
+    assert says(ada, "models", "share", "seg", "bob", "eve") == "seg is for its owner, bob, eve\n"
+    shown = says(ada, "models", "show", "seg")
+    assert [line.split(maxsplit=1)[1] for line in shown.splitlines() if line.startswith(("owner", "for"))] == [
+        "ada",
+        "its owner, bob, eve",
+    ]
+    assert json.loads(says(ada, "models", "share", "seg", "--json"))["users"] == []
+    nobody = User(tmp_path / "nobody", INFERENCE_SERVER_URL=server.url)
+    refused = nobody.pipes("submit", "seg", str(nobody.home / "scan"))
+    assert refused.returncode == ExitCode.REFUSED
+    assert "the model 'seg' is for certain owners" in refused.stderr
+    assert says(ada, "models", "share", "seg", "--everybody") == "seg is for everybody\n"
+    assert nobody.pipes("submit", "seg", str(nobody.home / "scan")).returncode == 0
+    both = ada.pipes("models", "share", "seg", "bob", "--everybody")
+    assert both.returncode == ExitCode.USAGE

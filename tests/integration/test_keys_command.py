@@ -1,4 +1,4 @@
-"""`inference-server keys` and `infer list`, as processes of their own."""
+"""`inference-server keys` and `models`, and `infer list`, as processes of their own."""
 
 import json
 import os
@@ -11,10 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from contract.access import Caller, Scope
+from contract.access import ANONYMOUS, Caller, Scope
 from contract.errors import Unauthenticated
+from contract.queries import ModelRegistration
+from private_api.archives import ArchiveStore
 from private_api.database import Database
 from private_api.keys import check_key, list_keys
+from private_api.models import register_model, show_model
 from tests.integration.public_door import PLAIN, serve_door
 from tests.running_api import RunningApi
 from tests.zips import make_zip
@@ -63,6 +66,25 @@ def test_a_key_is_made_listed_and_revoked(database_url: str) -> None:
     assert key.split("_")[2] not in listed
     assert (revoked.returncode, revoked.stdout) == (0, "")
     assert "revoked" in keys(database_url, "list").stdout
+
+
+def test_models_that_are_nobodys_are_listed_and_given_away(database_url: str, tmp_path: Path) -> None:
+    def models(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return run("operations", "models", *arguments, environment={"DATABASE_URL": database_url})
+
+    with opened(database_url) as database:
+        registration = ModelRegistration(human_readable_id="seg", container_tag="seg:1")
+        register_model(database, ArchiveStore(tmp_path), registration, None, ANONYMOUS)
+        assert models("list").stdout.splitlines()[1].split() == ["seg", "1", "-", "everybody", "seg:1"]
+        given = models("give", "seg", "ada")
+        assert (given.returncode, given.stderr) == (0, "seg belongs to ada\n")
+        assert models("list").stdout.splitlines()[1].split()[2] == "ada"
+        ada = Caller("ada", frozenset({Scope.MODELS}))
+        assert show_model(database, "seg", ada).owner == "ada"
+    unknown = models("give", "lungs", "ada")
+    assert unknown.returncode == 1
+    assert "no model has the id 'lungs'; `inference-server models list` shows them" in unknown.stderr
+    assert models("give", "seg", "no owner").returncode == 2
 
 
 def test_a_standalone_servers_keys_are_in_its_data_folder(sqlite_template: Path, tmp_path: Path) -> None:

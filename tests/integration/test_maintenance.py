@@ -126,7 +126,7 @@ def test_orphans_older_than_a_day_are_removed_and_everything_else_is_kept(harnes
     registration = ModelRegistration(human_readable_id="m", container_tag="m:1", model_available=True)
     with_zip = harness.store.open_upload(None)
     with_zip.write(make_zip())
-    model = register_model(harness.database, harness.store, registration, with_zip)
+    model = register_model(harness.database, harness.store, registration, with_zip, ANONYMOUS)
     assert model.archive is not None
     (model_zip,) = (key for key in harness.store.kept_keys(-60) if model.archive.sha256 in key)
     orphans = ["inputs/orphan.zip", "outputs/orphan/1-x.zip", "models/orphan.zip", "tmp/broken"]

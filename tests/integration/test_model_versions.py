@@ -44,10 +44,10 @@ def register(harness: Harness, name: str = "seg", data: bytes | None = None, *, 
         human_readable_id=name, container_tag="seg:1", model_available=data is not None, replace=replace
     )
     if data is None:
-        return register_model(harness.database, harness.store, registration, None)
+        return register_model(harness.database, harness.store, registration, None, ANONYMOUS)
     upload = harness.store.open_upload(None)
     upload.write(data)
-    return register_model(harness.database, harness.store, registration, upload)
+    return register_model(harness.database, harness.store, registration, upload, ANONYMOUS)
 
 
 def versions(harness: Harness, name: str = "seg", limit: int = 100, after: int | None = None) -> list[ModelVersionView]:
@@ -55,11 +55,11 @@ def versions(harness: Harness, name: str = "seg", limit: int = 100, after: int |
 
 
 def change(harness: Harness, **fields: int | str | bool) -> ModelView:
-    return change_model(harness.database, "seg", ModelChange.model_validate(fields))
+    return change_model(harness.database, "seg", ModelChange.model_validate(fields), ANONYMOUS)
 
 
 def retire(harness: Harness, number: int, *, retired: bool = True) -> ModelVersionView:
-    return change_version(harness.database, "seg", number, VersionChange(retired=retired))
+    return change_version(harness.database, "seg", number, VersionChange(retired=retired), ANONYMOUS)
 
 
 def version_of(harness: Harness, uid: str) -> int:
@@ -93,9 +93,12 @@ def test_a_plain_id_means_the_default_version_and_a_pinned_one_its_version(three
     assert [version_of(three, three.submit(name)) for name in ("seg", "seg@1", "seg@3")] == [3, 1, 3]
     assert change(three, default_version=2).version == 2
     assert [version_of(three, three.submit(name)) for name in ("seg", "seg@3")] == [2, 3]
-    assert show_model(three.database, "seg").version == 2
-    assert show_model(three.database, "seg@3").version == 3
-    assert [(model.human_readable_id, model.version) for model in list_models(three.database, limit=9, after=None)] == [
+    assert show_model(three.database, "seg", ANONYMOUS).version == 2
+    assert show_model(three.database, "seg@3", ANONYMOUS).version == 3
+    assert [
+        (model.human_readable_id, model.version)
+        for model in list_models(three.database, ANONYMOUS, limit=9, after=None)
+    ] == [
         ("echo", 1),
         ("seg", 2),
     ]
@@ -140,7 +143,7 @@ def test_versions_are_listed_newest_first_with_what_uses_them(three: Harness, pl
 def test_the_description_is_changed_in_the_version_that_is_meant(three: Harness) -> None:
     assert change(three, description="Segments").description == "Segments"
     assert change(three, default_version=1, description="Segmented").version == 1
-    change_version(three.database, "seg", 2, VersionChange(description="Broken"))
+    change_version(three.database, "seg", 2, VersionChange(description="Broken"), ANONYMOUS)
     assert [view.description for view in versions(three)] == ["Segments", "Broken", "Segmented"]
 
 
@@ -166,8 +169,8 @@ def test_a_retired_version_takes_no_new_task_and_is_not_the_default(three: Harne
     assert retire(three, 1).retired
     with pytest.raises(ModelRetired, match="version 1 of 'seg' is retired"):
         three.submit("seg@1")
-    assert show_model(three.database, "seg@1").retired
-    assert not show_model(three.database, "seg").retired
+    assert show_model(three.database, "seg@1", ANONYMOUS).retired
+    assert not show_model(three.database, "seg", ANONYMOUS).retired
     finish(three, queued)
     three.submit("seg")
     with pytest.raises(ModelRetired, match="bring it back"):
@@ -212,37 +215,37 @@ def test_a_deployment_stays_at_its_version_until_the_model_is_deployed_again(
 def test_what_is_in_use_is_not_deleted_and_the_refusal_says_by_what(three: Harness, plane: DeploymentHarness) -> None:
     queued = three.submit("seg@1")
     with pytest.raises(ModelInUse, match=r"version 1 of 'seg' is in use \(tasks that have not ended: 1\)"):
-        delete_version(three.database, "seg", 1)
+        delete_version(three.database, "seg", 1, ANONYMOUS)
     with pytest.raises(ModelInUse, match="version 3 is the default"):
-        delete_version(three.database, "seg", 3)
+        delete_version(three.database, "seg", 3, ANONYMOUS)
     plane.deploy("seg@2", replicas_min=1)
     plane.scale()
     with pytest.raises(ModelInUse, match=r"\(deployments: 1; replicas that have not ended: 1\)"):
-        delete_version(three.database, "seg", 2)
+        delete_version(three.database, "seg", 2, ANONYMOUS)
     with pytest.raises(ModelInUse, match=r"the model 'seg' is in use \(tasks .* deployments: 1; replicas"):
-        delete_model(three.database, "seg")
+        delete_model(three.database, "seg", ANONYMOUS)
     cancel_task(three.database, queued, ANONYMOUS)
-    delete_version(three.database, "seg", 1)
+    delete_version(three.database, "seg", 1, ANONYMOUS)
     # The replica of a deployment that moved on still runs the version.
     held = plane.claim()
     plane.beat(held)
     plane.deploy("seg@3")
     with pytest.raises(ModelInUse, match=r"\(replicas that have not ended: 1\)"):
-        delete_version(three.database, "seg", 2)
+        delete_version(three.database, "seg", 2, ANONYMOUS)
     plane.end_uid(held.uid)
-    delete_version(three.database, "seg", 2)
+    delete_version(three.database, "seg", 2, ANONYMOUS)
     assert [view.version for view in versions(three)] == [3]
     for number in (1, 2):
-        delete_version(three.database, "seg", number)
+        delete_version(three.database, "seg", number, ANONYMOUS)
     with pytest.raises(ModelNotFound):
-        delete_version(three.database, "seg", 4)
+        delete_version(three.database, "seg", 4, ANONYMOUS)
 
 
 def test_a_deleted_version_is_gone_but_for_its_tasks_and_its_number_is_not_given_again(three: Harness) -> None:
     uid = three.submit("seg")
     finish(three, uid)
     change(three, default_version=2)
-    delete_version(three.database, "seg", 3)
+    delete_version(three.database, "seg", 3, ANONYMOUS)
     with pytest.raises(ModelNotFound, match="the model 'seg' has no version 3"):
         three.submit("seg@3")
     with pytest.raises(ModelNotFound):
@@ -267,18 +270,24 @@ def test_tasks_of_a_deleted_model_answer_as_before_and_a_new_model_of_its_name_b
 
     before = answers()
     change(three, retired=True)
-    delete_model(three.database, "seg")
-    delete_model(three.database, "seg")
+    delete_model(three.database, "seg", ANONYMOUS)
+    delete_model(three.database, "seg", ANONYMOUS)
     clean(three)
     assert answers() == before
-    for refused in (lambda: three.submit("seg"), lambda: versions(three), lambda: show_model(three.database, "seg")):
+    for refused in (
+        lambda: three.submit("seg"),
+        lambda: versions(three),
+        lambda: show_model(three.database, "seg", ANONYMOUS),
+    ):
         with pytest.raises(ModelNotFound, match="no model has the human_readable_id 'seg'"):
             refused()
     with pytest.raises(ModelNotFound):
         change(three, retired=False)
-    assert [model.human_readable_id for model in list_models(three.database, limit=9, after=None)] == ["echo"]
+    assert [model.human_readable_id for model in list_models(three.database, ANONYMOUS, limit=9, after=None)] == [
+        "echo"
+    ]
     with pytest.raises(ModelNotFound):
-        delete_model(three.database, "nobody")
+        delete_model(three.database, "nobody", ANONYMOUS)
     # Whoever lost the answer to the submission still gets the uid.
     check_submission(three.database, "seg", idempotency_key="k", caller=ANONYMOUS)
     assert three.submit("seg", key="k") == done
@@ -317,10 +326,10 @@ def test_the_zip_of_a_deleted_version_goes_and_those_that_another_version_needs_
     register(harness, "other", make_zip({"w": b"2"}))
     assert len(zips(harness)) == 2
     for number in (1, 2):
-        delete_version(harness.database, "seg", number)
+        delete_version(harness.database, "seg", number, ANONYMOUS)
     clean(harness)
     assert len(zips(harness)) == 2
-    delete_model(harness.database, "other")
+    delete_model(harness.database, "other", ANONYMOUS)
     assert clean(harness) == 1
     (left,) = zips(harness)
     assert harness.store.path(left).read_bytes() == make_zip({"w": b"1"})
@@ -333,7 +342,7 @@ def test_the_zip_of_a_deleted_version_goes_and_those_that_another_version_needs_
 def test_a_zip_that_was_removed_is_stored_again_when_it_is_registered_again(harness: Harness) -> None:
     data = make_zip({"w": b"1"})
     register(harness, data=data)
-    delete_model(harness.database, "seg")
+    delete_model(harness.database, "seg", ANONYMOUS)
     assert clean(harness) == 1
     assert zips(harness) == set()
     again = register(harness, data=data, replace=False)
@@ -365,7 +374,7 @@ def test_a_submission_waits_for_the_deletion_of_its_version_and_is_refused(three
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_a_zip_that_a_registration_is_about_to_share_is_not_removed(harness: Harness) -> None:
     register(harness, data=make_zip())
-    delete_model(harness.database, "seg")
+    delete_model(harness.database, "seg", ANONYMOUS)
     with harness.database.write() as registration:
         archive = select(ArchiveRow).where(ArchiveRow.key.startswith("models/"))
         registration.scalars(archive.with_for_update(read=True)).all()

@@ -1,10 +1,12 @@
 """Registering models over HTTP: what contradicts itself is refused, and versions stay what they were."""
 
+from pathlib import Path
+
 import httpx
 import pytest
 
 from contract.claims import ClaimRequest
-from tests.running_api import RunningApi
+from tests.running_api import RunningApi, run_private_api
 from tests.unit.zip_corpus import LYING, Part, build
 from tests.zips import make_zip
 
@@ -107,3 +109,12 @@ def test_programs_without_a_container_are_refused_where_they_cannot_run(http: ht
     answer = register(http, make_zip(), container_tag="process:run.py", model_available="true")
     assert error_of(answer) == (422, "InvalidRequest")
     assert "standalone" in answer.json()["detail"]
+
+
+def test_an_image_that_is_not_allowed_cannot_be_registered(sqlite_url: str, tmp_path: Path) -> None:
+    with run_private_api(sqlite_url, tmp_path / "data", allowed_images=("lab/*",)) as api, api.client() as http:
+        query = {"human_readable_id": "seg", "container_tag": "evil/seg:1"}
+        refused = http.post("/api/models/", params=query)
+        assert refused.status_code == 403
+        assert "the image evil/seg:1 may not be registered here: the operator allows lab/*" in refused.json()["detail"]
+        assert http.post("/api/models/", params=query | {"container_tag": "lab/seg:1"}).status_code == 200

@@ -78,7 +78,7 @@ def test_what_is_no_program_of_the_model_is_not_found(harness: Harness, image: s
 
 
 def test_a_lookup_knows_programs_from_images(harness: Harness) -> None:
-    assert harness.engine.look_up_image("process:run.sh", PullPolicy.MISSING) is True
+    assert harness.engine.look_up_image("process:run.sh", PullPolicy.MISSING)[0] is True
     with pytest.raises(ImageNotFound, match="install Docker"):
         harness.engine.look_up_image("busybox:1.37", PullPolicy.MISSING)
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy import select
 
+from contract.access import ANONYMOUS
 from contract.deployments import ReplicaAssignment, ReplicaReason
 from contract.errors import StaleFence
 from contract.schemas import Assignment
@@ -117,7 +118,7 @@ class ReplicaRules(RuleBasedStateMachine):
         )
 
     def undeploy(self, name: str) -> None:
-        undeploy_model(self.database, name)
+        undeploy_model(self.database, name, ANONYMOUS)
 
     def report(self, name: str, busy: int, forgets: bool) -> None:
         ready = [row.uid for row in self.live() if row.status == "ready"]
@@ -227,7 +228,7 @@ class ReplicaRules(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Whatever happened, nothing is stuck: all tasks run to their end, and then a replica gets every GPU."""
         for name in MODELS:
-            undeploy_model(self.database, name)
+            undeploy_model(self.database, name, ANONYMOUS)
         self.settle()
         with self.database.read() as session:
             assert session.scalars(select(TaskRow.uid).where(TaskRow.ended_at.is_(None))).all() == []

@@ -13,9 +13,9 @@ from sqlalchemy.exc import DatabaseError
 
 from contract.access import ANONYMOUS
 from contract.statuses import Phase
+from private_api.columns import Base
 from private_api.database import Database
 from private_api.migrate import upgrade
-from private_api.tables import Base
 from private_api.tasks.cancel import cancel_task
 from tests.databases import migrate_url
 from tests.integration.task_harness import Harness

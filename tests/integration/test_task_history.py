@@ -4,7 +4,10 @@ import pytest
 
 from contract.access import ANONYMOUS, Caller, Scope
 from contract.errors import TaskNotFound
+from contract.heartbeats import Heartbeat
 from contract.statuses import Phase
+from private_api.placement.outlook import show_task
+from private_api.tasks.attempts import beat_task
 from private_api.tasks.history import list_attempts, list_events
 from tests.integration.task_harness import Harness
 
@@ -59,3 +62,25 @@ def test_the_past_of_a_task_is_for_those_who_see_it_and_its_details_for_owner_an
     for caller, detail in ((ADA, "it broke"), (ADMIN, "it broke"), (OPERATOR, None)):
         assert list_attempts(harness.database, uid, caller)[-1].detail == detail
     assert len(list_events(harness.database, uid, OPERATOR)) == 6
+
+
+def test_what_ran_stands_in_the_attempt_and_in_the_task(harness: Harness) -> None:
+    first, second = (f"registry.example.org/echo@sha256:{digit * 64}" for digit in "12")
+    held = harness.claim(uid=harness.submit())
+    beat_task(harness.database, held.uid, held.fence, Heartbeat(consumer="ada", phase=Phase.RUNNING, image=first))
+
+    def images() -> list[str | None]:
+        attempts = list_attempts(harness.database, held.uid, ANONYMOUS)
+        return [
+            show_task(harness.database, harness.logs, held.uid, ANONYMOUS).image,
+            *(attempt.image for attempt in attempts),
+        ]
+
+    assert images() == [first, first]
+    harness.beat(held)
+    harness.release(held, blameless=True)
+    held = harness.claim(uid=held.uid)
+    assert images() == [None, first, None]
+    # A run may end before its first heartbeat.
+    harness.commit(held, harness.upload(held).model_copy(update={"image": second}))
+    assert images() == [second, first, second]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from contract.access import ANONYMOUS
 from contract.deployments import ReplicaReason
 from contract.errors import ModelExists
 from contract.schemas import Assignment
@@ -296,7 +297,7 @@ def test_what_waits_says_so_and_what_is_removed_comes_back_no_more(plane: Deploy
     plane.scale()
     (wanted,) = plane.live("warm")
     assert wanted.detail is None
-    undeploy_model(plane.tasks.database, "warm")
+    undeploy_model(plane.tasks.database, "warm", ANONYMOUS)
     assert plane.row(wanted.uid).status == "ended"
     late = queue(plane)
     held = take(plane)

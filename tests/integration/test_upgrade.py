@@ -72,10 +72,12 @@ def fill(harness: Harness, revision: str) -> None:
 
 def check_goes_on(harness: Harness) -> None:
     """Everything that the services do, on the old rows and on new ones."""
-    assert [model.human_readable_id for model in list_models(harness.database, limit=9, after=None)] == ["old"]
+    assert [model.human_readable_id for model in list_models(harness.database, ANONYMOUS, limit=9, after=None)] == [
+        "old"
+    ]
     (version,) = list_versions(harness.database, "old", VersionListQuery())
     assert (version.version, version.default, version.retired, version.strict_output) == (1, True, False, False)
-    model = show_model(harness.database, "old")
+    model = show_model(harness.database, "old", ANONYMOUS)
     assert (model.shared_memory_bytes, model.temporary_bytes, model.pids_limit, model.cpus) == (None, None, None, None)
     assert find_output(harness.database, harness.store, harness.logs, "cccc", ANONYMOUS).key == "outputs/c.zip"
     finished = show_task(harness.database, harness.logs, "cccc", ANONYMOUS)

@@ -204,6 +204,8 @@ def record_calls(folder: Path) -> list[httpx.Request]:
         temporary_bytes=2**20,
         pids_limit=16,
         cpus=0.5,
+        pin=False,
+        restricted=True,
         replace=True,
     )
     with InferenceClient("http://server", transport=httpx.MockTransport(answer)) as client:
@@ -213,6 +215,7 @@ def record_calls(folder: Path) -> list[httpx.Request]:
         client.get_model(MODEL)
         list(client.list_versions(MODEL))
         client.change_model(MODEL, default_version=1, description="text", retired=False)
+        client.change_model(MODEL, restricted=True, users=["bob"], owner="ada")
         client.change_version(MODEL, 1, description="text", retired=True)
         client.roll_back(MODEL)
         client.delete_version(MODEL, 1)

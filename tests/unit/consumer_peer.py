@@ -120,9 +120,9 @@ class MemoryEngine:
     ) -> None:
         self._fail("ensure_image")
 
-    def look_up_image(self, image: str, pull_policy: str) -> bool:
+    def look_up_image(self, image: str, pull_policy: str) -> tuple[bool, None]:
         self._fail("look_up_image")
-        return True
+        return True, None
 
     def start(self, spec: ContainerSpec) -> None:
         self._fail("start")
@@ -166,6 +166,9 @@ class MemoryEngine:
 
     def find_image(self, image: str) -> StoredImage | None:
         return None
+
+    def ran_image(self, key: RunKey) -> None:
+        """It has no images."""
 
     def remove_image(self, image: str) -> bool:
         return True

@@ -28,8 +28,8 @@ from inference_client import (
 )
 from inference_client.cli.hints import HINTS, speaks_http
 from inference_client.errors import server_errors
-from inference_client.model_versions import ModelVersionView
-from inference_client.schemas import DeploymentView, ModelRegistration, TaskView
+from inference_client.models import ImageFinding, ModelRegistration, ModelVersionView, ModelView
+from inference_client.schemas import DeploymentView, TaskView
 from inference_client.serving import ServingSpec
 from public_api.app import create_app
 from tests.unit.client_drift import (
@@ -49,8 +49,8 @@ from tests.unit.client_peer import task_view
 
 VIEWS: list[type[BaseModel]] = [
     schemas.ArchiveView,
-    schemas.ImageFinding,
-    schemas.ModelView,
+    ImageFinding,
+    ModelView,
     ModelVersionView,
     schemas.TaskView,
     serving.ServingSpec,

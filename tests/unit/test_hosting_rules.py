@@ -130,7 +130,7 @@ def test_a_replica_that_is_lent_is_not_withdrawn() -> None:
     hosted = ReadyReplicas()
     with pytest.raises(ReplicaGone), hosted.borrow(UID):
         pass
-    replica = ReadyReplica(UID, "10.0.0.2:8001", FOLDER)
+    replica = ReadyReplica(RunKey(UID, 1, RunKind.REPLICA), "10.0.0.2:8001", FOLDER)
     hosted.add(replica)
     with hosted.borrow(UID) as lent:
         assert lent is replica
@@ -142,7 +142,7 @@ def test_a_replica_that_is_lent_is_not_withdrawn() -> None:
 
 def test_a_replica_that_is_no_more_is_lent_no_more_whoever_has_it() -> None:
     hosted = ReadyReplicas()
-    hosted.add(ReadyReplica(UID, "10.0.0.2:8001", FOLDER))
+    hosted.add(ReadyReplica(RunKey(UID, 1, RunKind.REPLICA), "10.0.0.2:8001", FOLDER))
     with hosted.borrow(UID):
         hosted.drop(UID)
         with pytest.raises(ReplicaGone), hosted.borrow(UID):

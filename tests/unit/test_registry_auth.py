@@ -39,7 +39,7 @@ def engine_api() -> Iterator[EngineApi]:
                 self._answer(200, {"ApiVersion": "1.41"})
             elif "/distribution/" in self.path:
                 api.note(self.headers["X-Registry-Auth"])
-                self._answer(200, {"Descriptor": {}})
+                self._answer(200, {"Descriptor": {"digest": f"sha256:{'0' * 64}"}})
             else:
                 self._answer(404, {"message": f"No such image: {IMAGE}"})
 
@@ -108,7 +108,7 @@ def test_a_pull_shows_the_login_that_the_file_has_then(engine: DockerEngine, eng
 
 def test_a_lookup_shows_the_same(engine: DockerEngine, engine_api: EngineApi, file: Path) -> None:
     log_in(file, PASSWORD)
-    assert engine.look_up_image(IMAGE, "missing") is False
+    assert engine.look_up_image(IMAGE, "missing")[0] is False
     assert [shown(login) for login in engine_api.logins] == [("lab", PASSWORD)]
 
 

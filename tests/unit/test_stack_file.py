@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 # A name of its own per host, a GPU from Swarm, a stack's name on the command line; Swarm knows no ${VARIABLE:+word} and
@@ -29,6 +30,17 @@ def test_swarm_hands_on_the_variables_that_compose_hands_on() -> None:
 
 def test_swarm_runs_the_images_that_compose_runs() -> None:
     assert images("docker-compose.yaml") == images("stack.yaml")
+
+
+def test_no_service_can_take_all_of_a_hosts_memory() -> None:
+    """Both files give each service the same; Compose has more: what runs once, and what sweeps."""
+    compose, stack = (
+        yaml.safe_load((ROOT / name).read_text())["services"] for name in ("docker-compose.yaml", "stack.yaml")
+    )
+    of_compose = {name: service["mem_limit"].lower() for name, service in compose.items()}
+    of_stack = {name: service["deploy"]["resources"]["limits"]["memory"].lower() for name, service in stack.items()}
+    assert of_stack.pop("job-consumer-gpu") == of_stack["job-consumer"]
+    assert of_compose == of_stack | {"init": "1g", "sweeper": "1g"}
 
 
 def test_docker_accepts_the_stack() -> None:

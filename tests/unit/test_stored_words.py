@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import Column, Connection, MetaData, Table, create_engine, insert, select, text
 
 from contract.statuses import Reason, Status
-from private_api.tables import Outcome, Word
+from private_api.columns import Word
+from private_api.tables import Outcome
 
 TABLE = Table(
     "words", MetaData(), Column("status", Word(16, Status)), Column("outcome", Word(32, Outcome, Reason), nullable=True)

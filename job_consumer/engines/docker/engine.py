@@ -29,7 +29,7 @@ from job_consumer.engines import (
 from job_consumer.engines.docker.ending import START_LABEL, describe_run, engine_start, exit_state
 from job_consumer.engines.docker.errors import engine_errors, is_read_timeout, run_errors, start_error
 from job_consumer.engines.docker.host import describe_host
-from job_consumer.engines.docker.images import PullingClient
+from job_consumer.engines.docker.images import PullingClient, ran_image
 from job_consumer.engines.docker.log import follow_log, follow_output, read_tail
 from job_consumer.engines.docker.profile import (
     ENDED,
@@ -192,6 +192,10 @@ class DockerEngine(DockerStorage):
         with engine_errors():
             variables = self._inspect(key)["Config"]["Env"] or []
         return {name: value for name, _, value in (variable.partition("=") for variable in variables)}
+
+    def ran_image(self, key: RunKey) -> str:
+        with engine_errors():
+            return ran_image(self._client(), self._inspect(key))
 
     def stop(self, key: RunKey, grace_s: float) -> None:
         """The signal is the image's own stop signal, TERM by default."""

@@ -1,11 +1,13 @@
 """Makes images present, and distinguishes a registry that refuses from one in trouble and one out of reach."""
 
+from collections.abc import Mapping
 from threading import Event
 from typing import Any
 
 import docker
 from docker.errors import APIError, NotFound
 
+from contract.image_names import bare_name
 from contract.schemas import PROCESS_TAG_PREFIX, PullPolicy
 from job_consumer.engines import EngineUnavailable, ImageNotFound, OnPull
 from job_consumer.engines.docker.errors import engine_text, is_read_timeout, readable
@@ -52,13 +54,13 @@ def ensure_image(
     raise _unreachable(image, said, present=present, has_run=has_run)
 
 
-def look_up_image(client: docker.APIClient, image: str, pull_policy: PullPolicy) -> bool:
+def look_up_image(client: docker.APIClient, image: str, pull_policy: PullPolicy) -> tuple[bool, str | None]:
     """Does what `Engine.look_up_image` says."""
     present = _is_present(client, image)
     if not _must_pull(image, pull_policy, present=present):
-        return True
+        return True, find_digests(client.inspect_image(image)).get(bare_name(image))  # type: ignore[no-untyped-call]
     try:
-        client.inspect_distribution(image)  # type: ignore[no-untyped-call]
+        found = client.inspect_distribution(image)  # type: ignore[no-untyped-call]
     except APIError as error:
         said = engine_text(error)
         _raise_unless_unreachable(image, said, "looking up")
@@ -67,7 +69,23 @@ def look_up_image(client: docker.APIClient, image: str, pull_policy: PullPolicy)
         if not is_read_timeout(error):
             raise
         raise _unreachable(image, str(error), present=present) from error
-    return False
+    return False, f"{bare_name(image)}@{found['Descriptor']['digest']}"
+
+
+def ran_image(client: docker.APIClient, container: Mapping[str, Any]) -> str:
+    """Does what `Engine.ran_image` says, of an inspected container."""
+    image_id, name = str(container["Image"]), bare_name(str(container["Config"]["Image"]))
+    try:
+        digests = find_digests(client.inspect_image(image_id))  # type: ignore[no-untyped-call]
+    except NotFound:
+        # It may be removed while its container runs.
+        return image_id
+    return digests.get(name) or next(iter(digests.values()), image_id)
+
+
+def find_digests(image: Mapping[str, Any]) -> dict[str, str]:
+    """What registries call an inspected image, by their names for it."""
+    return {digest.partition("@")[0]: digest for digest in image["RepoDigests"] or []}
 
 
 def _must_pull(image: str, pull_policy: PullPolicy, *, present: bool) -> bool:

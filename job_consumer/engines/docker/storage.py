@@ -15,7 +15,7 @@ from contract.schemas import PullPolicy
 from job_consumer.descriptors import allocated_bytes
 from job_consumer.engines import Mount, OnPull, RunKey, RunVanished, StoredImage
 from job_consumer.engines.docker.errors import engine_errors
-from job_consumer.engines.docker.images import ensure_image, look_up_image
+from job_consumer.engines.docker.images import ensure_image, find_digests, look_up_image
 from job_consumer.engines.docker.profile import EngineHost, mount_device, run_labels, volume_name
 from job_consumer.engines.docker.registry_auth import load_registry_auth
 
@@ -61,7 +61,7 @@ class DockerStorage(ABC):
         with engine_errors():
             ensure_image(self._puller(), image, pull_policy, self._closing, on_progress, has_run=has_run)
 
-    def look_up_image(self, image: str, pull_policy: PullPolicy) -> bool:
+    def look_up_image(self, image: str, pull_policy: PullPolicy) -> tuple[bool, str | None]:
         """A registry is asked by the Engine, as for a pull."""
         with engine_errors():
             return look_up_image(self._puller(), image, pull_policy)
@@ -75,7 +75,7 @@ class DockerStorage(ABC):
                 if error.status_code in (400, 404):
                     return None
                 raise
-        return StoredImage(found["Id"], found["Size"])
+        return StoredImage(found["Id"], found["Size"], find_digests(found))
 
     def remove_image(self, image: str) -> bool:
         """The Engine refuses to remove what a container has, whosever it is; a name is removed alone."""

@@ -69,10 +69,10 @@ class ProcessEngine:
                 f"or register the model with container_tag={PROCESS_TAG_PREFIX}<program in its zip>"
             )
 
-    def look_up_image(self, image: str, pull_policy: PullPolicy) -> bool:
+    def look_up_image(self, image: str, pull_policy: PullPolicy) -> tuple[bool, None]:
         """Looks up nothing."""
         self.ensure_image(image, pull_policy)
-        return True
+        return True, None
 
     def start(self, spec: ContainerSpec) -> None:
         """The run's lock decides: it is taken before the supervisor exists, which inherits it."""
@@ -153,6 +153,9 @@ class ProcessEngine:
         """The runs are on the disk of the mounts."""
 
     def find_image(self, image: str) -> None:
+        """There are no images."""
+
+    def ran_image(self, key: RunKey) -> None:
         """There are no images."""
 
     def remove_image(self, image: str) -> bool:

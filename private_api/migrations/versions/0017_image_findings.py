@@ -6,7 +6,7 @@ It only adds: a private API of the version before writes consumers that do not l
 import sqlalchemy as sa
 from alembic import op
 
-from private_api.tables import Id, Instant
+from private_api.columns import Id, Instant
 
 revision = "0017"
 down_revision = "0016"
