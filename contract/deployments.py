@@ -74,7 +74,10 @@ class ReplicaView(Message):
     model_version: int
     status: ReplicaStatus
     reason: ReplicaReason | None = None
-    detail: str | None = None
+    summary: str | None = Field(None, description="Why it stands where it does, for everybody.")
+    detail: str | None = Field(
+        None, description="The same, for the deployment's owner and operators with what the container said."
+    )
     consumer: str | None = None
     gpu_uuid: str | None = None
     address: str | None = Field(None, description="`host:port` on the replicas' network, once it is ready.")
@@ -104,7 +107,8 @@ class DeploymentView(Message):
     owner: str | None = None
     serving: ServingSpec
     status: DeploymentStatus
-    detail: str | None = None
+    summary: str | None = Field(None, description="Why it fails, or what a replica waits for, for everybody.")
+    detail: str | None = Field(None, description="The same, for its owner and operators with what a container said.")
     failures: int = Field(description="Replicas in a row that ended by themselves.")
     next_start_at: datetime | None = None
     replicas: list[ReplicaView]
@@ -148,7 +152,10 @@ class ReplicaEnd(Message):
 
     consumer: str
     reason: ReplicaReason
+    summary: Annotated[str, Field(max_length=4096)] = ""
+    """How it ended, in words of the consumer. A release before this one sends none."""
     detail: Annotated[str, Field(max_length=4096)] = ""
+    """The summary, and what the container said: for the deployment's owner and for operators."""
     exit_code: int | None = None
 
 
@@ -167,7 +174,7 @@ class Route(Message):
     owner: str | None = None
     serving: ServingSpec
     status: DeploymentStatus
-    detail: str | None = None
+    detail: str | None = Field(None, description="Why, as everybody may know it: gateways tell it to callers.")
     backends: list[Backend] = Field(description="The replicas that are ready.")
     users: list[str] | None = Field(None, description="The owners whose calls it answers; null: everybody's.")
 

@@ -70,7 +70,8 @@ class MethodTypes:
                 self._said[replica.uid] = await _read_methods(replica)
         except (StatusError, TimeoutError, DecodeError) as error:
             # Nothing is lost but speed; it is asked again when the routing table changes.
-            logger.info("replica=%s says nothing of its methods: %s", replica.uid[:12], error or type(error).__name__)
+            why = error.code.name if isinstance(error, StatusError) else type(error).__name__
+            logger.info("replica=%s says nothing of its methods: %s", replica.uid[:12], why)
         finally:
             self._asking.discard(replica.uid)
         self._agree()

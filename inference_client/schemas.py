@@ -111,7 +111,10 @@ class ReplicaView(Answer):
     model_version: int
     status: ReplicaStatus
     reason: ReplicaReason | None = None
+    summary: str | None = None
+    """Why it stands where it does, in the server's words."""
     detail: str | None = None
+    """The same; for the deployment's owner and operators with what the container said."""
     consumer: str | None = None
     gpu_uuid: str | None = None
     address: str | None = None
@@ -130,7 +133,10 @@ class DeploymentView(Answer):
     owner: str | None = None
     serving: ServingSpec
     status: DeploymentStatus
+    summary: str | None = None
+    """Why it fails, or what a replica waits for, in the server's words."""
     detail: str | None = None
+    """The same; for its owner and operators with what a container said."""
     failures: int
     """Replicas in a row that ended by themselves."""
     next_start_at: datetime | None = None

@@ -13,6 +13,7 @@ from contract.errors import DeploymentNotFound, InferenceError, StaleFence, Task
 from contract.schemas import RunAssignment
 from job_consumer.context import ConsumerContext
 from job_consumer.engines import Engine, EngineUnavailable, RunKey, RunKind, RunState
+from job_consumer.error_texts import operators_text
 from job_consumer.held import nameless
 from job_consumer.workspace import WorkDir
 
@@ -44,7 +45,7 @@ def let_go(context: ConsumerContext, key: RunKey) -> None:
     try:
         remove_run(context, key)
     except (EngineUnavailable, OSError) as error:
-        logger.warning("what %s left cannot be removed yet; that is tried again: %s", key.name, error)
+        logger.warning("what %s left cannot be removed yet; that is tried again: %s", key.name, operators_text(error))
     finally:
         context.held.drop(key)
 
@@ -136,7 +137,8 @@ class Reconciler:
             remove_run(self._context, key)
         except (EngineUnavailable, OSError) as error:
             if key not in self._stuck:
-                logger.warning("what is left of %s cannot be removed; that is tried again: %s", key.name, error)
+                said = operators_text(error)
+                logger.warning("what is left of %s cannot be removed; that is tried again: %s", key.name, said)
             self._stuck.add(key)
         else:
             self._stuck.discard(key)

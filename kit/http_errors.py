@@ -33,6 +33,15 @@ def render_error(error: ServiceError) -> JSONResponse:
     return JSONResponse(error.to_body(), error.http_status, headers)
 
 
+def loggable_path(request: Request) -> str:
+    """The path of a request as a log may have it: a parameter that takes a whole path is named in place of what it
+    took, which is the name of somebody's file."""
+    path: str = getattr(request.scope.get("route"), "path", "(a path without a route)")
+    for name, value in request.path_params.items():
+        path = path.replace(f"{{{name}}}", str(value))
+    return path
+
+
 def install_error_handlers(
     app: FastAPI, *, unknown: type[ServiceError], invalid: type[ServiceError], no_route: type[ServiceError]
 ) -> None:
@@ -60,7 +69,7 @@ def install_error_handlers(
         return Response(status_code=499)
 
     async def handle_unknown(request: Request, error: Exception) -> JSONResponse:
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        logger.error("%s %s failed", request.method, loggable_path(request), exc_info=error)
         return render_error(unknown(request=request_id.get()))
 
     app.add_exception_handler(ServiceError, handle_ours)

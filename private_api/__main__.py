@@ -28,6 +28,7 @@ def _run(settings: PrivateApiSettings) -> int:
         max_upload_bytes=settings.max_upload_bytes,
         sizes=SizeLimits(settings.max_unpacked_bytes, settings.max_output_bytes, settings.max_entries),
         keep_finished_for=settings.keep_finished_for,
+        keep_records_for=settings.keep_records_for,
         unschedulable_after=settings.unschedulable_after,
         yield_after=settings.yield_after,
         gateway_address=settings.grpc_gateway_address,

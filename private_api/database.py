@@ -21,6 +21,8 @@ from contract.errors import InvalidRequest, ServiceUnavailable, StorageFull
 
 logger = logging.getLogger(__name__)
 
+_SQLITE_TIMEOUT_S = 10
+"""How long a transaction waits for another one."""
 _POSTGRES_OPTIONS = (
     "-c statement_timeout=5000 -c idle_in_transaction_session_timeout=15000 -c lock_timeout=4000 -c timezone=UTC"
     " -c synchronous_commit=on"
@@ -74,7 +76,7 @@ class Database:
         """Guards `last_look`."""
         self.last_look: Look | None = None
         if self.is_sqlite:
-            self.engine = create_engine(url, pool_size=pool_size, connect_args={"timeout": 10})
+            self.engine = create_engine(url, pool_size=pool_size, connect_args={"timeout": _SQLITE_TIMEOUT_S})
             _prepare_sqlite(self.engine)
         else:
             self.engine = create_engine(
@@ -87,6 +89,26 @@ class Database:
                 connect_args=_connect_args(url),
             )
             event.listen(self.engine, "handle_error", _leave_what_only_reads)
+
+    def wipe(self) -> bool:
+        """Leave nothing of removed rows in SQLite's log of changes. False if somebody reads it right now: try again.
+
+        PostgreSQL's files are its administrator's; there is nothing to do for them here.
+        """
+        if not self.is_sqlite:
+            return True
+        connection = self.engine.raw_connection()
+        cursor = connection.cursor()
+        try:
+            # Writers would wait for as long as this waits for readers.
+            cursor.execute("PRAGMA busy_timeout=0")
+            is_busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not is_busy
+        except sqlite3.OperationalError:
+            return False
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout={_SQLITE_TIMEOUT_S * 1000}")
+            connection.close()
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -254,6 +276,8 @@ def _prepare_sqlite(engine: Engine) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
+        # What is removed is overwritten, and not left in the file until its place is needed.
+        connection.execute("PRAGMA secure_delete=ON")
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:

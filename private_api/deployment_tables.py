@@ -38,7 +38,10 @@ class DeploymentRow(Base):
     not_before: Mapped[datetime | None] = mapped_column(Instant)
     """No replica starts before this time, because earlier ones ended."""
     detail: Mapped[str | None] = mapped_column(Text)
-    """How the last failed replica ended."""
+    """How the last failed replica ended, with what its container said: for the deployment's owner and for operators."""
+    summary: Mapped[str | None] = mapped_column(Text)
+    """The same in words of this server and of the consumer, for everybody. NULL beside a detail: a release wrote that
+    which knew no summaries."""
     called_at: Mapped[datetime | None] = mapped_column(Instant)
     """When a call was last seen or waited for a replica."""
     wanted: Mapped[int] = mapped_column(Integer, default=0)
@@ -101,6 +104,8 @@ class ReplicaRow(Base):
     drain_until: Mapped[datetime | None] = mapped_column(Instant)
     reason: Mapped[ReplicaReason | None] = mapped_column(Word(32, ReplicaReason))
     detail: Mapped[str | None] = mapped_column(Text)
+    """Why it stands where it does, and `summary` the same for everybody: as with a deployment."""
+    summary: Mapped[str | None] = mapped_column(Text)
     exit_code: Mapped[int | None] = mapped_column(Integer)
     yielded_at: Mapped[datetime | None] = mapped_column(Instant)
     """When the replica that it replaces left its GPU to the tasks that waited then. NULL: it replaces none that did."""

@@ -23,7 +23,7 @@ from private_api.loops import janitor, reaper, scaler, scrub
 from private_api.loops.dispatcher import Dispatcher
 from private_api.migrate import upgrade_when_reachable
 from private_api.services import Services
-from private_api.settings import YIELD_AFTER
+from private_api.settings import KEEP_RECORDS_FOR, YIELD_AFTER
 from private_api.task_logs import TaskLogs
 from private_api.tasks.limits import SizeLimits
 from private_api.watch import DEPLOYMENTS, FEED, TaskWatch
@@ -46,6 +46,7 @@ class PrivateApiOptions:
     keep_finished_for: timedelta
     unschedulable_after: timedelta
     """How long a task waits while no consumer that could run it is seen, before it fails."""
+    keep_records_for: timedelta = KEEP_RECORDS_FOR
     allow_process_models: bool = False
     allowed_images: tuple[str, ...] = ()
     """Patterns of the images that models may be registered with; empty: any."""
@@ -132,7 +133,13 @@ def _build_loops(
         watch.notify(DEPLOYMENTS)
 
     reaping = reaper.Reaper(database, patience=options.unschedulable_after, on_change=watch.notify)
-    cleaning = janitor.Janitor(database, store, logs, keep_finished_for=options.keep_finished_for)
+    cleaning = janitor.Janitor(
+        database,
+        store,
+        logs,
+        keep_finished_for=options.keep_finished_for,
+        keep_records_for=options.keep_records_for,
+    )
     scrubbing = scrub.Scrub(database, store)
     scaling = scaler.Scaler(database, yield_after=options.yield_after, on_change=on_scaled)
     return _Loops(

@@ -19,6 +19,8 @@ from private_api.image_rules import Images
 GIB = 1024**3
 YIELD_AFTER = timedelta(seconds=60)
 """How long, by default, GPU tasks wait before a replica with calls leaves its GPU to them."""
+KEEP_RECORDS_FOR = timedelta(days=365)
+"""How long after its end, by default, the record of a deleted or expired task is removed."""
 
 
 class DatabaseSettings(Settings):
@@ -72,6 +74,7 @@ class PrivateApiSettings(DatabaseSettings, BrokerSettings):
     max_entries: Annotated[int, Field(ge=1, le=MOST_ENTRIES)] = MAX_ENTRIES
     disk_reserve_bytes: Annotated[int, Field(ge=0)] = DISK_RESERVE_BYTES
     keep_finished_for: Duration = timedelta(days=30)
+    keep_records_for: Duration = KEEP_RECORDS_FOR
     unschedulable_after: Duration = timedelta(hours=24)
     yield_after: Annotated[Duration, Field(gt=timedelta())] = YIELD_AFTER
     grpc_gateway_address: Annotated[str, Field(pattern=r"^[^\s:]+:[0-9]{1,5}$")] = "grpc-gateway:9000"

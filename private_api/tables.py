@@ -137,6 +137,8 @@ class TaskRow(Base):
     deadline_at: Mapped[datetime | None] = mapped_column(Instant)
     cancel_at: Mapped[datetime | None] = mapped_column(Instant)
     deleted_at: Mapped[datetime | None] = mapped_column(Instant)
+    forgotten_at: Mapped[datetime | None] = mapped_column(Instant)
+    """Since when the row is a tombstone: nothing in it may name a patient."""
     rerun_of: Mapped[str | None] = mapped_column(String(64))
     """The uid of the task whose input it runs again."""
     input_id: Mapped[int] = mapped_column(ForeignKey("archives.id"))

@@ -7,7 +7,9 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from contract.errors import Conflict
@@ -135,6 +137,15 @@ class TaskLogs:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+    def old_uids(self, age_s: float) -> Iterator[str]:
+        """The tasks with a log that was last written at least so long ago, some of them more than once."""
+        before = time.time() - age_s
+        with os.scandir(self.root) as found:
+            for entry in found:
+                with suppress(FileNotFoundError):
+                    if entry.stat().st_mtime < before:
+                        yield entry.name.rpartition("-")[0]
 
     def _line(self, uid: str, fence: int) -> Path:
         return self.root / f"{uid}-{fence}.line"

@@ -19,7 +19,7 @@ from contract.access import CALLER_KEY_HEADER, DOOR_POLICY_HEADER, DoorPolicy, r
 from contract.errors import ServiceUnavailable
 from contract.events import LAST_EVENT_ID_HEADER
 from contract.schemas import Query
-from kit.http_errors import REQUEST_ID_HEADER
+from kit.http_errors import REQUEST_ID_HEADER, loggable_path
 from kit.http_server import stopping_of
 from kit.logging import request_id
 from public_api.pulse import Pulse
@@ -114,7 +114,9 @@ class Relay:
             extensions={"trace": body.note_connection},
         )
         # An upload is waited for: its zip is synced and checked, which may keep a small machine busy.
-        return _Exchange(client, outgoing, body, is_endless=is_endless, pulse=None if with_body else self._pulse)
+        pulse = None if with_body else self._pulse
+        call = f"{request.method} {loggable_path(request)}"
+        return _Exchange(client, outgoing, body, call, is_endless=is_endless, pulse=pulse)
 
     async def close(self) -> None:
         await self._calls.aclose()
@@ -129,11 +131,14 @@ class _Exchange(Response):
         client: httpx.AsyncClient,
         outgoing: httpx.Request,
         body: "_ClientBody",
+        call: str,
         *,
         is_endless: bool,
         pulse: Pulse | None,
     ) -> None:
+        """`call` names the request in the log."""
         super().__init__()
+        self._call = call
         self._is_endless = is_endless
         self._pulse = pulse
         self._has_begun = False
@@ -164,7 +169,7 @@ class _Exchange(Response):
         try:
             answer = await self._send()
         except httpx.TransportError as error:
-            raise _unavailable(self._outgoing, error) from error
+            raise _unavailable(self._call, error) from error
         except ClientDisconnect:
             return
         try:
@@ -176,9 +181,7 @@ class _Exchange(Response):
             await send({"type": "http.response.body", "body": b""})
         except httpx.TransportError as error:
             # Without a last piece the server cuts the connection, so the client sees that the answer is incomplete.
-            logger.warning(
-                "%s %s: the answer was interrupted: %r", self._outgoing.method, self._outgoing.url.path, error
-            )
+            logger.warning("%s: the answer was interrupted: %r", self._call, error)
         finally:
             await answer.aclose()
 
@@ -271,8 +274,8 @@ class _ClientBody:
         return self._upstream is not None and bool(self._upstream.get_extra_info("is_readable"))
 
 
-def _unavailable(request: httpx.Request, error: httpx.TransportError) -> ServiceUnavailable:
-    logger.warning("%s %s: the private API: %r", request.method, request.url.path, error)
+def _unavailable(call: str, error: httpx.TransportError) -> ServiceUnavailable:
+    logger.warning("%s: the private API: %r", call, error)
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return ServiceUnavailable("The private API cannot be reached right now. Nothing was lost; repeat the request.")
     return ServiceUnavailable(

@@ -37,7 +37,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "job_consumer": (
         ("failpoints",),
         # The seam's names are classes; what follows it in lower case is an engine.
-        (r"engines(?!\.[a-z])", "boot", "descriptors", "settings", "locks", "gpu_check"),
+        (r"engines(?!\.[a-z])", "boot", "descriptors", "error_texts", "settings", "locks", "gpu_check"),
         (r"engines\.docker(\..*)?", r"engines\.process(\..*)?", r"output(\..*)?"),
         ("workspace", "unpack", "gpu_gate", "held", "engine_watch", "run_disk"),
         ("container_spec", "model_cache", "health", "gpu_health", "image_lookups"),

@@ -28,8 +28,9 @@ class Mode(StrEnum):
 class TcpProxy:
     """Listens on a free port of the loopback, which it keeps through every mode. One thread, one event loop."""
 
-    def __init__(self, target: str, default_port: int) -> None:
-        """`target` is a URL or `//host:port`, or the `unix://` URL of a socket."""
+    def __init__(self, target: str, default_port: int, *, heard: bytearray | None = None) -> None:
+        """`target` is a URL or `//host:port`, or the `unix://` URL of a socket. `heard` takes all that passes."""
+        self.heard = heard
         parts = urlsplit(target)
         self._target = (parts.hostname or "127.0.0.1", parts.port or default_port)
         self._url = parts
@@ -141,6 +142,8 @@ class _End(asyncio.Protocol):
             self._joining = self._proxy.accepted(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._proxy.heard is not None:
+            self._proxy.heard.extend(data)
         if self.peer is not None:
             self.peer.transport.write(data)
 

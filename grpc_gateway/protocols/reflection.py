@@ -166,7 +166,7 @@ class Reflection:
             async with self._asking:
                 answer = await reflection.ask(question)
         except StatusError as error:
-            logger.debug("replica=%s answers no reflection: %s", replica.uid[:12], error)
+            logger.debug("replica=%s answers no reflection: %s", replica.uid[:12], error.code.name)
             return ServerReflectionResponse()
         if answer is None:
             self._cache.put((replica.uid, _SILENT), b"")

@@ -8,13 +8,23 @@ _MODELS_FAULTS = frozenset({EACCES, ELOOP, ENOENT, ENOTDIR, ENXIO, EPERM})
 
 
 class ModelFailed(Exception):
-    """The run ended without a usable output. `detail` is for the owner of the task, `said` for the log in its place."""
+    """The run ended without a usable output.
+
+    `detail` may name files and quote the run's log, so it is for the owner of the task alone. `said` is what the engine
+    said, for the operator's log.
+    """
 
     def __init__(self, reason: Reason, detail: str, exit_code: int | None = None, *, said: str | None = None) -> None:
         self.reason = reason
         self.detail = detail
         self.exit_code = exit_code
+        self.operators_text = _tell_operators(reason, exit_code, said)
         super().__init__(f"{reason}: {said or detail}")
+
+
+def _tell_operators(reason: Reason, exit_code: int | None, said: str | None) -> str:
+    code = "" if exit_code is None else f" exit_code={exit_code}"
+    return f"reason={reason}{code}{f': {said}' if said else '; its status and its log say more to its owner'}"
 
 
 def is_models_fault(error: OSError) -> bool:

@@ -58,10 +58,11 @@ class CallFault(Enum):
 
 
 class CallFailed(Exception):
-    """A task's call ended without a reply."""
+    """A task's call ended without a reply. `detail` may be the container's; `code`, the status's name, is not."""
 
-    def __init__(self, fault: CallFault, detail: str) -> None:
+    def __init__(self, fault: CallFault, code: str, detail: str) -> None:
         self.fault = fault
+        self.code = code
         super().__init__(detail)
 
 
@@ -95,13 +96,16 @@ class TaskCall:
         except grpc.FutureTimeoutError:
             return None
         except grpc.FutureCancelledError as error:
-            raise CallFailed(CallFault.UNREACHABLE, "the call was cancelled") from error
+            raise CallFailed(CallFault.UNREACHABLE, grpc.StatusCode.CANCELLED.name, "the call was cancelled") from error
         except grpc.RpcError as error:
-            raise CallFailed(_fault(error.code()), f"{error.code().name}: {error.details()}") from error
+            code = error.code()
+            raise CallFailed(_fault(code), code.name, f"{code.name}: {error.details()}") from error
         try:
             return TaskReply(_signed(_number(reply, 1)), _text(reply, 2))
         except MalformedMessage as error:
-            raise CallFailed(CallFault.REFUSED, f"the reply cannot be read: {error}") from error
+            raise CallFailed(
+                CallFault.REFUSED, grpc.StatusCode.OK.name, f"the reply cannot be read: {error}"
+            ) from error
 
     def __enter__(self) -> "TaskCall":
         return self

@@ -9,20 +9,31 @@ LOG_TAIL_BYTES = 2048
 
 
 class ReplicaEnded(Exception):
-    """The replica is to end, or has ended, for a reason that the private API must know; `said` is for the log alone."""
+    """The replica is to end, or has ended, for a reason that the private API must know.
+
+    `summary` is a sentence of ours, for whoever sees the deployment. `detail` adds what the container said, which may
+    name a patient, so it is for the deployment's owner and for operators. `said` is for the log alone.
+    """
 
     def __init__(
-        self, reason: ReplicaReason, detail: str = "", exit_code: int | None = None, *, said: str | None = None
+        self,
+        reason: ReplicaReason,
+        summary: str = "",
+        exit_code: int | None = None,
+        *,
+        detail: str | None = None,
+        said: str | None = None,
     ) -> None:
         self.reason = reason
-        self.detail = detail
+        self.summary = summary
+        self.detail = summary if detail is None else detail
         self.exit_code = exit_code
         self.said = said
-        super().__init__(f"{reason}: {detail}")
+        super().__init__(f"{reason}: {summary}")
 
 
 def describe_exit(state: ExitState, log_end: str, limits: RunLimits) -> str:
-    """How it ended, with the limit that it ran into if it can be told."""
+    """How it ended, with the limit that it ran into if its log tells; the log is quoted then."""
     if state.out_of_memory:
         return f"the container needed more than its {limits.memory_bytes} bytes of memory (exit code {state.exit_code})"
     return f"the container ended with {explain_exit(state.exit_code, log_end, limits)}"

@@ -142,9 +142,8 @@ class HostingLoop:
             self._context.gpu.leave(key)
         except EngineUnavailable as error:
             logger.warning("replica=%s its container cannot be removed; that is tried again: %s", key.uid, error)
-        end = ReplicaEnd(
-            consumer=self._context.consumer, reason=ReplicaReason.RELEASED, detail="the consumer was restarted"
-        )
+        why = "the consumer was restarted"
+        end = ReplicaEnd(consumer=self._context.consumer, reason=ReplicaReason.RELEASED, summary=why, detail=why)
         try:
             self._context.api.end_replica(key.uid, key.fence, end)
         except LOST:

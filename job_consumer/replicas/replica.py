@@ -22,6 +22,7 @@ from job_consumer.engines import (
     RunKind,
     RunVanished,
 )
+from job_consumer.error_texts import operators_text
 from job_consumer.heartbeat import LOST, ReplicaHeartbeat
 from job_consumer.hit_limits import explain_hits
 from job_consumer.image_cache import choose_image, open_image
@@ -115,17 +116,18 @@ class Replica:
             self._wait_ready(heartbeat)
             self._watch(heartbeat)
         except ReplicaEnded as ended:
-            return self._end(ended.reason, ended.detail, ended.exit_code, said=ended.said)
+            return self._end(ended)
         except LOST as error:
             raise AttemptLost from error
         except (EngineUnavailable, RunVanished, OSError, InferenceError) as error:
-            said = error.detail if isinstance(error, EngineUnavailable) else error
-            return self._end(ReplicaReason.RELEASED, f"{type(error).__name__}: {said}", said=str(error))
+            told = error.detail if isinstance(error, EngineUnavailable) else operators_text(error)
+            summary = f"{type(error).__name__}: {told}"
+            return self._end(ReplicaEnded(ReplicaReason.RELEASED, summary, said=operators_text(error)))
         except (ConsumerStopping, AttemptLost):
             raise
         except Exception as error:
             self._log.exception("it failed unexpectedly and is given back")
-            return self._end(ReplicaReason.RELEASED, type(error).__name__)
+            return self._end(ReplicaEnded(ReplicaReason.RELEASED, type(error).__name__))
 
     def _take_over(self, _heartbeat: ReplicaHeartbeat) -> None:
         """Close its tasks. A container with tokens of an earlier service token can call nobody: it is replaced."""
@@ -149,7 +151,8 @@ class Replica:
             fetch = self._context.api.fetch_replica_model
             model = open_model(self._context, heartbeat, self._key, self._assignment, fetch)
         except InvalidArchive as error:
-            raise ReplicaEnded(ReplicaReason.MODEL_REJECTED, f"the model's zip was rejected: {error}") from error
+            summary = "the model's zip was rejected"
+            raise ReplicaEnded(ReplicaReason.MODEL_REJECTED, summary, detail=f"{summary}: {error}") from error
         self._check(heartbeat)
         spec = decide_replica(self._key, self._assignment, self._context.sandbox, self._folder, model)
         if spec.gpu_uuid is not None:
@@ -172,8 +175,9 @@ class Replica:
             self._check(heartbeat)
             if time.monotonic() > deadline:
                 tail = read_log_end(self._engine, self._key)
-                detail = f"it was not ready within {limit_s:g} s: {answer}{explain_hits(tail, self._limits)}"
-                raise ReplicaEnded(ReplicaReason.NOT_READY, with_log(detail, tail))
+                summary = f"it was not ready within {limit_s:g} s"
+                detail = with_log(f"{summary}: {answer}{explain_hits(tail, self._limits)}", tail)
+                raise ReplicaEnded(ReplicaReason.NOT_READY, summary, detail=detail)
         self._log.info("ready at %s", address)
         self._offer(address, heartbeat)
 
@@ -209,8 +213,9 @@ class Replica:
                 heartbeat.note_silent(heard or "")
             case Verdict.GONE:
                 limit_s = self._assignment.serving.liveness_timeout_s
-                detail = f"it was ready, and then not for more than {limit_s:g} s: {heard}"
-                raise ReplicaEnded(ReplicaReason.NOT_READY, with_log(detail, read_log_end(self._engine, self._key)))
+                summary = f"it was ready, and then not for more than {limit_s:g} s"
+                detail = with_log(f"{summary}: {heard}", read_log_end(self._engine, self._key))
+                raise ReplicaEnded(ReplicaReason.NOT_READY, summary, detail=detail)
 
     def _offer(self, address: str, heartbeat: ReplicaHeartbeat) -> None:
         self._ready.add(ReadyReplica(self._key, address, self._folder))
@@ -233,7 +238,8 @@ class Replica:
         if state is not None:
             tail = read_log_end(self._engine, self._key)
             detail = with_log(describe_exit(state, tail, self._limits), tail)
-            raise ReplicaEnded(ReplicaReason.CONTAINER_ENDED, detail, state.exit_code)
+            summary = describe_exit(state, "", self._limits)
+            raise ReplicaEnded(ReplicaReason.CONTAINER_ENDED, summary, state.exit_code, detail=detail)
 
     def _check(self, heartbeat: ReplicaHeartbeat) -> None:
         """Raises when the replica must not continue."""
@@ -245,12 +251,15 @@ class Replica:
         if self._context.stopping.is_set():
             raise ConsumerStopping
 
-    def _end(
-        self, reason: ReplicaReason, detail: str, exit_code: int | None = None, *, said: str | None = None
-    ) -> ReplicaEnd:
-        detail = storable(detail)
-        self._log.info("ends: %s %s", reason, said or detail)
-        return ReplicaEnd(consumer=self._context.consumer, reason=reason, detail=detail, exit_code=exit_code)
+    def _end(self, ended: ReplicaEnded) -> ReplicaEnd:
+        self._log.info("ends: %s %s", ended.reason, ended.said or ended.summary)
+        return ReplicaEnd(
+            consumer=self._context.consumer,
+            reason=ended.reason,
+            summary=storable(ended.summary),
+            detail=storable(ended.detail),
+            exit_code=ended.exit_code,
+        )
 
     def _report(self, heartbeat: ReplicaHeartbeat, end: ReplicaEnd) -> None:
         try:
@@ -282,7 +291,7 @@ class Replica:
         try:
             if any(key == self._key for key, _ in self._engine.find(self._context.consumer)):
                 return
-            end = self._end(ReplicaReason.RELEASED, f"{self._context.consumer} was stopped")
+            end = self._end(ReplicaEnded(ReplicaReason.RELEASED, f"{self._context.consumer} was stopped"))
             self._context.api.end_replica(self._key.uid, self._key.fence, end)
         except (EngineUnavailable, InferenceError) as error:
             self._log.warning(

@@ -13,6 +13,7 @@ from job_consumer.container_spec import decide_container
 from job_consumer.context import AttemptLost, ConsumerContext, ConsumerStopping
 from job_consumer.engine_watch import Complaint
 from job_consumer.engines import EngineUnavailable, ExitState, ImageNotFound, RunKey, RunVanished
+from job_consumer.error_texts import operators_text
 from job_consumer.failpoints import Failpoint
 from job_consumer.heartbeat import TaskHeartbeat
 from job_consumer.image_cache import choose_image, open_image
@@ -82,7 +83,7 @@ class Attempt:
             except ModelFailed as failed:
                 if failed.exit_code is not None:
                     self._context.health.note_worked()
-                self._log.info("the model failed: %s", failed)
+                self._log.info("the model failed: %s", failed.operators_text)
                 failure = tell_failure(self._context.consumer, failed, heartbeat.image)
                 self._free(failed)
                 self._offer(heartbeat, lambda: self._context.api.fail(self._key.uid, self._key.fence, failure))
@@ -92,10 +93,11 @@ class Attempt:
             except (EngineUnavailable, RunVanished, OSError, InferenceError) as error:
                 if isinstance(error, (StaleFence, TaskNotFound)):
                     raise
-                self._log.warning("the attempt cannot continue here and is given back: %s", error)
+                said = operators_text(error)
+                self._log.warning("the attempt cannot continue here and is given back: %s", said)
                 if not isinstance(error, EngineUnavailable):
                     self._free()
-                detail = error.detail if isinstance(error, EngineUnavailable) else error
+                detail = error.detail if isinstance(error, EngineUnavailable) else said
                 self._release(heartbeat, f"{self._context.consumer}: {detail}", blameless=False)
         except ConsumerStopping:
             if self._has_run() or kept_verdict(self._workspace) is not None:
@@ -276,7 +278,7 @@ class Attempt:
             self._context.engine.remove(self._key)
             self._free_files()
         except (EngineUnavailable, OSError) as error:
-            self._log.warning("the disk space of the attempt is not given back yet: %s", error)
+            self._log.warning("the disk space of the attempt is not given back yet: %s", operators_text(error))
         if failed is not None:
             keep_verdict(self._workspace, failed)
 

@@ -89,7 +89,7 @@ class WarmAttempt(Attempt):
     def _verdict(self, failed: CallFailed) -> Exception:
         match failed.fault:
             case CallFault.UNREACHABLE:
-                return EngineUnavailable(f"the replica {self._replica_uid} did not finish the task: {failed}")
+                return EngineUnavailable(f"the replica {self._replica_uid} did not finish the task: {failed.code}")
             case CallFault.TIME_LIMIT:
                 return time_limit_failure(self._assignment.time_limit_s)
             case CallFault.REFUSED:

@@ -33,7 +33,7 @@ def _expire(database: Database, uid: str) -> bool:
             now = database.now(session)
             if row.lease_until is None or row.lease_until >= now:
                 return False
-            end_replica_row(row, ReplicaReason.LOST, now, detail=f"consumer {row.consumer} stopped answering")
+            end_replica_row(row, ReplicaReason.LOST, now, summary=f"consumer {row.consumer} stopped answering")
             return True
     except Exception:
         logger.exception("replica=%s could not be expired; continuing with the others", uid)
@@ -48,8 +48,8 @@ def restart_deployments(session: Session, now: datetime) -> int:
     ended = 0
     for row in session.scalars(select(ReplicaRow).where(ReplicaRow.ended_at.is_(None)).order_by(ReplicaRow.id)):
         row.fence += FENCE_JUMP
-        end_replica_row(row, ReplicaReason.LOST, now, detail="the server was restored from a backup")
+        end_replica_row(row, ReplicaReason.LOST, now, summary="the server was restored from a backup")
         ended += 1
-    session.execute(update(DeploymentRow).values(failures=0, not_before=None, detail=None))
+    session.execute(update(DeploymentRow).values(failures=0, not_before=None, summary=None, detail=None))
     session.execute(delete(GatewayRow))
     return ended

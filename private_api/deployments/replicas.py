@@ -22,6 +22,7 @@ from private_api.deployments.limits import RELEASE_PAUSE, backoff
 from private_api.deployments.rows import (
     check_fence,
     end_replica_row,
+    explain,
     lock_deployment,
     lock_replica,
     logger,
@@ -83,13 +84,14 @@ def beat_replica(database: Database, uid: str, fence: int, beat: ReplicaBeat) ->
             row.address = beat.address
         fell_silent = beat.silent and row.status == ReplicaStatus.READY
         if became_ready:
-            row.ready_at, row.detail = now, None
+            row.ready_at = now
+            explain(row, None)
             move_replica(row, ReplicaStatus.READY)
         elif fell_silent:
             move_replica(row, ReplicaStatus.STARTING)
         if row.status == ReplicaStatus.STARTING:
-            since = "any more" if beat.silent else "yet"
-            row.detail = f"not ready {since}: {beat.detail}" if beat.detail else None
+            summary = "not ready any more" if beat.silent else "not ready yet"
+            explain(row, summary if beat.detail else None, f"{summary}: {beat.detail}" if beat.detail else None)
         note_seen(session, beat.consumer, now)
         stop = False
         if row.status == ReplicaStatus.DRAINING and row.drain_until is not None:
@@ -112,7 +114,9 @@ def end_replica(database: Database, uid: str, fence: int, end: ReplicaEnd) -> No
         check_fence(row, fence)
         now = database.now(session)
         was_leaving = row.status == ReplicaStatus.DRAINING
-        end_replica_row(row, end.reason, now, detail=end.detail, exit_code=end.exit_code)
+        # A consumer of a release before this one says both in one.
+        summary = end.summary or (_name_end(end) if end.detail else "")
+        end_replica_row(row, end.reason, now, summary=summary, detail=end.detail, exit_code=end.exit_code)
         note_seen(session, end.consumer, now)
         if deployment is None or was_leaving:
             return
@@ -126,16 +130,19 @@ def end_replica(database: Database, uid: str, fence: int, end: ReplicaEnd) -> No
 def _note_failure(deployment: DeploymentRow, end: ReplicaEnd, now: datetime) -> None:
     deployment.failures += 1
     deployment.not_before = now + backoff(deployment.failures)
-    code = "" if end.exit_code is None else f", exit code {end.exit_code}"
-    deployment.detail = f"{end.reason}{code}" + (f": {end.detail}" if end.detail else "")
+    name = _name_end(end)
+    explain(deployment, *(f"{name}: {said}" if said else name for said in (end.summary, end.detail)))
     logger.warning(
-        "deployment=%s failed %s times in a row, the next start is at %s: %s%s",
+        "deployment=%s failed %s times in a row, the next start is at %s: %s",
         deployment.model.human_readable_id,
         deployment.failures,
         deployment.not_before.isoformat(timespec="seconds"),
-        end.reason,
-        code,
+        name,
     )
+
+
+def _name_end(end: ReplicaEnd) -> str:
+    return end.reason if end.exit_code is None else f"{end.reason}, exit code {end.exit_code}"
 
 
 def build_assignment(row: ReplicaRow, hosting: Hosting) -> ReplicaAssignment:

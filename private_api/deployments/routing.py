@@ -9,7 +9,7 @@ from sqlalchemy import select
 from contract.deployments import Backend, ReplicaStatus, Route, RoutingTable
 from private_api.database import Database
 from private_api.deployment_tables import DeploymentRow
-from private_api.deployments.read import judge, live_replicas
+from private_api.deployments.read import judge, live_replicas, summary_of
 from private_api.deployments.rows import serving_of
 from private_api.keys import ended_keys
 from private_api.model_owners import users_of
@@ -29,7 +29,7 @@ def read_table(database: Database) -> RoutingTable:
         routes = []
         for row in session.scalars(statement):
             live = live_replicas(session, row.id)
-            status, detail = judge(row, live)
+            status, cause = judge(row, live)
             routes.append(
                 Route(
                     human_readable_id=row.model.human_readable_id,
@@ -37,7 +37,8 @@ def read_table(database: Database) -> RoutingTable:
                     owner=row.owner,
                     serving=serving_of(row),
                     status=status,
-                    detail=detail,
+                    # Gateways tell it to every caller.
+                    detail=summary_of(cause),
                     backends=[
                         Backend(uid=replica.uid, address=replica.address)
                         for replica in live

@@ -151,6 +151,16 @@ def move_replica(row: ReplicaRow, status: ReplicaStatus) -> None:
     logger.info("replica=%s %s -> %s fence=%s%s", row.uid, old, status, row.fence, why)
 
 
+def explain(row: DeploymentRow | ReplicaRow, summary: str | None, detail: str | None = None) -> None:
+    """Note why a replica, or a deployment, stands where it does.
+
+    `summary` is for everybody. `detail` is for the owner of the deployment and for operators, where it says more: what
+    a container said may name a patient.
+    """
+    row.summary = summary or None
+    row.detail = detail or row.summary
+
+
 def drain_replica(row: ReplicaRow, reason: ReplicaReason, now: datetime) -> None:
     """Let a live replica leave: at once if nobody hosts it yet, otherwise once its calls are answered."""
     if row.status == ReplicaStatus.DRAINING:
@@ -165,11 +175,17 @@ def drain_replica(row: ReplicaRow, reason: ReplicaReason, now: datetime) -> None
 
 
 def end_replica_row(
-    row: ReplicaRow, reason: ReplicaReason, now: datetime, *, detail: str = "", exit_code: int | None = None
+    row: ReplicaRow,
+    reason: ReplicaReason,
+    now: datetime,
+    *,
+    summary: str = "",
+    detail: str = "",
+    exit_code: int | None = None,
 ) -> None:
-    """Make a replica terminal. One that was draining keeps the reason why it drained."""
+    """Make a replica terminal; see `explain`. One that was draining keeps the reason why it drained."""
     row.reason = row.reason or reason
-    row.detail = detail or None
+    explain(row, summary, detail)
     row.exit_code = exit_code
     row.lease_until = None
     row.ended_at = now

@@ -182,7 +182,7 @@ def _hand_over(session: Session, row: ConsumerRow, owner: str | None, now: datet
     )
     hosted = select(ReplicaRow).where(ReplicaRow.consumer == row.name, ReplicaRow.ended_at.is_(None))
     for replica in session.scalars(hosted.with_for_update(of=ReplicaRow)):
-        end_replica_row(replica, ReplicaReason.LOST, now, detail=f"the name {row.name} went to the owner {owner}")
+        end_replica_row(replica, ReplicaReason.LOST, now, summary=f"the name {row.name} went to the owner {owner}")
 
 
 def _not_yours(consumer: str, owner: str | None) -> PermissionDenied:

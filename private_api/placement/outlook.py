@@ -19,7 +19,7 @@ from private_api.placement.occupancy import taking_consumers
 from private_api.placement.waiting import Wait, find_wait, is_of_kind
 from private_api.tables import ArchiveRow, AttemptRow, Outcome, TaskRow
 from private_api.task_logs import TaskLogs
-from private_api.tasks.read import last_fence, poll_error, view_task
+from private_api.tasks.read import as_seen_by, last_fence, poll_error, view_task
 from private_api.tasks.rows import find_task, may_read
 
 _SAMPLE = 20
@@ -45,15 +45,14 @@ class Outlook:
 
 
 def show_task(database: Database, logs: TaskLogs, uid: str, caller: Caller) -> TaskView:
-    """The whole task. Its warnings and what its model says of its progress, which may name files or patients, are for
-    those who may read them. Raises `TaskNotFound`.
+    """The whole task. Its warnings, and what else may name files or patients, are for those who may read them.
+
+    Raises `TaskNotFound`.
     """
     with database.read() as session:
         row = find_task(session, uid, caller)
-        view = _whole_view(session, row, logs, database.now(session))
-        if not may_read(caller, row.owner):
-            return view.model_copy(update={"progress_text": None})
-        if row.warning_count == 0 or row.warnings is None:
+        view = _whole_view(session, row, logs, database.now(session), caller)
+        if row.warnings is None or not may_read(caller, row.owner):
             return view
         return view.model_copy(update={"warnings": json.loads(row.warnings)})
 
@@ -64,7 +63,7 @@ def find_output(database: Database, store: ArchiveStore, logs: TaskLogs, uid: st
         row = find_task(session, uid, caller)
         output = stored_archive(row.output)
         if output is None:
-            raise poll_error(_whole_view(session, row, logs, database.now(session)))
+            raise poll_error(_whole_view(session, row, logs, database.now(session), caller))
         if row.output is not None and row.output.damaged_at is not None:
             detail = "the task finished, but its output's file is damaged on the server; its operator can restore it"
             raise OutputMissing(detail, status=row.status)
@@ -84,14 +83,15 @@ def read_outlook(session: Session, row: TaskRow, now: datetime) -> Outlook:
     return Outlook(position, _estimate_whole(session, row, position, wait, now), wait)
 
 
-def _whole_view(session: Session, row: TaskRow, logs: TaskLogs, now: datetime) -> TaskView:
+def _whole_view(session: Session, row: TaskRow, logs: TaskLogs, now: datetime, caller: Caller) -> TaskView:
     outlook = read_outlook(session, row, now)
     extra: dict[str, object] = {"position": outlook.position, "eta": outlook.eta}
     if outlook.wait is not None:
         extra |= {"waits_for": outlook.wait.waits_for, "wait_detail": outlook.wait.detail}
-    if row.status == Status.FAILED and (fence := last_fence(session, row)) is not None:
+    tells_log = row.status == Status.FAILED and may_read(caller, row.owner)
+    if tells_log and (fence := last_fence(session, row)) is not None:
         extra["log_tail"] = logs.tail(row.uid, fence) or None
-    return view_task(row).model_copy(update=extra)
+    return as_seen_by(caller, view_task(row)).model_copy(update=extra)
 
 
 def _position(session: Session, row: TaskRow) -> int:

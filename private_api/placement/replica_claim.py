@@ -63,6 +63,7 @@ def claim_replica(
                 consumer=claim.consumer,
                 gpu_uuid=claim.gpu_uuid,
                 lease_until=now + LEASE,
+                summary=None,
                 detail=None,
             )
             .returning(ReplicaRow.id)

@@ -14,6 +14,7 @@ from private_api.deployments.limits import GATEWAY_SILENCE, STEADY_AFTER, WAIT_T
 from private_api.deployments.rows import (
     COUNTED,
     drain_replica,
+    explain,
     is_current,
     lock_deployment,
     lock_live_replicas,
@@ -69,7 +70,8 @@ def _forget_failures(deployment: DeploymentRow, replicas: list[ReplicaRow], now:
     )
     if deployment.failures and is_steady:
         deployment.failures = 0
-        deployment.not_before = deployment.detail = None
+        deployment.not_before = None
+        explain(deployment, None)
 
 
 def _count_needed(session: Session, deployment: DeploymentRow, serving: ServingSpec, load: Load, now: datetime) -> int:
@@ -97,7 +99,7 @@ def _tell_obstacles(session: Session, current: list[ReplicaRow], now: datetime) 
         if row.status == ReplicaStatus.WANTED:
             obstacle = find_obstacle(session, row, now)
             # A replica that was wanted just now may be claimed any moment.
-            row.detail = obstacle if obstacle and now - row.created_at >= WAIT_TOLD_AFTER else None
+            explain(row, obstacle if now - row.created_at >= WAIT_TOLD_AFTER else None)
 
 
 def _let_go(replicas: list[ReplicaRow], count: int, load: Load, now: datetime) -> None:

@@ -38,6 +38,7 @@ from private_api.routes.answers import ZipResponse, follow_log, read_log
 from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
 from private_api.tasks.cancel import cancel_task, delete_task
+from private_api.tasks.files import check_reader
 from private_api.tasks.history import list_attempts, list_events
 from private_api.tasks.listing import list_tasks
 from private_api.tasks.read import find_log, is_ended
@@ -165,9 +166,10 @@ def _add_tasks(router: APIRouter, services: Services) -> None:
         output, known = find_output(database, store, logs, uid, caller), request.headers.get("if-none-match")
         return ZipResponse(services, output, known, warning_count=output.warning_count)
 
-    @router.get("/{uid}/logs", response_class=Response, responses=document_errors(TaskNotFound))
+    @router.get("/{uid}/logs", response_class=Response, responses=document_errors(PermissionDenied, TaskNotFound))
     async def show_log(uid: str, query: Annotated[LogQuery, Query()], caller: GivenCaller) -> Response:
         """What the container wrote to stdout and stderr, of the newest attempt."""
+        await run_in_threadpool(check_reader, database, uid, caller)
         fence, _ = await run_in_threadpool(find_log, database, uid, caller)
         chunks = follow_log(services, uid, caller) if query.follow else read_log(logs, uid, fence)
         return StreamingResponse(chunks, media_type="text/plain; charset=utf-8")

@@ -1,4 +1,4 @@
-"""Who may read the files of a task, and where its input is."""
+"""Who may read the files and the log of a task, and where its input is."""
 
 from contract.access import Caller
 from contract.errors import InputMissing, PermissionDenied
@@ -17,9 +17,9 @@ def check_reader(database: Database, uid: str, caller: Caller) -> None:
     with database.read() as session:
         owner = find_task(session, uid, caller).owner
     if not may_read(caller, owner):
-        raise PermissionDenied("The files of other owners' tasks need a key with the scope admin.")
+        raise PermissionDenied("The files and logs of other owners' tasks need a key with the scope admin.")
     if owner not in (None, caller.owner):
-        log_task(logger, uid).info("files of the owner %s are read by the admin %s", owner, caller.owner)
+        log_task(logger, uid).info("files or a log of the owner %s are read by the admin %s", owner, caller.owner)
 
 
 def find_input(database: Database, store: ArchiveStore, uid: str, caller: Caller) -> StoredArchive:

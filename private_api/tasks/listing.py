@@ -9,8 +9,7 @@ from contract.overview import EVERYBODY, TaskListQuery
 from contract.schemas import TaskView
 from private_api.database import Database
 from private_api.tables import ModelRow, ModelVersionRow, TaskRow
-from private_api.tasks.read import view_task
-from private_api.tasks.rows import may_read
+from private_api.tasks.read import as_seen_by, view_task
 
 
 def list_tasks(database: Database, caller: Caller, query: TaskListQuery) -> list[TaskView]:
@@ -37,7 +36,7 @@ def list_tasks(database: Database, caller: Caller, query: TaskListQuery) -> list
                 or_(TaskRow.created_at < last.created_at, TaskRow.id < last.id),
             )
         page = page.order_by(TaskRow.created_at.desc(), TaskRow.id.desc()).limit(query.limit)
-        return [_as_seen_by(caller, view_task(row)) for row in session.scalars(page)]
+        return [as_seen_by(caller, view_task(row)) for row in session.scalars(page)]
 
 
 def _visible(caller: Caller, owner: str | None) -> ColumnElement[bool]:
@@ -87,10 +86,3 @@ def _is_readable(caller: Caller) -> ColumnElement[bool]:
 
 def _versions(condition: ColumnElement[bool]) -> Select[int]:
     return select(ModelVersionRow.id).join(ModelVersionRow.model).where(condition)
-
-
-def _as_seen_by(caller: Caller, view: TaskView) -> TaskView:
-    """Without detail, label and what its model says, which may name files or patients, of another owner's task."""
-    if may_read(caller, view.owner):
-        return view
-    return view.model_copy(update={"detail": None, "label": None, "progress_text": None})

@@ -16,7 +16,7 @@ from contract.statuses import Status, WaitsFor
 from private_api.database import Database
 from private_api.models import view_archive
 from private_api.tables import AttemptRow, TaskRow
-from private_api.tasks.rows import find_task, is_open_to
+from private_api.tasks.rows import find_task, is_open_to, may_read
 
 _TOLD = {
     "status",
@@ -100,6 +100,13 @@ def view_task(row: TaskRow) -> TaskView:
         warning_count=row.warning_count,
         rerun_of=row.rerun_of,
     )
+
+
+def as_seen_by(caller: Caller, view: TaskView) -> TaskView:
+    """Without detail, label and what its model says, which may name files or patients, of another owner's task."""
+    if may_read(caller, view.owner):
+        return view
+    return view.model_copy(update={"detail": None, "label": None, "progress_text": None})
 
 
 def last_fence(session: Session, row: TaskRow) -> int | None:

@@ -12,6 +12,7 @@ from contract.errors import (
     ModelNotFound,
     ModelRetired,
     OutputMissing,
+    PermissionDenied,
     StorageFull,
     TaskFailed,
     TaskNotFound,
@@ -178,6 +179,7 @@ def _add_records(router: APIRouter, relay: Relay) -> None:
         response_class=Response,
         responses={
             **not_found,
+            **document_errors(PermissionDenied),
             200: {"description": "The log.", "content": {"text/plain": {"schema": {"type": "string"}}}},
         },
     )
@@ -186,6 +188,8 @@ def _add_records(router: APIRouter, relay: Relay) -> None:
 
         Of a line that is written anew after a carriage return, as progress bars are, the first and the last state;
         with `follow` its state about once a second while it moves.
+
+        The log of another owner's task needs the scope `admin`.
         """
         # A followed log may be silent for as long as the task runs.
         return relay.forward(request, f"/api/tasks/{uid}/logs", query=query, patience_s=None)

@@ -103,8 +103,9 @@ class DeploymentHarness:
         reason: ReplicaReason = ReplicaReason.CONTAINER_ENDED,
         detail: str = "it broke",
         exit_code: int | None = 3,
+        summary: str = "",
     ) -> None:
-        end = ReplicaEnd(consumer="ada", reason=reason, detail=detail, exit_code=exit_code)
+        end = ReplicaEnd(consumer="ada", reason=reason, summary=summary, detail=detail, exit_code=exit_code)
         end_replica(self.tasks.database, held.uid, held.fence, end)
 
     def end_uid(self, uid: str, reason: ReplicaReason = ReplicaReason.SURPLUS) -> None:

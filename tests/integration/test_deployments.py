@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from contract.access import ANONYMOUS, Caller, Scope
-from contract.deployments import DeploymentStatus, ReplicaReason
+from contract.deployments import DeploymentStatus, ReplicaAssignment, ReplicaReason
 from contract.errors import DeploymentNotFound, InvalidRequest, ModelNotFound, NameTaken
 from contract.serving import Category, RestrictedKey, ServingSpec
-from private_api.deployment_tables import DeploymentNameRow, ReplicaRow
+from private_api.deployment_tables import DeploymentNameRow, DeploymentRow, ReplicaRow
 from private_api.deployments.deploy import undeploy_model
 from private_api.deployments.read import list_deployments
 from private_api.deployments.routing import read_table, render_express_routes
@@ -197,6 +197,62 @@ def test_the_values_of_restricted_keys_are_shown_to_those_who_may_change_them(pl
     assert "a secret" not in str(list_deployments(plane.tasks.database, NOBODY, limit=9, after=None))
     # The gateway needs it.
     assert read_table(plane.tasks.database).routes[0].serving.restricted_keys == [key]
+
+
+SAID = "the container ended with exit code 3; its log ends with:\nreading SMITH^JOHN.dcm"
+SUMMARY = "the container ended with exit code 3"
+INSIDERS = [
+    Caller("ada", frozenset({Scope.SUBMIT})),
+    Caller("eve", frozenset({Scope.OPERATE})),
+    Caller("eve", frozenset({Scope.ADMIN})),
+]
+OUTSIDERS = [NOBODY, REGISTRAR, Caller("eve", frozenset({Scope.SUBMIT}))]
+
+
+def start_of_ada(plane: DeploymentHarness) -> ReplicaAssignment:
+    plane.register()
+    plane.deploy(owner="ada", replicas_min=1)
+    plane.scale()
+    return plane.claim()
+
+
+def test_what_a_container_said_is_for_the_deployments_owner_and_operators(plane: DeploymentHarness) -> None:
+    plane.end(start_of_ada(plane), summary=SUMMARY, detail=SAID)
+    for caller in INSIDERS:
+        view = plane.show(caller=caller)
+        assert (view.replicas[-1].detail, view.detail) == (SAID, f"container_ended, exit code 3: {SAID}")
+    for caller in OUTSIDERS:
+        (listed,) = list_deployments(plane.tasks.database, caller, limit=9, after=None)
+        for view in (plane.show(caller=caller), listed):
+            assert "SMITH" not in view.model_dump_json()
+            assert (view.replicas[-1].detail, view.detail) == (SUMMARY, f"container_ended, exit code 3: {SUMMARY}")
+            assert view.summary == view.detail
+    # Gateways answer failing calls with it.
+    (route,) = read_table(plane.tasks.database).routes
+    assert route.detail == f"container_ended, exit code 3: {SUMMARY}"
+
+
+def test_so_is_what_a_probe_heard(plane: DeploymentHarness) -> None:
+    plane.beat(start_of_ada(plane), ready=False, detail="UNAVAILABLE: still reading SMITH^JOHN.dcm")
+    assert plane.show(caller=INSIDERS[0]).detail == "not ready yet: UNAVAILABLE: still reading SMITH^JOHN.dcm"
+    assert {plane.show(caller=caller).detail for caller in OUTSIDERS} == {"not ready yet"}
+    assert read_table(plane.tasks.database).routes[0].detail == "not ready yet"
+
+
+def test_a_consumer_that_sums_nothing_up_is_summed_up_by_reason_and_exit_code(plane: DeploymentHarness) -> None:
+    plane.end(start_of_ada(plane), detail=SAID)
+    view = plane.show(caller=REGISTRAR)
+    assert (view.replicas[-1].detail, view.detail) == ("container_ended, exit code 3",) * 2
+
+
+def test_rows_of_a_release_without_summaries_show_outsiders_nothing_of_the_log(plane: DeploymentHarness) -> None:
+    plane.end(start_of_ada(plane), summary=SUMMARY, detail=SAID)
+    with plane.tasks.database.write() as session:
+        for row in (DeploymentRow, ReplicaRow):
+            session.execute(update(row).values(summary=None))
+    assert plane.show(caller=INSIDERS[0]).replicas[-1].detail == SAID
+    view = plane.show(caller=REGISTRAR)
+    assert (view.replicas[-1].detail, view.detail) == ("the deployment's owner and operators see why",) * 2
 
 
 def test_deployments_are_listed_in_pages(plane: DeploymentHarness) -> None:

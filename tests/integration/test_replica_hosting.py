@@ -57,8 +57,9 @@ def test_a_replica_counts_as_ready_once_it_says_so(harness: ReplicaHarness) -> N
 
 
 def test_a_container_that_ends_is_told_with_its_exit_code_and_log_and_another_one_comes(
-    harness: ReplicaHarness,
+    harness: ReplicaHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "job_consumer.replicas")
     harness.register()
     with harness.consumer():
         harness.deploy()
@@ -70,6 +71,9 @@ def test_a_container_that_ends_is_told_with_its_exit_code_and_log_and_another_on
         assert ended.detail is not None
         assert ended.detail.startswith("the container ended with exit code 3; its log ends with:\n")
         assert ended.detail.endswith("ending as told")
+        assert ended.summary == "the container ended with exit code 3"
+        assert f"replica={first.uid} ends: container_ended the container ended with exit code 3" in caplog.messages
+        assert "ending as told" not in caplog.text
         second = harness.replica()
         assert second.uid != first.uid
         assert harness.call(second, "Say", b"again") == b"again"
