@@ -34,7 +34,7 @@ def main() -> int:
         result = _read_page(client) if ready else _count_words(client)
         print(f"result:  {result}")
         _list_zip(result)
-        _show_next_steps(server)
+        _show_next_steps(server, options)
     return 0
 
 
@@ -101,9 +101,10 @@ def _list_zip(path: Path) -> None:
             print(f"         {entry.file_size:>9} bytes  {entry.filename}")
 
 
-def _show_next_steps(server: Server) -> None:
+def _show_next_steps(server: Server, options: Options) -> None:
+    engine = "" if options.engine == "docker" else f" --engine {options.engine}"
     print(
-        f"\nThat was one whole task. To keep a server running: .venv/bin/inference-server standalone\n"
+        f"\nThat was one whole task. To keep a server running: .venv/bin/inference-server standalone{engine}\n"
         f"and in another shell: .venv/bin/infer models list   (this demo's server, {server.url}, stops now)"
     )
 

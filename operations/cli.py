@@ -12,7 +12,8 @@ from operations.models import app as models_app
 from operations.run_options import Cpus, PidsLimit, SharedMemory, Temporary
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-EngineName = Literal["auto", "docker", "process"]
+EngineName = Literal["docker", "process", "auto"]
+"""`auto` once ran processes where no Docker answered: a word in older unit files, which means Docker now."""
 Isolation = Literal["strict", "compatible"]
 PullPolicy = Literal["missing", "always", "never"]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -42,7 +43,18 @@ def standalone(
         int, typer.Option(min=0, max=65535, help="The port of live calls; 0 picks a free one.")
     ] = 9000,
     no_grpc: Annotated[bool, typer.Option("--no-grpc", help="Take no live calls. Models are still kept warm.")] = False,
-    engine: Annotated[EngineName, typer.Option(help="auto: Docker if it answers, otherwise processes.")] = "auto",
+    engine: Annotated[
+        EngineName,
+        typer.Option(
+            help="docker; or process: programs of models' zips run as this user. auto: an older word for docker."
+        ),
+    ] = "docker",
+    readable: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True, help="With --engine process: a folder that programs may read, beside the system's. Repeatable."
+        ),
+    ] = None,
     gpu_uuid: Annotated[str | None, typer.Option(help="The GPU that tasks with use_gpu get.")] = None,
     memory: Annotated[
         str | None,
@@ -93,7 +105,8 @@ def standalone(
         host=host,
         port=port,
         grpc_port=None if no_grpc else grpc_port,
-        engine=engine,
+        engine="process" if engine == "process" else "docker",
+        readable=tuple(path.absolute() for path in readable or ()),
         gpu_uuid=gpu_uuid,
         limits=host_limits(*sizes, pids=pids_limit, cpus=cpus),
         require_api_key=require_api_key,
@@ -101,6 +114,8 @@ def standalone(
         allowed_hosts=_listed(allowed_hosts, parse_hosts, "--allowed-hosts"),
         allowed_images=_listed(allowed_images, parse_images, "--allowed-images"),
     )
+    if engine == "auto":
+        typer.echo("--engine auto means docker: programs without containers run with --engine process alone", err=True)
     try:
         for_good = threading.Event()
         with standalone_server(options, for_good) as server:

@@ -92,8 +92,8 @@ def check_registration(
     if registration.container_tag.startswith(PROCESS_TAG_PREFIX):
         if not allow_process:
             raise InvalidRequest(
-                f"container_tag: {PROCESS_TAG_PREFIX!r} runs a program without a container; only standalone on a "
-                "machine without Docker does that"
+                f"container_tag: {PROCESS_TAG_PREFIX!r} runs a program without a container; only standalone with "
+                "--engine process does that"
             )
         if not registration.model_available:
             raise InvalidRequest(

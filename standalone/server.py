@@ -28,12 +28,13 @@ from private_api.service import PrivateApiOptions, private_api_service
 from private_api.tasks.limits import SizeLimits
 from public_api.app import create_app
 from standalone.grpc_door import DEFAULT_PORT, GrpcDoor, open_door, plan_door
+from standalone.processes import WITHOUT_DOCKER, process_warning
 
 logger = logging.getLogger(__name__)
 
 MIB = 1024**2
 GIB = 1024**3
-EngineName = Literal["auto", "docker", "process"]
+EngineName = Literal["docker", "process"]
 REPLICA_NETWORK = "inference-server-replicas"
 """Made if it is missing, and never removed: another standalone server of this host may use it."""
 REPLICA_SLOTS = 8
@@ -53,7 +54,9 @@ class Options:
     port: int = 8000
     grpc_port: int | None = DEFAULT_PORT
     """0 picks a free port; None means no gRPC door."""
-    engine: EngineName = "auto"
+    engine: EngineName = "docker"
+    readable: tuple[Path, ...] = ()
+    """What programs without containers may read of this machine, beside the system and this Python."""
     gpu_uuid: str | None = None
     limits: Limits | None = None
     """What one run may take; None is what `host_limits` says."""
@@ -84,7 +87,7 @@ class Server:
 def standalone_server(options: Options, for_good: threading.Event | None = None) -> Iterator[Server]:
     """Run every service while the block is open. If `for_good` is set when it closes, no container is left running.
 
-    Raises `GpuMissing`, `DataDirInUseError`, `EngineUnavailable` if Docker was asked for and does not answer, and
+    Raises `GpuMissing`, `DataDirInUseError`, `EngineUnavailable` if the engine that was asked for does not answer, and
     `OSError` if a port is taken.
     """
     if options.gpu_uuid is not None:
@@ -97,7 +100,7 @@ def standalone_server(options: Options, for_good: threading.Event | None = None)
         # Kept: replicas outlive this process, and the tokens they show at the gRPC door are signed with it.
         token = _kept(data_dir / "service-token", lambda: secrets.token_urlsafe(32))
         consumer_name = _kept(data_dir / "consumer-name", lambda: f"standalone-{secrets.token_hex(4)}")
-        engine, description = _pick_engine(options.engine, work_dir)
+        engine, description = _open_engine(options, data_dir)
         stack.callback(engine.close)
         replica_network = _replica_network(engine)
         door = _plan_door(options, engine, replica_network)
@@ -191,22 +194,18 @@ def consumer_in_thread(
         thread.join(_STOP_S)
 
 
-def _pick_engine(name: EngineName, work_dir: Path) -> tuple[DockerEngine | ProcessEngine, str]:
-    if name != "process":
-        docker = DockerEngine(work_dir=work_dir, work_volume=None)
-        try:
-            return docker, docker.check()
-        except EngineUnavailable as error:
-            docker.close()
-            if name == "docker":
-                raise
-            logger.warning(
-                "no Docker Engine answers, so only models with container_tag=process:<path> run here; "
-                "start Docker for the others: %s",
-                error,
-            )
-    process = ProcessEngine(work_dir=work_dir)
-    return process, process.check()
+def _open_engine(options: Options, data_dir: Path) -> tuple[DockerEngine | ProcessEngine, str]:
+    work_dir = data_dir / "work"
+    if options.engine == "process":
+        process = ProcessEngine(work_dir=work_dir, readable=options.readable, hidden=[data_dir])
+        logger.warning("%s", process_warning(process.walls()))
+        return process, process.check()
+    docker = DockerEngine(work_dir=work_dir, work_volume=None)
+    try:
+        return docker, docker.check()
+    except EngineUnavailable as error:
+        docker.close()
+        raise EngineUnavailable(f"{error}\n{WITHOUT_DOCKER}") from error
 
 
 def _replica_network(engine: DockerEngine | ProcessEngine) -> str | None:

@@ -171,8 +171,10 @@ def test_the_readme_shows_a_first_result(tmp_path: Path, checkout: Path) -> None
     ("page", "title"), [("docs/writing-a-model.md", "Without Docker"), ("examples/README.md", "wordcount")]
 )
 def test_a_program_runs_without_docker(page: str, title: str, tmp_path: Path, checkout: Path) -> None:
+    server, *use = section(page, title).commands
+    assert server == "inference-server standalone --engine process"
     with standalone_system(tmp_path, engine="process") as system:
-        paste(checkout, *section(page, title).commands, INFERENCE_SERVER_URL=system.url, HOME=str(tmp_path))
+        paste(checkout, *use, INFERENCE_SERVER_URL=system.url, HOME=str(tmp_path))
 
 
 def test_a_standalone_server_is_backed_up_and_restored(tmp_path: Path, checkout: Path) -> None:

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from threading import Event
@@ -16,6 +17,7 @@ import docker
 from job_consumer.engines import LABEL, ContainerSpec, Engine, ExitState, Mount, ReplicaEngine, RunKey
 from job_consumer.engines.docker.engine import DockerEngine
 from job_consumer.engines.process.engine import ProcessEngine
+from job_consumer.engines.process.walls import Walls, find_walls
 from job_consumer.tasks.progress import read_progress
 from job_consumer.workspace import WorkDir
 from tests.waiting import wait_until
@@ -150,11 +152,26 @@ def docker_harness(root: Path, client: docker.APIClient) -> Iterator[Harness]:
                 client.remove_volume(volume["Name"])
 
 
+@cache
+def machine_walls() -> Walls:
+    """What confines programs on this machine."""
+    return find_walls()
+
+
 @contextmanager
-def process_harness(root: Path) -> Iterator[Harness]:
-    """A harness of the process engine, which leaves no process and no file."""
+def process_harness(
+    root: Path, walls: Walls | None = None, *, engine: ProcessEngine | None = None
+) -> Iterator[Harness]:
+    """A harness of the process engine, with all walls of this machine or these, or of one that works in `root`.
+
+    It leaves no process and no file.
+    """
     work = WorkDir(root, "consumer")
-    harness = Harness("process", work, lambda: ProcessEngine(work_dir=work.root), lambda _script: "process:run.sh")
+
+    def open_engine() -> ProcessEngine:
+        return engine or ProcessEngine(work_dir=work.root, walls=walls or machine_walls())
+
+    harness = Harness("process", work, open_engine, lambda _script: "process:run.sh")
     try:
         yield harness
     finally:

@@ -35,7 +35,7 @@ from tests.zips import make_zip
 
 ALICE = Caller("alice", frozenset())
 GPU = "GPU-11111111-2222-3333-4444-555555555555"
-REFUSED = "no Docker Engine runs the image lab/segment:1 here"
+REFUSED = "the image lab/segment:1 does not run here"
 
 
 @pytest.fixture

@@ -11,17 +11,31 @@ from threading import Event, Thread
 import pytest
 
 from contract.schemas import PullPolicy
-from job_consumer.engines import ContainerSpec, ExitState, ImageNotFound, Interruption, RunKey, RunState, RunVanished
-from job_consumer.engines.process.run import RunFolder
-from tests.integration.engine_harness import MIB, Harness, process_harness
+from job_consumer.engines import (
+    ContainerSpec,
+    ExitState,
+    ImageNotFound,
+    Interruption,
+    Mount,
+    RunKey,
+    RunState,
+    RunVanished,
+)
+from job_consumer.engines.process.run import RUN_VARIABLE, RunFolder
+from job_consumer.engines.process.tree import find_by_environment
+from tests.integration.engine_harness import MIB, Harness, machine_walls, process_harness
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc")
 
 
-@pytest.fixture
-def harness(tmp_path: Path) -> Iterator[Harness]:
-    with process_harness(tmp_path / "work") as made:
+@pytest.fixture(params=["all walls", "no namespaces"])
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
+    """As on a machine that allows what this one does, and as on one that allows no namespaces."""
+    walls = machine_walls()
+    with process_harness(
+        tmp_path / "work", replace(walls, namespace=walls.namespace and "all" in request.param)
+    ) as made:
         yield made
 
 
@@ -33,6 +47,11 @@ def supervisor_of(harness: Harness, spec: ContainerSpec) -> int:
     pid = RunFolder(harness.work.root / "runs" / spec.key.name).pid()
     assert pid is not None
     return pid
+
+
+def processes_of(key: RunKey) -> list[int]:
+    """As the machine numbers them, which the run itself cannot know."""
+    return find_by_environment(RUN_VARIABLE, key.name)
 
 
 def has_ended(pid: int) -> bool:
@@ -67,7 +86,7 @@ def test_a_script_without_its_executable_bit_runs_by_its_first_line(harness: Har
         ("process:../../../etc/passwd", "leads out"),
         ("process:link", "leads out"),
         ("process:weights.txt", "neither executable"),
-        ("busybox:1.37", "install Docker"),
+        ("busybox:1.37", "without --engine process"),
     ],
 )
 def test_what_is_no_program_of_the_model_is_not_found(harness: Harness, image: str, text: str) -> None:
@@ -79,7 +98,7 @@ def test_what_is_no_program_of_the_model_is_not_found(harness: Harness, image: s
 
 def test_a_lookup_knows_programs_from_images(harness: Harness) -> None:
     assert harness.engine.look_up_image("process:run.sh", PullPolicy.MISSING)[0] is True
-    with pytest.raises(ImageNotFound, match="install Docker"):
+    with pytest.raises(ImageNotFound, match="without --engine process"):
         harness.engine.look_up_image("busybox:1.37", PullPolicy.MISSING)
 
 
@@ -106,15 +125,19 @@ def test_a_log_beyond_its_limit_says_once_that_it_is_cut(harness: Harness) -> No
 
 
 def test_processes_that_fled_the_run_end_with_it(harness: Harness) -> None:
-    key, ended = harness.run("setsid sh -c 'echo $$ > \"$OUTPUT_DIR/pid\"; exec sleep 300' & sleep 0.3; exit 6")
+    flee = "setsid sh -c 'echo $$ > \"$OUTPUT_DIR/pid\"; exec sleep 300' &"
+    script = f'{flee} until [ -s "$OUTPUT_DIR/pid" ]; do :; done; exit 6'
+    key, ended = harness.run(script)
     assert ended.exit_code == 6
-    assert has_ended(int(harness.output(key, "pid").read_text()))
+    assert processes_of(key) == []
 
 
 def test_a_run_whose_supervisor_was_killed_counts_as_killed_and_leaves_nothing(harness: Harness) -> None:
     spec = harness.spec('setsid sleep 300 & echo $! $$ > "$OUTPUT_DIR/pids"; wait')
     harness.engine.start(spec)
-    pids = [int(pid) for pid in harness.wait_for_output(spec.key, "pids").split()]
+    harness.wait_for_output(spec.key, "pids")
+    pids = processes_of(spec.key)
+    assert len(pids) > 1
     os.kill(supervisor_of(harness, spec), signal.SIGKILL)
     assert harness.end_of(spec.key) == ExitState(137, out_of_memory=False, interruption=Interruption.OUTSIDE)
     assert harness.end_of(spec.key).interruption is Interruption.OUTSIDE
@@ -134,10 +157,12 @@ def test_what_ended_with_an_earlier_boot_of_the_machine_was_ended_by_it(harness:
 def test_removing_a_run_with_a_dead_supervisor_leaves_nothing(harness: Harness) -> None:
     spec = harness.spec('setsid sleep 300 & echo $! > "$OUTPUT_DIR/pid"; wait')
     harness.engine.start(spec)
-    pid = int(harness.wait_for_output(spec.key, "pid"))
+    harness.wait_for_output(spec.key, "pid")
+    pids = processes_of(spec.key)
+    assert len(pids) > 1
     os.kill(supervisor_of(harness, spec), signal.SIGKILL)
     harness.engine.remove(spec.key)
-    wait_until(lambda: has_ended(pid))
+    wait_until(lambda: all(map(has_ended, pids)))
 
 
 def test_a_run_whose_consumer_died_before_the_start_is_found_and_started(
@@ -178,18 +203,26 @@ def test_a_parent_and_its_forks_count_the_memory_they_share_once(harness: Harnes
     assert harness.end_of(spec.key) == ExitState(0, out_of_memory=False)
 
 
-def test_where_namespaces_are_refused_the_variables_name_the_real_folders(harness: Harness) -> None:
+def test_where_namespaces_are_refused_the_variables_name_the_real_folders(tmp_path: Path) -> None:
     script = 'cat "$INPUT_DIR/scan.txt" > "$OUTPUT_DIR/copy.txt"; echo "$INPUT_DIR $PWD"; echo 0.42 > "$PROGRESS_FILE"'
-    spec = harness.spec(script)
-    # A mount cannot be made on what is no folder, so the namespace fails as where the system forbids it.
-    runs = harness.work.root / "runs" / spec.key.name
-    runs.mkdir(parents=True)
-    (runs / "root").write_text("")
-    harness.engine.start(spec)
-    assert harness.end_of(spec.key).exit_code == 0
-    assert harness.output(spec.key, "copy.txt").read_text() == "42\n"
-    assert harness.log_of(spec.key) == f"{harness.work.workspace(spec.key).input_dir} {model_of(spec)}\n"
-    assert harness.progress_of(spec.key) == 0.42
+    with process_harness(tmp_path / "work", replace(machine_walls(), namespace=False)) as harness:
+        spec = harness.spec(script)
+        harness.engine.start(spec)
+        assert harness.end_of(spec.key).exit_code == 0, harness.log_of(spec.key)
+        assert harness.output(spec.key, "copy.txt").read_text() == "42\n"
+        assert harness.log_of(spec.key) == f"{harness.work.workspace(spec.key).input_dir} {model_of(spec)}\n"
+        assert harness.progress_of(spec.key) == 0.42
+
+
+@pytest.mark.skipif(not machine_walls().namespace, reason="this machine allows no user namespaces")
+@pytest.mark.parametrize("harness", ["all walls"], indirect=True)
+def test_a_run_that_cannot_be_confined_does_not_start_and_is_not_to_blame(harness: Harness) -> None:
+    spec = harness.spec('echo ran > "$OUTPUT_DIR/ran"')
+    lost = Mount("lost", harness.work.root / "lost", "/lost", read_only=True)
+    harness.engine.start(replace(spec, mounts=(*spec.mounts, lost)))
+    assert harness.end_of(spec.key).interruption is Interruption.OUTSIDE
+    assert "the program was not started: mount of a folder" in harness.log_of(spec.key)
+    assert not harness.output(spec.key, "ran").exists()
 
 
 def test_whoever_looks_at_a_run_that_is_removed_finds_it_whole_or_not_at_all(harness: Harness) -> None:

@@ -43,7 +43,8 @@ def is_healthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
 def consumer(api: RunningApi, folder: Path, credential: Credential) -> Iterator[threading.Thread]:
     """A consumer in a thread; it is stopped when the block ends."""
     stopping = threading.Event()
-    engine = ProcessEngine(work_dir=folder / "work")
+    # Of the machine a run sees no folder that nobody names.
+    engine = ProcessEngine(work_dir=folder / "work", readable=[folder / "told"])
     options = ConsumerOptions(
         api_url=api.url,
         credential=credential,
@@ -115,7 +116,8 @@ def test_a_run_outlives_its_consumers_key_and_is_delivered_under_the_next(
 ) -> None:
     database = Database(api.database_url)
     keys = [create_key(database, owner="host-a", scopes=[Scope.CONSUME], lifetime=None) for _ in range(2)]
-    may_end = tmp_path / "may-end"
+    may_end = tmp_path / "told" / "may-end"
+    may_end.parent.mkdir()
     script = f"#!/bin/sh\nwhile [ ! -e {may_end} ]; do sleep 0.1; done\necho done > $OUTPUT_DIR/result\n"
     with api.client() as http:
         model = {"human_readable_id": "waits", "container_tag": "process:run.sh", "model_available": "true"}

@@ -1,7 +1,7 @@
-"""Runs programs from the model's zip as processes of this machine, for machines without Docker. No sandbox.
+"""Runs programs from the model's zip as processes of this machine, for machines without Docker.
 
-A program of `container_tag=process:<path in the zip>` sees the folders a container sees, if Linux allows namespaces.
-It runs as the consumer's user, limited only in memory, processes and log.
+A program of `container_tag=process:<path in the zip>` runs as the consumer's user, behind the walls that the machine
+allows every user to build (`walls`), limited in memory, processes and log.
 """
 
 import math
@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
@@ -34,6 +34,7 @@ from job_consumer.engines import (
 from job_consumer.engines.process.program import program_spec
 from job_consumer.engines.process.run import RUN_VARIABLE, ProgramSpec, RunFolder, is_running_in, remove_discarded
 from job_consumer.engines.process.tree import find_by_environment, kill
+from job_consumer.engines.process.walls import Walls, find_walls
 
 START_LIMIT_S = 30.0
 KILL_LIMIT_S = 10.0
@@ -44,16 +45,31 @@ PIECE_BYTES = 65536
 class ProcessEngine:
     """Each run has a supervisor, a separate process that outlives the consumer; everything else is on disk."""
 
-    def __init__(self, *, work_dir: Path) -> None:
+    def __init__(
+        self, *, work_dir: Path, readable: Sequence[Path] = (), hidden: Sequence[Path] = (), walls: Walls | None = None
+    ) -> None:
+        """Programs may read the folders in `readable`, beside the system's, but nothing of `hidden` and `work_dir`.
+
+        `walls` are those to build; by default all that this machine allows.
+        """
         self._runs = work_dir.absolute() / "runs"
+        self._readable = tuple(readable)
+        self._hidden = (work_dir.absolute(), *hidden)
+        self._walls = walls
         remove_discarded(self._runs)
 
     def close(self) -> None:
         """Does nothing: this object holds nothing."""
 
     def check(self) -> str:
-        """Raises nothing: this engine always answers."""
-        return "processes of this machine, without isolation"
+        """Tries which walls stand here, at the first call."""
+        return f"processes of this machine, confined by {self.walls().names()}"
+
+    def walls(self) -> Walls:
+        """What confines programs here. Raises `EngineUnavailable` if that cannot be found out."""
+        if self._walls is None:
+            self._walls = find_walls()
+        return self._walls
 
     def host_name(self) -> str:
         """This machine's name."""
@@ -65,8 +81,9 @@ class ProcessEngine:
         """Pulls nothing: whether the program is in the zip shows when it is started."""
         if not image.startswith(PROCESS_TAG_PREFIX):
             raise ImageNotFound(
-                f"no Docker Engine runs the image {image} here: install Docker, "
-                f"or register the model with container_tag={PROCESS_TAG_PREFIX}<program in its zip>"
+                f"the image {image} does not run here, as this server runs programs without containers: start it "
+                f"without --engine process, or register the model with container_tag={PROCESS_TAG_PREFIX}<program in "
+                "its zip>"
             )
 
     def look_up_image(self, image: str, pull_policy: PullPolicy) -> tuple[bool, None]:
@@ -78,7 +95,7 @@ class ProcessEngine:
         """The run's lock decides: it is taken before the supervisor exists, which inherits it."""
         self.ensure_image(spec.image, PullPolicy.NEVER)
         run = self._run(spec.key)
-        program = program_spec(spec, run)
+        program = program_spec(spec, run, self.walls(), self._readable, self._hidden)
         deadline = time.monotonic() + START_LIMIT_S
         try:
             run.create(program)
@@ -144,7 +161,7 @@ class ProcessEngine:
                 stop.wait(POLL_S)
 
     def written_bytes(self, key: RunKey) -> int:
-        """Its HOME and TMPDIR, and its log. A program may write to other places, unseen."""
+        """Its HOME and TMPDIR, and its log. A program without walls may write to other places, unseen."""
         run = self._run(key)
         _known_state(run, key)
         return allocated_bytes(run.path)

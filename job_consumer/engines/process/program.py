@@ -2,19 +2,30 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from contract.schemas import PROCESS_TAG_PREFIX
 from job_consumer.engines import ContainerSpec, ImageNotFound
-from job_consumer.engines.process.run import RUN_VARIABLE, Folder, ProgramSpec, RunFolder
+from job_consumer.engines.process.run import RUN_VARIABLE, ProgramSpec, RunFolder
+from job_consumer.engines.process.view import Folder
+from job_consumer.engines.process.walls import Walls
 
 MODEL = "/model"
+TEMPORARY = "/tmp"  # noqa: S108 - the run's own
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def program_spec(spec: ContainerSpec, run: RunFolder) -> ProgramSpec:
-    """What the supervisor of a run is told. Raises `ImageNotFound` if the model has no such program."""
-    folders = [Folder(str(mount.folder), mount.target, mount.read_only) for mount in spec.mounts]
+def program_spec(
+    spec: ContainerSpec, run: RunFolder, walls: Walls, readable: Sequence[Path], hidden: Sequence[Path]
+) -> ProgramSpec:
+    """What the supervisor of a run is told. Raises `ImageNotFound` if the model has no such program.
+
+    `readable` and `hidden` are folders of the machine.
+    """
+    # First what others may lie below: a Python in the machine's own /tmp.
+    folders = [Folder(str(run.temporary), TEMPORARY, read_only=False)]
+    folders += [Folder(str(mount.folder), mount.target, mount.read_only) for mount in spec.mounts]
     model = next((folder for folder in folders if folder.target == MODEL), None)
     path = spec.image.removeprefix(PROCESS_TAG_PREFIX)
     if model is None:
@@ -32,6 +43,11 @@ def program_spec(spec: ContainerSpec, run: RunFolder) -> ProgramSpec:
         pids_limit=spec.pids_limit,
         log_limit_bytes=spec.log_limit_bytes,
         server=spec.key.server,
+        walls=walls,
+        readable=[str(path) for path in readable],
+        hidden=[str(path) for path in hidden],
+        has_gpu=spec.gpu_uuid is not None,
+        shared_memory_bytes=spec.shared_memory_bytes,
     )
 
 
@@ -60,8 +76,8 @@ def _environment(spec: ContainerSpec, run: RunFolder) -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}:{SYSTEM_PATH}",
         "LANG": "C.UTF-8",
         **spec.environment,
-        "HOME": str(run.temporary),
-        "TMPDIR": str(run.temporary),
+        "HOME": TEMPORARY,
+        "TMPDIR": TEMPORARY,
         "NVIDIA_VISIBLE_DEVICES": spec.gpu_uuid or "void",
         "CUDA_VISIBLE_DEVICES": spec.gpu_uuid or "",
         RUN_VARIABLE: run.path.name,

@@ -8,6 +8,7 @@
                    exit.space   room for the next, which a full disk may lack
                    exit.json    how the run ended
                    tmp/         the run's HOME and TMPDIR
+                   root/        empty: where the run's view of the machine lies, for the run alone
 """
 
 import fcntl
@@ -16,26 +17,19 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from job_consumer.boot import boot_id
 from job_consumer.descriptors import remove_tree
 from job_consumer.engines import KILLED_CODE, ExitState, Interruption, RunState
+from job_consumer.engines.process.view import Folder
+from job_consumer.engines.process.walls import Walls
 
 RUN_VARIABLE = "INFERENCE_SERVER_RUN"
 """In the environment of every process of a run: identifies them after their supervisor died."""
 _EXIT_BYTES = 256
 _DISCARDED = "discarded-"
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A folder and where the run sees it."""
-
-    source: str
-    target: str
-    read_only: bool
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,14 @@ class ProgramSpec:
     pids_limit: int
     log_limit_bytes: int
     server: str = ""
-    """Runs of earlier releases have none."""
+    """Runs of earlier releases have none of this, nor of the following."""
+    walls: Walls = field(default_factory=Walls)
+    readable: list[str] = field(default_factory=list)
+    """Of the machine, beside the system and its Python."""
+    hidden: list[str] = field(default_factory=list)
+    """Of the machine, whatever of the rest lies above it."""
+    has_gpu: bool = False
+    shared_memory_bytes: int = 0
 
     def to_json(self) -> str:
         """The text from which `from_json` makes this spec again."""
@@ -68,6 +69,7 @@ class ProgramSpec:
         members = json.loads(text)
         members["model"] = Folder(**members["model"])
         members["folders"] = [Folder(**folder) for folder in members["folders"]]
+        members["walls"] = Walls(**members.get("walls", {}))
         return cls(**members)
 
 
@@ -93,6 +95,11 @@ class RunFolder:
         return self.path / "tmp"
 
     @property
+    def root(self) -> Path:
+        """An empty folder, on which the run's view of the machine is built, seen by nobody else."""
+        return self.path / "root"
+
+    @property
     def _pid(self) -> Path:
         return self.path / "pid"
 
@@ -110,7 +117,7 @@ class RunFolder:
 
     def create(self, spec: ProgramSpec) -> None:
         """Make the folder of a run that is not started yet. Repeating it changes nothing."""
-        for folder in (self.path, self.temporary):
+        for folder in (self.path, self.temporary, self.root):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.log.touch()
         if not self._exit_space.exists():

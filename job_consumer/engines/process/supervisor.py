@@ -6,23 +6,20 @@ TERM asks the program to end, QUIT kills it. Once its exit is written, none of i
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from job_consumer.engines import ExitState
-from job_consumer.engines.process.namespace import enter_namespace
+from job_consumer.engines import KILLED_CODE, ExitState, Interruption
+from job_consumer.engines.process.init import CannotConfine, start_init
 from job_consumer.engines.process.run import ProgramSpec, RunFolder
-from job_consumer.engines.process.tree import adopt_orphans, descendants, die_with_parent, exceeds_memory, kill
+from job_consumer.engines.process.tree import adopt_orphans, descendants, exceeds_memory, kill
 
 CHECK_S = 0.1
 """Between two looks at the processes of a run."""
 PIECE_BYTES = 65536
-CANNOT_EXECUTE = 127
 
 
 class Log:
@@ -64,6 +61,22 @@ class Log:
             self._file.write(data)
 
 
+class Program:
+    """A run's init, which ends as its program does."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.exit_code = KILLED_CODE
+
+    def is_running(self) -> bool:
+        """Whether it is. To be asked until it is not: another question finds another process, or no process."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if pid:
+            code = os.waitstatus_to_exitcode(status)
+            self.exit_code = code if code >= 0 else 128 - code
+        return not pid
+
+
 class Supervisor:
     """One run, from the start of its program to the end of its last process. Single-threaded."""
 
@@ -84,53 +97,24 @@ class Supervisor:
         """Run the program; returns when its exit is written."""
         adopt_orphans()
         try:
-            program = self._spawn()
-        except OSError as error:
-            self._log.note(f"the program cannot be executed: {error}")
-            self._folder.write_exit(ExitState(CANNOT_EXECUTE, out_of_memory=False))
+            program = Program(start_init(self._spec, self._folder.root, self._log.end))
+        except CannotConfine as error:
+            # A program is not run without a wall that stands here. That is not the model's fault, but no reason to try
+            # for ever, either.
+            self._log.note(f"the program was not started: {error}")
+            self._folder.write_exit(ExitState(KILLED_CODE, out_of_memory=False, interruption=Interruption.OUTSIDE))
             return
         os.close(self._log.end)
-        while program.poll() is None:
+        while program.is_running():
             self._turn(program)
-        self._end_stragglers(program)
+        self._end_stragglers()
         self._log.copy()
-        code = program.returncode if program.returncode >= 0 else 128 - program.returncode
-        self._folder.write_exit(ExitState(code, self._out_of_memory))
+        self._folder.write_exit(ExitState(program.exit_code, self._out_of_memory))
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         self._received.add(number)
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        spec = self._spec
-        try:
-            return self._spawn_with(spec.model.target, spec.environment, self._enter)
-        except subprocess.SubprocessError:
-            # No namespaces on this machine: the variables name the real folders instead.
-            environment = {name: _real_path(spec, value) for name, value in spec.environment.items()}
-            return self._spawn_with(spec.model.source, environment, die_with_parent)
-
-    def _spawn_with(
-        self, model: str, environment: dict[str, str], prepare: Callable[[], None]
-    ) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [*self._spec.interpreter, f"{model}/{self._spec.program}"],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log.end,
-            stderr=self._log.end,
-            env=environment,
-            cwd=self._spec.model.source,
-            start_new_session=True,
-            preexec_fn=prepare,  # noqa: PLW1509 - this process has one thread
-        )
-
-    def _enter(self) -> None:
-        root = self._folder.path / "root"
-        root.mkdir(exist_ok=True)
-        enter_namespace(root, self._spec.folders)
-        os.chdir(self._spec.model.target)
-        die_with_parent()
-
-    def _turn(self, program: subprocess.Popen[bytes]) -> None:
+    def _turn(self, program: Program) -> None:
         """Wait for the next event, at most `CHECK_S`, and handle it."""
         select.select([self._wake, self._log.source] if self._log.is_open else [self._wake], [], [], CHECK_S)
         with suppress(BlockingIOError):
@@ -138,8 +122,8 @@ class Supervisor:
         self._log.copy()
         if signal.SIGTERM in self._received:
             self._received.discard(signal.SIGTERM)
-            os.killpg(program.pid, signal.SIGTERM)
-        below = descendants(os.getpid())
+            os.kill(program.pid, signal.SIGTERM)
+        below = [pid for pid in descendants(os.getpid()) if pid != program.pid]
         if exceeds_memory(below, self._spec.memory_limit_bytes):
             self._out_of_memory = True
         if len(below) > self._spec.pids_limit:
@@ -148,10 +132,8 @@ class Supervisor:
         if self._out_of_memory or signal.SIGQUIT in self._received:
             kill({*below, program.pid})
 
-    def _end_stragglers(self, program: subprocess.Popen[bytes]) -> None:
+    def _end_stragglers(self) -> None:
         """Kill what the program left, including what left its session: orphans become our children."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(program.pid, signal.SIGKILL)
         while below := descendants(os.getpid()):
             kill(below)
             self._log.copy()
@@ -159,14 +141,6 @@ class Supervisor:
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
             time.sleep(0.005)
-
-
-def _real_path(spec: ProgramSpec, value: str) -> str:
-    """Where a path in one of the run's folders really is; any other value as it is."""
-    for folder in spec.folders:
-        if value == folder.target or value.startswith(f"{folder.target}/"):
-            return folder.source + value.removeprefix(folder.target)
-    return value
 
 
 def main() -> None:
