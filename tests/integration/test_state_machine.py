@@ -208,8 +208,11 @@ class TaskRules(RuleBasedStateMachine):
                 assert row.cancel_at is None
                 assert self.harness.store.path(row.input.key).is_file()
             if status.is_terminal:
-                outcome = (row.status, row.fence, row.output_id, row.reason, row.detail, row.exit_code, row.ended_at)
-                assert self.ended.setdefault(uid, outcome) == outcome, "a task that had ended changed"
+                outcome = (row.status, row.fence, row.output_id, row.reason, row.exit_code, row.ended_at, row.detail)
+                # A tombstone has lost its detail, and nothing else.
+                kept = outcome[:-1] if row.forgotten_at else outcome
+                assert self.ended.setdefault(uid, outcome)[: len(kept)] == kept, "a task that had ended changed"
+                assert row.forgotten_at is None or (row.deleted_at is not None and row.detail is None)
 
     def teardown(self) -> None:
         """Everything ends by polls alone, however many bells were lost."""
