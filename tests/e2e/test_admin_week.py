@@ -57,8 +57,12 @@ BESIDE: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 """Pages that the admin of a running stack reads, with the sections that are pasted."""
 INSTEAD = {
-    "keys revoke 0123456789abcdef": "keys revoke $(docker compose exec -T private-api inference-server keys list "
-    "| grep -oE '[0-9a-f]{16}' | tail -n 1)",
+    "keys list --owner radiology": "keys list",
+    **{
+        f"keys {act} 0123456789abcdef": f"keys {act} $(docker compose exec -T private-api inference-server keys list "
+        "| grep valid | grep -oE '[0-9a-f]{16}' | tail -n 1)"
+        for act in ("rotate", "revoke")
+    },
     # Of a standalone server: every walk of test_page_commands.py begins with this command.
     "inference-server keys create --owner ada --scope submit --data-dir data": ":",
     "https://inference.example.org --ca server.crt login": f"{LOCAL} --ca server.crt login --key-stdin < mira.key",
