@@ -39,7 +39,9 @@ class TcpProxy:
         self._server: asyncio.Server | None = None
         self._mode = Mode.PASS
         self._ends: set[_End] = set()
-        self.port = 0
+        # Never listened on: while the proxy does not listen, its port must not become another process's.
+        self._held = _bound(0)
+        self.port: int = self._held.getsockname()[1]
 
     @property
     def url(self) -> str:
@@ -63,6 +65,7 @@ class TcpProxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(60)
         self._loop.close()
+        self._held.close()
 
     async def _apply(self, mode: Mode) -> None:
         self._mode = mode
@@ -77,8 +80,7 @@ class TcpProxy:
                 self._server.close()
             self._server = None
         elif self._server is None:
-            self._server = await self._loop.create_server(lambda: _End(self), "127.0.0.1", self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
+            self._server = await self._loop.create_server(lambda: _End(self), sock=_bound(self.port))
         # One turn of the loop, in which the transports that were aborted close their sockets.
         await asyncio.sleep(0)
 
@@ -120,6 +122,14 @@ class TcpProxy:
 
     def discard(self, end: "_End") -> None:
         self._ends.discard(end)
+
+
+def _bound(port: int) -> socket.socket:
+    """A socket on this port of the loopback, which several sockets of this user may share; 0 picks a free one."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    made.bind(("127.0.0.1", port))
+    return made
 
 
 class _End(asyncio.Protocol):
