@@ -58,7 +58,7 @@ def read_key(headers: Mapping[str, str | bytes]) -> str | None:
 def not_shared(model: str) -> str:
     """Why a model that is for certain owners does not compute for another one, or for who shows no key."""
     return (
-        f"the model {model!r} is for certain owners, and this call shows no key of one: its owner may share it with you"
+        f"the model {model!r} is for certain owners, and this call shows no key of one of them; its owner may share it"
     )
 
 
