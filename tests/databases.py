@@ -99,3 +99,13 @@ def copy_sqlite(template: Path, folder: Path) -> str:
     target = folder / "inference.sqlite"
     shutil.copyfile(template, target)
     return f"sqlite:///{target}"
+
+
+@contextlib.contextmanager
+def opened(url: str) -> Iterator[Database]:
+    """A database while the block is open."""
+    database = Database(url)
+    try:
+        yield database
+    finally:
+        database.close()

@@ -1,9 +1,8 @@
 """Whatever is open with a key ends with it: followed logs, streams of events, live calls and streams."""
 
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +16,7 @@ from private_api.database import Database
 from private_api.deployments.routing import read_table
 from private_api.keys import create_key, revoke_key
 from private_api.tables import ApiKeyRow
+from tests.databases import opened
 from tests.integration.contract_harness import KEY, KEY_ID, run_contract_gateway
 from tests.integration.grpc_backend import Backend
 from tests.integration.grpc_harness import RunningGateway, route, status_of
@@ -34,15 +34,6 @@ def expire(database: Database, key_id: str) -> None:
     with database.write() as session:
         now = database.now(session)
         session.execute(update(ApiKeyRow).where(ApiKeyRow.id == key_id).values(expires_at=now))
-
-
-@contextmanager
-def opened(url: str) -> Iterator[Database]:
-    database = Database(url)
-    try:
-        yield database
-    finally:
-        database.close()
 
 
 @pytest.mark.parametrize("path", ["/api/events", "/api/tasks/{uid}/logs?follow=true"])

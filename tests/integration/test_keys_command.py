@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -15,9 +13,9 @@ from contract.access import ANONYMOUS, Caller, Scope
 from contract.errors import Unauthenticated
 from contract.queries import ModelRegistration
 from private_api.archives import ArchiveStore
-from private_api.database import Database
 from private_api.keys import check_key, list_keys
 from private_api.models import register_model, show_model
+from tests.databases import opened
 from tests.integration.public_door import PLAIN, serve_door
 from tests.running_api import RunningApi
 from tests.zips import make_zip
@@ -39,15 +37,6 @@ def run(*command: str, environment: dict[str, str] | None = None) -> subprocess.
 def keys(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """As it runs in the private API's container."""
     return run("operations", "keys", *arguments, environment={"DATABASE_URL": url})
-
-
-@contextmanager
-def opened(url: str) -> Iterator[Database]:
-    database = Database(url)
-    try:
-        yield database
-    finally:
-        database.close()
 
 
 def test_a_key_is_made_listed_and_revoked(database_url: str) -> None:
