@@ -4,9 +4,10 @@ import fcntl
 import logging
 import os
 import secrets
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -108,7 +109,8 @@ def standalone_server(options: Options, for_good: threading.Event | None = None)
         private_app = stack.enter_context(
             private_api_service(broker, _private_api_options(options, data_dir, token, engine, door))
         )
-        private_port = stack.enter_context(serve_in_thread(private_app, "127.0.0.1", 0))
+        with kept_free(options.port, options.grpc_port):
+            private_port = stack.enter_context(serve_in_thread(private_app, "127.0.0.1", 0))
         private_url = f"http://127.0.0.1:{private_port}"
         # In the open mode whoever reaches the port may do everything, as it should be on one's own machine.
         policy = DoorPolicy(requires_key=options.require_api_key, opens_models=not options.require_api_key)
@@ -150,6 +152,18 @@ def standalone_server(options: Options, for_good: threading.Event | None = None)
             )
         )
         yield Server(f"http://{options.host}:{port}", description, door.address if door else None)
+
+
+@contextmanager
+def kept_free(*ports: int | None) -> Iterator[None]:
+    """Keep the ports that were asked for from being handed out to this process itself, which asks for any port."""
+    with ExitStack() as stack:
+        for port in filter(None, ports):
+            holder = stack.enter_context(socket.socket())
+            # Whose it is already is told when it is really taken.
+            with suppress(OSError):
+                holder.bind(("127.0.0.1", port))
+        yield
 
 
 def _private_api_options(

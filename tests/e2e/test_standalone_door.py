@@ -12,6 +12,7 @@ import pytest
 
 from inference_client.grpc_endpoint import PLAIN_PORT
 from job_consumer.engines import LABEL
+from standalone.server import kept_free
 from tests.e2e.grpc_door import application
 from tests.e2e.images import call_server_image, user_service_image
 from tests.e2e.systems import Process, System, free_port, port_is_free, standalone_system
@@ -138,3 +139,14 @@ def standalone(folder: Path, *options: str) -> list[str]:
     """The command of one more server."""
     command = [sys.executable, "-m", "operations", "standalone", "--data-dir", str(folder / "data")]
     return [*command, "--port", str(free_port()), *options]
+
+
+def test_a_port_that_was_asked_for_is_handed_out_to_nobody_meanwhile() -> None:
+    port = free_port()
+    with kept_free(port, None), socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", port))
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", port))
+        # Whose it is already is no fault here.
+        with kept_free(port):
+            pass
