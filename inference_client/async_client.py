@@ -133,6 +133,7 @@ class AsyncInferenceClient:
     whoami = _awaited(InferenceClient.whoami)
     list_keys = _iterated(InferenceClient.list_keys)
     create_key = _awaited(InferenceClient.create_key)
+    rotate_key = _awaited(InferenceClient.rotate_key)
     revoke_key = _awaited(InferenceClient.revoke_key)
 
     async def map(
