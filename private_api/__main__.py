@@ -31,6 +31,7 @@ def _run(settings: PrivateApiSettings) -> int:
         keep_records_for=settings.keep_records_for,
         unschedulable_after=settings.unschedulable_after,
         yield_after=settings.yield_after,
+        allowed_images=settings.allowed_images,
         gateway_address=settings.grpc_gateway_address,
         domain=settings.proxy_domain,
         disk_reserve_bytes=settings.disk_reserve_bytes,

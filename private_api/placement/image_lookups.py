@@ -3,6 +3,7 @@
 The private API has no engine: whether a model's image can be had is known where it would run.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session
 from contract.access import Caller
 from contract.errors import ModelNotFound
 from contract.image_lookups import ImageLookup, LookupResults
+from contract.image_names import bare_name
 from contract.schemas import ImageFinding, ModelView
 from contract.statuses import Finding
 from private_api.database import Database, repeated
@@ -73,7 +75,7 @@ def keep_findings(database: Database, found: LookupResults, *, owner: str | None
                 version = find_version(session, f"{each.human_readable_id}@{each.model_version}")
             except ModelNotFound:
                 continue
-            if version.pin and version.pinned_image is None:
+            if version.pin and version.pinned_image is None and _is_of(each.digest, version.container_tag):
                 version.pinned_image = each.digest
             session.merge(
                 ImageFindingRow(
@@ -84,6 +86,13 @@ def keep_findings(database: Database, found: LookupResults, *, owner: str | None
                     found_at=now,
                 )
             )
+
+
+def _is_of(digest: str | None, image: str) -> bool:
+    """Whether it is a digest of this image: no consumer, whose host may be another's, names another image."""
+    return (
+        digest is not None and re.fullmatch(rf"{re.escape(bare_name(image))}@sha256:[0-9a-f]{{64}}", digest) is not None
+    )
 
 
 def is_looked_up(database: Database, view: ModelView) -> bool:

@@ -254,6 +254,9 @@ def test_the_first_digest_that_is_found_pins_a_version(models: Models) -> None:
     models.register("newest", pull_policy="always")
     models.register("local", pull_policy="never")
     assert models.view("by-default").pinned_image is None
+    for foreign in (f"evil/segment@sha256:{'1' * 64}", "lab/segment@sha256:1", "lab/segment:2", f"x{first}"):
+        models.find("one", "by-default", Finding.IN_REGISTRY, digest=foreign)
+        assert models.view("by-default").pinned_image is None
     for model in ("by-default", "not", "newest", "local"):
         models.find("one", model, Finding.NOT_FOUND)
         models.find("two", model, Finding.IN_REGISTRY, digest=first)

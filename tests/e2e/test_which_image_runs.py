@@ -1,15 +1,16 @@
-"""A version runs the image that its tag stood for when it was registered, from a real registry."""
+"""A version runs the image that its tag stood for when it was registered, if its operator allows that image at all."""
 
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.e2e.client import DoorClient, door_of
 from tests.e2e.images import script_image
-from tests.e2e.systems import standalone_system
+from tests.e2e.systems import services_system, standalone_system
 from tests.integration.image_registry import Registry
 from tests.services import require_docker
 from tests.waiting import wait_until
@@ -81,3 +82,21 @@ def test_a_pinned_version_runs_what_its_tag_stood_for(registry: Registry, tmp_pa
             assert (said, image.startswith("sha256:")) == ("three", True)
         finally:
             subprocess.run(["docker", "rmi", "--force", tag], capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("how", ["standalone", "services"])
+def test_only_images_that_the_operator_allows_are_registered(how: str, postgres_url: str, tmp_path: Path) -> None:
+    require_docker()
+    with (
+        standalone_system(tmp_path, extra=("--allowed-images", "lab/*,registry.example.org/*"))
+        if how == "standalone"
+        else services_system(tmp_path, postgres_url, extra={"ALLOWED_IMAGES": "lab/* registry.example.org/*"})
+    ) as system:
+        answers = [
+            httpx.post(
+                f"{system.url}/api/models/", params={"human_readable_id": "m", "container_tag": image}, trust_env=False
+            )
+            for image in ("evil/tool:1", "lab/tool:1")
+        ]
+    assert [answer.status_code for answer in answers] == [403, 200]
+    assert "the operator allows lab/* registry.example.org/*" in answers[0].json()["detail"]
