@@ -32,6 +32,8 @@ KEY_PATTERN = re.compile(r"is_([0-9a-f]{16})_([0-9a-f]{64})")
 """The form of every key: its id, which is no secret, and its secret."""
 CALLER_KEY_HEADER = "x-caller-key"
 """The key that a door was given. Doors set this header; a client's own is never passed on."""
+CALLER_ADDRESS_HEADER = "x-caller-address"
+"""The client's IP address as a door saw it. Doors set this header, too."""
 DOOR_POLICY_HEADER = "x-door-policy"
 
 
@@ -78,6 +80,8 @@ class Caller:
     """Of `Scope`; a newer private API may know more."""
     key_id: str | None = field(default=None, compare=False)
     """The public part of the key; doors do without it."""
+    address: str | None = field(default=None, compare=False)
+    """Where the call came from, as the door saw it; only the private API knows it, for the audit trail."""
 
     def may(self, scope: Scope) -> bool:
         """Whether the caller has this scope."""

@@ -94,6 +94,8 @@ def _config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        # Whether a proxy is in front is for the service to say; this would believe whoever is on the same host.
+        proxy_headers=False,
         timeout_graceful_shutdown=_SHUTDOWN_S,
         lifespan="on",
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from operations.audit import app as audit_app
 from operations.keys import app as keys_app
 from operations.models import app as models_app
 from operations.run_options import Cpus, PidsLimit, SharedMemory, Temporary
@@ -26,6 +27,7 @@ StandaloneData = Annotated[
 
 app.add_typer(keys_app, name="keys")
 app.add_typer(models_app, name="models")
+app.add_typer(audit_app, name="audit")
 
 
 @app.callback()

@@ -4,14 +4,11 @@ from typing import Annotated
 
 import typer
 
-from contract.access import Caller, Scope
 from contract.errors import ModelNotFound
 from contract.model_versions import ModelChange
 from operations.database import DataDir, fail, open_database, print_rows
 from operations.keys import check_owner
 
-_OPERATOR = Caller(None, frozenset({Scope.ADMIN}))
-"""Whoever reaches the database."""
 _PAGE = 500
 
 app = typer.Typer(no_args_is_help=True, help="See whose the models are, and give them away.")
@@ -20,12 +17,13 @@ app = typer.Typer(no_args_is_help=True, help="See whose the models are, and give
 @app.command("list")
 def show(data_dir: DataDir = None) -> None:
     """List every model, whose it is, and for whom."""
+    from private_api.audit.record import OPERATOR
     from private_api.models import list_models
 
     rows = [("ID", "VERSION", "OWNER", "FOR", "IMAGE")]
     after: str | None = None
     with open_database(data_dir) as database:
-        while page := list_models(database, _OPERATOR, limit=_PAGE, after=after):
+        while page := list_models(database, OPERATOR, limit=_PAGE, after=after):
             after = page[-1].human_readable_id
             for model in page:
                 users = ", ".join(["its owner", *model.users]) if model.restricted else "everybody"
@@ -41,12 +39,13 @@ def give(
     data_dir: DataDir = None,
 ) -> None:
     """Give a model, or one that is nobody's, to an owner, who alone may change it then."""
+    from private_api.audit.record import OPERATOR
     from private_api.model_versions import change_model
 
     check_owner(owner, "OWNER")
     with open_database(data_dir) as database:
         try:
-            change_model(database, human_readable_id, ModelChange(owner=owner), _OPERATOR)
+            change_model(database, human_readable_id, ModelChange(owner=owner), OPERATOR)
         except ModelNotFound:
             fail(f"no model has the id {human_readable_id!r}; `inference-server models list` shows them", code=1)
     typer.echo(f"{human_readable_id} belongs to {owner}", err=True)

@@ -58,7 +58,8 @@ def make_key(database: Database, caller: Caller, wanted: KeyCreation) -> Created
         now = database.now(session)
         parent = session.get_one(ApiKeyRow, caller.key_id)
         _check_scopes(parent, wanted.scopes)
-        row, key = add_key(session, str(owner), wanted.scopes, now, expires_at=_expiry(parent, wanted.lifetime_s, now))
+        expires_at = _expiry(parent, wanted.lifetime_s, now)
+        row, key = add_key(session, str(owner), wanted.scopes, now, expires_at=expires_at, by=caller)
         return CreatedKey(**view_key(row, now).model_dump(), key=key)
 
 
@@ -74,7 +75,7 @@ def rotate_visible_key(database: Database, caller: Caller, key_id: str, rotation
         _check_scopes(parent, [Scope(word) for word in row.scopes.split()])
         overlap = timedelta(seconds=rotation.overlap_s)
         # Read before the old key, which may be the caller's own, is given its end.
-        made, key = replace_key(session, row, now, overlap=overlap, latest=parent.expires_at)
+        made, key = replace_key(session, row, now, overlap=overlap, latest=parent.expires_at, by=caller)
         return CreatedKey(**view_key(made, now).model_dump(), key=key)
 
 
@@ -85,7 +86,7 @@ def revoke_visible_key(database: Database, caller: Caller, key_id: str) -> None:
         row = session.scalars(select(ApiKeyRow).where(ApiKeyRow.id == key_id, _is_visible(caller))).one_or_none()
         if row is None:
             raise KeyNotFound
-        end_key(row, database.now(session))
+        end_key(session, row, database.now(session), by=caller)
 
 
 def _require_keys(caller: Caller) -> None:

@@ -21,6 +21,8 @@ from sqlalchemy.orm import Session
 from contract.access import KEY_PATTERN, NOT_A_KEY, Caller, Scope
 from contract.errors import InvalidRequest, ServiceUnavailable, StorageFull, Unauthenticated
 from contract.keys import KeyState, KeyView
+from private_api.audit.record import OPERATOR, record
+from private_api.audit_tables import Action
 from private_api.database import Database
 from private_api.tables import ApiKeyRow
 
@@ -38,12 +40,13 @@ def create_key(database: Database, *, owner: str, scopes: Iterable[Scope], lifet
     """Create a key and return it, this once: its secret is not stored. `owner` must match `OWNER_PATTERN`."""
     with database.write() as session:
         now = database.now(session)
-        _, key = add_key(session, owner, scopes, now, expires_at=now + lifetime if lifetime else None)
+        expires_at = now + lifetime if lifetime else None
+        _, key = add_key(session, owner, scopes, now, expires_at=expires_at, by=OPERATOR)
     return key
 
 
 def add_key(
-    session: Session, owner: str, scopes: Iterable[Scope], now: datetime, *, expires_at: datetime | None
+    session: Session, owner: str, scopes: Iterable[Scope], now: datetime, *, expires_at: datetime | None, by: Caller
 ) -> tuple[ApiKeyRow, str]:
     """The row of a new key, and the key itself, of which only a hash is stored."""
     key_id, secret = secrets.token_hex(8), secrets.token_hex(32)
@@ -52,12 +55,13 @@ def add_key(
         id=key_id, secret_sha256=_digest(secret), owner=owner, scopes=words, created_at=now, expires_at=expires_at
     )
     session.add(row)
+    record(session, by, Action.CREATE_KEY, key_id, now, detail=f"owner={owner} scopes={words}")
     logger.info("key=%s created owner=%s scopes=%s", key_id, owner, words)
     return row, f"is_{key_id}_{secret}"
 
 
 def replace_key(
-    session: Session, row: ApiKeyRow, now: datetime, *, overlap: timedelta, latest: datetime | None = None
+    session: Session, row: ApiKeyRow, now: datetime, *, overlap: timedelta, latest: datetime | None = None, by: Caller
 ) -> tuple[ApiKeyRow, str]:
     """A new key of the same owner that allows the same and lives as long, `latest` at most; the old one ends then.
 
@@ -69,14 +73,19 @@ def replace_key(
     ends = [moment for moment in (None if lifetime is None else now + lifetime, latest) if moment is not None]
     row.expires_at = min(row.expires_at or now + overlap, now + overlap)
     logger.info("key=%s is replaced, and expires at %s", row.id, row.expires_at.isoformat(timespec="seconds"))
-    return add_key(session, row.owner, map(Scope, row.scopes.split()), now, expires_at=min(ends, default=None))
+    record(session, by, Action.REPLACE_KEY, row.id, now)
+    scopes, expires_at = map(Scope, row.scopes.split()), min(ends, default=None)
+    return add_key(session, row.owner, scopes, now, expires_at=expires_at, by=by)
 
 
 def rotate_key(database: Database, key_id: str, overlap: timedelta) -> str | None:
     """Replace a key; returns the new one, this once, or None if no key has this id. Raises `InvalidRequest`."""
     with database.write() as session:
         row = session.get(ApiKeyRow, key_id)
-        return None if row is None else replace_key(session, row, database.now(session), overlap=overlap)[1]
+        if row is None:
+            return None
+        _, key = replace_key(session, row, database.now(session), overlap=overlap, by=OPERATOR)
+        return key
 
 
 def list_keys(database: Database, owner: str | None = None) -> list[KeyView]:
@@ -92,14 +101,15 @@ def revoke_key(database: Database, key_id: str) -> bool:
     with database.write() as session:
         row = session.get(ApiKeyRow, key_id)
         if row is not None:
-            end_key(row, database.now(session))
+            end_key(session, row, database.now(session), by=OPERATOR)
         return row is not None
 
 
-def end_key(row: ApiKeyRow, now: datetime) -> None:
+def end_key(session: Session, row: ApiKeyRow, now: datetime, *, by: Caller) -> None:
     """Revoke a key; one that is revoked stays as it is."""
     if row.revoked_at is None:
         row.revoked_at = now
+        record(session, by, Action.REVOKE_KEY, row.id, now)
         logger.info("key=%s revoked owner=%s", row.id, row.owner)
 
 

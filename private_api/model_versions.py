@@ -3,6 +3,7 @@
 Rows of what is deleted stay, because tasks of the past name them.
 """
 
+import json
 from collections import Counter
 from datetime import datetime
 
@@ -14,10 +15,12 @@ from contract.errors import ModelInUse, ModelNotFound, ModelRetired
 from contract.model_versions import ModelChange, ModelVersionView, VersionChange, VersionListQuery
 from contract.schemas import ModelView
 from contract.statuses import HELD
+from private_api.audit.record import record
+from private_api.audit_tables import Action
 from private_api.database import Database
 from private_api.deployment_tables import DeploymentRow, ReplicaRow, ServedNameRow
 from private_api.model_owners import change_owner, require_change
-from private_api.models import find_version, logger, view_archive, view_model
+from private_api.models import find_version, logger, name_version, view_archive, view_model
 from private_api.tables import ModelRow, ModelVersionRow, TaskRow
 
 
@@ -50,6 +53,9 @@ def change_model(database: Database, human_readable_id: str, change: ModelChange
         row = find_version(session, human_readable_id)
         if change.description is not None:
             row.description = change.description
+        record(
+            session, caller, Action.CHANGE_MODEL, human_readable_id, database.now(session), detail=_say_change(change)
+        )
         view = view_model(row, caller)
     logger.info("model=%s changed: %s", human_readable_id, change.model_dump(exclude_none=True))
     return view
@@ -72,6 +78,8 @@ def change_version(
             row.retired_at = _moment(database.now(session), row.retired_at, retired=change.retired)
         if change.description is not None:
             row.description = change.description
+        detail, now = _say_change(change), database.now(session)
+        record(session, caller, Action.CHANGE_MODEL, name_version(row), now, detail=detail)
         session.flush()
         (view,) = _view(session, [row])
     logger.info("model=%s version=%s changed: %s", human_readable_id, number, change.model_dump(exclude_none=True))
@@ -93,6 +101,8 @@ def delete_model(database: Database, human_readable_id: str, caller: Caller) -> 
         # A model that is registered under this id later begins anew.
         model.default_version = model.retired_at = None
         session.execute(delete(ServedNameRow).where(ServedNameRow.model_id == model.id))
+        if rows:
+            record(session, caller, Action.DELETE_MODEL, human_readable_id, now)
     logger.info("model=%s deleted", human_readable_id)
 
 
@@ -114,7 +124,8 @@ def delete_version(database: Database, human_readable_id: str, number: int, call
                 "the whole model"
             )
         _refuse_used(session, f"version {number} of {human_readable_id!r}", rows)
-        rows[0].deleted_at = database.now(session)
+        rows[0].deleted_at = now = database.now(session)
+        record(session, caller, Action.DELETE_MODEL, name_version(rows[0]), now)
     logger.info("model=%s version=%s deleted", human_readable_id, number)
 
 
@@ -146,6 +157,12 @@ def _choose_default(session: Session, model: ModelRow, number: int) -> None:
             f"version {number} of {model.human_readable_id!r} is retired: bring it back before it becomes the default"
         )
     model.default_version = number
+
+
+def _say_change(change: ModelChange | VersionChange) -> str:
+    """What is changed to what; of a description, which may say anything, only that it was."""
+    changed = change.model_dump(mode="json", exclude_none=True)
+    return " ".join(name if name == "description" else f"{name}={json.dumps(value)}" for name, value in changed.items())
 
 
 def _moment(now: datetime, before: datetime | None, *, retired: bool) -> datetime | None:

@@ -15,6 +15,8 @@ from contract.model_versions import ModelChange
 from contract.queries import ModelRegistration
 from contract.schemas import PROCESS_TAG_PREFIX, ArchiveView, ModelView, PullPolicy
 from private_api.archives import ArchiveStore, StoredArchive, Upload
+from private_api.audit.record import record
+from private_api.audit_tables import Action
 from private_api.database import Database
 from private_api.image_rules import check_image
 from private_api.model_owners import change_owner, may_change, require_change, set_first_owner
@@ -59,6 +61,11 @@ def take_version(session: Session, reference: str) -> ModelVersionRow:
     row = _find_version(session, reference, keep=True)
     refuse_retired(row)
     return row
+
+
+def name_version(row: ModelVersionRow) -> str:
+    """The reference of a version, as `seg@3`."""
+    return f"{row.model.human_readable_id}@{row.number}"
 
 
 def refuse_retired(row: ModelVersionRow) -> None:
@@ -139,6 +146,9 @@ def register_model(
             )
             session.add(version)
             session.flush()
+            record(
+                session, caller, Action.REGISTER_MODEL, name_version(version), now, detail=registration.container_tag
+            )
             view = view_model(version, caller)
     except IntegrityError as error:
         raise ModelExists from error

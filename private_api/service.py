@@ -19,7 +19,7 @@ from private_api.disk_space import Ballast
 from private_api.feed import feed
 from private_api.keys import EndedKeys
 from private_api.lanes import Lane
-from private_api.loops import janitor, reaper, scaler, scrub
+from private_api.loops import janitor, linker, reaper, scaler, scrub
 from private_api.loops.dispatcher import Dispatcher
 from private_api.migrate import upgrade_when_reachable
 from private_api.services import Services
@@ -101,7 +101,7 @@ def private_api_service(broker: Broker, options: PrivateApiOptions) -> Iterator[
             domain=options.domain,
             yield_after=options.yield_after,
         )
-        with loops.dispatcher, loops.reaper, loops.janitor, loops.scrub, loops.scaler, looking:
+        with loops.dispatcher, loops.reaper, loops.janitor, loops.scrub, loops.scaler, loops.linker, looking:
             yield create_app(services, service_token=options.service_token)
     finally:
         holders.close()
@@ -115,6 +115,7 @@ class _Loops:
     janitor: Loop
     scrub: Loop
     scaler: Loop
+    linker: Loop
 
 
 def _build_loops(
@@ -148,4 +149,5 @@ def _build_loops(
         janitor=Loop("janitor", cleaning.step, interval_s=janitor.INTERVAL_S),
         scrub=Loop("scrub", scrubbing.step, interval_s=scrub.INTERVAL_S),
         scaler=Loop("scaler", scaling.step, interval_s=scaler.INTERVAL_S),
+        linker=Loop("linker", linker.Linker(database).step, interval_s=linker.INTERVAL_S),
     )

@@ -21,6 +21,7 @@ def _run(settings: PublicApiSettings) -> int:
         policy=DoorPolicy(requires_key=settings.require_api_key, opens_models=settings.allow_public_post_model),
         cors_origins=settings.cors_origins,
         hosts=[name for name in (settings.proxy_domain.lower(), *settings.allowed_hosts) if name],
+        behind_proxy=True,
     )
     serve(app, settings.public_api_host, settings.public_api_port)
     return 0

@@ -70,9 +70,13 @@ def create_app(
     policy: DoorPolicy,
     cors_origins: Sequence[str] = (),
     hosts: Sequence[str] = (),
+    behind_proxy: bool = False,
 ) -> FastAPI:
-    """The door, known as `hosts`, in front of the private API at `private_url`, which speaks plain HTTP."""
-    relay = Relay(private_url, service_token, policy)
+    """The door, known as `hosts`, in front of the private API at `private_url`, which speaks plain HTTP.
+
+    `behind_proxy` says that clients reach it through a proxy alone, which names their addresses.
+    """
+    relay = Relay(private_url, service_token, policy, behind_proxy=behind_proxy)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

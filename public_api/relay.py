@@ -15,13 +15,14 @@ from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from contract.access import CALLER_KEY_HEADER, DOOR_POLICY_HEADER, DoorPolicy, read_key
+from contract.access import CALLER_ADDRESS_HEADER, CALLER_KEY_HEADER, DOOR_POLICY_HEADER, DoorPolicy, read_key
 from contract.errors import ServiceUnavailable
 from contract.events import LAST_EVENT_ID_HEADER
 from contract.schemas import Query
 from kit.http_errors import REQUEST_ID_HEADER, loggable_path
 from kit.http_server import stopping_of
 from kit.logging import request_id
+from public_api.addresses import client_address
 from public_api.pulse import Pulse
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,9 @@ _LOOK_S = 1
 class Relay:
     """Relays requests to the private API. It belongs to one event loop."""
 
-    def __init__(self, private_url: str, service_token: str, policy: DoorPolicy) -> None:
+    def __init__(self, private_url: str, service_token: str, policy: DoorPolicy, *, behind_proxy: bool = False) -> None:
+        self._behind_proxy = behind_proxy
+
         def connect(limits: httpx.Limits) -> httpx.AsyncClient:
             headers = {
                 "Authorization": f"Bearer {service_token}",
@@ -101,6 +104,8 @@ class Relay:
         if (key := read_key(request.headers)) is not None:
             # Starlette decodes headers as Latin-1: this gives back the bytes that came.
             headers.append((CALLER_KEY_HEADER.encode(), key.encode("latin-1")))
+        if address := client_address(request, behind_proxy=self._behind_proxy):
+            headers.append((CALLER_ADDRESS_HEADER.encode(), address.encode("latin-1")))
         parameters = query.model_dump(mode="json", exclude_unset=True) if query else {}
         body = _ClientBody(request.receive, is_relayed=with_body)
         client = self._uploads if with_body else self._calls

@@ -17,6 +17,8 @@ from sqlalchemy import Connection, DateTime, Integer, Table, inspect, text
 from sqlalchemy.orm import Session
 
 from private_api.archives import ArchiveStore
+from private_api.audit.record import OPERATOR, record
+from private_api.audit_tables import Action
 from private_api.backup.files import (
     BackupError,
     FileEntry,
@@ -79,7 +81,9 @@ def restore(database: Database, data_dir: Path, folder: Path) -> Restored:
         migrate(connection, "head")
         with Session(connection) as session:
             restarted = restart_tasks(database, session, lambda key: store.path(key).is_file())
-            restart_deployments(session, database.now(session))
+            now = database.now(session)
+            restart_deployments(session, now)
+            record(session, OPERATOR, Action.RESTORE, "server", now, detail=f"the backup of {manifest.created_at}")
             session.flush()
     mark.unlink()
     return Restored(manifest, restarted)

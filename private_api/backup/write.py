@@ -13,6 +13,8 @@ from typing import Any
 from sqlalchemy import Connection, MetaData, Table, select
 
 from private_api.archives import ArchiveStore
+from private_api.audit.record import OPERATOR, record_alone
+from private_api.audit_tables import Action, AuditEventRow
 from private_api.backup.files import (
     FILES,
     BackupError,
@@ -59,6 +61,8 @@ def back_up(database: Database, store: ArchiveStore, logs: TaskLogs, folder: Pat
         for row in read_lines(folder / _LOG_LIST):
             _copy_log(logs, row["uid"], row["fence"], copies)
     (folder / _LOG_LIST).unlink()
+    if AuditEventRow.__tablename__ in tables:
+        record_alone(database, OPERATOR, Action.BACK_UP, "server")
     manifest = Manifest(
         release=version("inference-server"),
         revision=revision,

@@ -9,6 +9,8 @@ from contract.deployments import ReplicaReason
 from contract.errors import InvalidRequest
 from contract.schemas import PROCESS_TAG_PREFIX
 from contract.serving import ServingSpec
+from private_api.audit.record import record
+from private_api.audit_tables import Action
 from private_api.database import Database
 from private_api.deployment_tables import DeploymentRow, ReplicaRow
 from private_api.deployments.names import drop_names, store_names, take_names
@@ -21,7 +23,7 @@ from private_api.deployments.rows import (
     named,
 )
 from private_api.model_owners import require_change
-from private_api.models import find_version, take_version
+from private_api.models import find_version, name_version, take_version
 
 _HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -70,6 +72,7 @@ def deploy_model(database: Database, reference: str, serving: ServingSpec, calle
         for replica in lock_live_replicas(session, row.id):
             if is_current(replica, row):
                 replica.serving, replica.priority = row.serving, serving.priority
+        record(session, caller, Action.DEPLOY_MODEL, name_version(version), now)
     logger.info("deployment=%s version=%s deployed", human_readable_id, version.number)
     return human_readable_id
 
@@ -93,4 +96,5 @@ def undeploy_model(database: Database, human_readable_id: str, caller: Caller) -
         session.execute(update(ReplicaRow).where(ReplicaRow.deployment_id == row.id).values(deployment_id=None))
         drop_names(session, row)
         session.execute(delete(DeploymentRow).where(DeploymentRow.id == row.id))
+        record(session, caller, Action.UNDEPLOY_MODEL, human_readable_id, now)
     logger.info("deployment=%s removed", human_readable_id)

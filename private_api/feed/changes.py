@@ -1,8 +1,4 @@
-"""Changes of tasks in the order of their ids, none left out.
-
-PostgreSQL hands out ids when rows are inserted and shows rows when their transactions commit: a smaller id may appear
-after a larger one. `Settling` says up to which id nothing can appear any more.
-"""
+"""Changes of tasks in the order of their ids, none left out: see `settling`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,29 +34,6 @@ def is_told(uid: str, owner: str | None, caller: Caller, uids: frozenset[str]) -
     if caller.may(Scope.OPERATE):
         return True
     return bool(uids) if owner is None else owner == caller.owner
-
-
-class Settling:
-    """Finds the settled id: no change with this or a smaller one appears any more. One thread uses it."""
-
-    def __init__(self) -> None:
-        self.settled: int | None = None
-        self._pending: tuple[int, frozenset[str]] | None = None
-
-    def look(self, database: Database) -> int | None:
-        """The settled id as of now; None if none is known yet. With writers under way it takes a second look."""
-        newest = newest_id(database)
-        # Asked for after the newest id was read: whoever got a smaller one and is not visible yet is among them.
-        with database.read() as session:
-            writers = database.open_writers(session, EventRow.__tablename__)
-        if self._pending is not None and not self._pending[1] & writers:
-            self.settled, self._pending = self._pending[0], None
-        if self._pending is None and newest != self.settled:
-            if writers:
-                self._pending = newest, writers
-            else:
-                self.settled = newest
-        return self.settled
 
 
 def newest_id(database: Database) -> int:

@@ -10,8 +10,10 @@ from threading import Lock
 from contract.access import Caller
 from contract.errors import TooManyStreams
 from private_api.database import Database
-from private_api.feed.changes import WINDOW, Change, Settling, newest_id, read_changes
+from private_api.feed.changes import WINDOW, Change, newest_id, read_changes
 from private_api.feed.standing import Facts, look_around
+from private_api.settling import Settling
+from private_api.tables import EventRow
 
 INTERVAL_S = 1.0
 """How late an event of another process may be."""
@@ -57,7 +59,7 @@ class Feed:
         self._on_look = on_look
         self._lock = Lock()
         self._seats: Counter[str | None] = Counter()
-        self._settling = Settling()
+        self._settling = _settling()
         self.moment: Moment | None = None
         """None until the first look since somebody took a seat."""
 
@@ -77,7 +79,7 @@ class Feed:
         """Look once, if anybody listens."""
         with self._lock:
             if not self._seats:
-                self.moment, self._settling = None, Settling()
+                self.moment, self._settling = None, _settling()
                 return
         before, settled = self.moment, self._settling.look(self._database)
         if settled is None:
@@ -125,3 +127,7 @@ class Feed:
             if self._seats.total() >= MAX_STREAMS:
                 raise TooManyStreams(f"{MAX_STREAMS} streams of events are open, the most there may be; try later")
             self._seats[owner] += 1
+
+
+def _settling() -> Settling:
+    return Settling(EventRow.__tablename__, newest_id)

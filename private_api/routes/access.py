@@ -3,12 +3,22 @@
 import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
 from starlette.concurrency import run_in_threadpool
 
-from contract.access import ANONYMOUS, CALLER_KEY_HEADER, DOOR_POLICY_HEADER, KEY_WANTED, Caller, DoorPolicy, Scope
+from contract.access import (
+    ANONYMOUS,
+    CALLER_ADDRESS_HEADER,
+    CALLER_KEY_HEADER,
+    DOOR_POLICY_HEADER,
+    KEY_WANTED,
+    Caller,
+    DoorPolicy,
+    Scope,
+)
 from contract.errors import Unauthenticated
 from private_api.database import Database
 from private_api.keys import check_key
@@ -70,6 +80,9 @@ def caller_resolver(database: Database) -> Callable[..., Awaitable[None]]:
                 alias=DOOR_POLICY_HEADER, description="What the door asks of everybody, as `key=optional models=open`."
             ),
         ] = None,
+        address: Annotated[
+            str | None, Header(alias=CALLER_ADDRESS_HEADER, description="The client's IP address, as the door saw it.")
+        ] = None,
     ) -> None:
         door = DoorPolicy.from_header(policy)
         if key is not None:
@@ -79,10 +92,18 @@ def caller_resolver(database: Database) -> Callable[..., Awaitable[None]]:
             raise Unauthenticated(KEY_WANTED)
         else:
             caller = ANONYMOUS
-        request.state.caller = _at_door(caller, door)
+        request.state.caller = replace(_at_door(caller, door), address=_ip_address(address))
         request.state.door = door
 
     return resolve_caller
+
+
+def _ip_address(text: str | None) -> str | None:
+    """The address in the one form that it has; None for what is none."""
+    try:
+        return str(ip_address(text or ""))
+    except ValueError:
+        return None
 
 
 def anonymous_at(door: DoorPolicy) -> Caller | None:

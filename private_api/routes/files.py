@@ -20,6 +20,8 @@ from contract.stored_files import FileListQuery, FileView
 from contract.zip_rules import list_files
 from kit.http_errors import document_errors
 from private_api.archives import StoredArchive
+from private_api.audit.record import record_alone
+from private_api.audit_tables import Action
 from private_api.placement.outlook import find_output
 from private_api.routes.access import GivenCaller
 from private_api.routes.file_answers import answer_file, media_type_of
@@ -27,6 +29,7 @@ from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
 from private_api.tasks.files import check_reader, find_input
 
+_ACTIONS = {"input": Action.READ_INPUT, "output": Action.READ_OUTPUT}
 _ERRORS = {
     "input": (PermissionDenied, TaskNotFound, InvalidArchive, InputMissing),
     "output": (PermissionDenied, TaskNotFound, InvalidArchive, TaskPending, TaskFailed, OutputMissing),
@@ -50,10 +53,16 @@ def _add_side(router: APIRouter, services: Services, side: str) -> None:
             return find_input(database, store, uid, caller)
         return find_output(database, store, services.logs, uid, caller)
 
+    def open_archive(uid: str, caller: Caller) -> StoredArchive:
+        """The archive for who reads in it."""
+        archive = find_archive(uid, caller)
+        record_alone(database, caller, _ACTIONS[side], uid)
+        return archive
+
     @router.get(path, name=f"list_{side}_files", responses=document_errors(*errors))
     def list_all(uid: str, query: Annotated[FileListQuery, Query()], caller: GivenCaller) -> list[FileView]:
         """The files in the order of the zip; `after` is the last path of the page before."""
-        with store.path(find_archive(uid, caller).key).open("rb") as file:
+        with store.path(open_archive(uid, caller).key).open("rb") as file:
             found = list_files(file, after=query.after, limit=query.limit)
         if found is None:
             raise InvalidRequest("after: no file has this path")
@@ -77,5 +86,5 @@ def _add_side(router: APIRouter, services: Services, side: str) -> None:
     @router.head(path + "/{path:path}", include_in_schema=False)
     def fetch(request: Request, uid: str, path: str, caller: GivenCaller) -> Response:
         """One file with `ETag`, `Content-Length` and one `Range`, streamed from inside the zip."""
-        archive = find_archive(uid, caller)
+        archive = find_archive(uid, caller) if request.method == "HEAD" else open_archive(uid, caller)
         return answer_file(request, store.path(archive.key), archive.sha256, path)

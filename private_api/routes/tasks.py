@@ -32,6 +32,8 @@ from contract.schemas import TaskView
 from contract.zip_rules import check_archive
 from kit.http_errors import document_errors
 from kit.openapi import ZIP_ANSWER, ZIP_BODY
+from private_api.audit.record import record_alone
+from private_api.audit_tables import Action
 from private_api.placement.outlook import find_output, show_task
 from private_api.routes.access import GivenCaller
 from private_api.routes.answers import ZipResponse, follow_log, read_log
@@ -146,6 +148,7 @@ def _add_tasks(router: APIRouter, services: Services) -> None:
         if query.wait:
             await wait_until_ended(request, uid, caller, query.wait)
         output = await run_in_threadpool(find_output, database, store, logs, uid, caller)
+        await run_in_threadpool(record_alone, database, caller, Action.READ_OUTPUT, uid)
         return ZipResponse(services, output, warning_count=output.warning_count)
 
     @router.get("/{uid}/status", name="show_task", responses=document_errors(TaskRecordNotFound))
@@ -164,6 +167,8 @@ def _add_tasks(router: APIRouter, services: Services) -> None:
     def fetch_output(request: Request, uid: str, caller: GivenCaller) -> Response:
         """The output zip with `ETag` (its sha256), `Content-Length` and one `Range`."""
         output, known = find_output(database, store, logs, uid, caller), request.headers.get("if-none-match")
+        if request.method != "HEAD":
+            record_alone(database, caller, Action.READ_OUTPUT, uid)
         return ZipResponse(services, output, known, warning_count=output.warning_count)
 
     @router.get("/{uid}/logs", response_class=Response, responses=document_errors(PermissionDenied, TaskNotFound))
@@ -171,6 +176,7 @@ def _add_tasks(router: APIRouter, services: Services) -> None:
         """What the container wrote to stdout and stderr, of the newest attempt."""
         await run_in_threadpool(check_reader, database, uid, caller)
         fence, _ = await run_in_threadpool(find_log, database, uid, caller)
+        await run_in_threadpool(record_alone, database, caller, Action.READ_LOG, uid)
         chunks = follow_log(services, uid, caller) if query.follow else read_log(logs, uid, fence)
         return StreamingResponse(chunks, media_type="text/plain; charset=utf-8")
 

@@ -1,10 +1,14 @@
 """Cancelling and deleting tasks."""
 
+from datetime import datetime
+
 from sqlalchemy.orm import Session
 
 from contract.access import Caller
 from contract.errors import TaskNotFound
 from contract.statuses import Status
+from private_api.audit.record import record
+from private_api.audit_tables import Action
 from private_api.database import Database, repeated
 from private_api.tables import TaskRow
 from private_api.tasks.rows import end_cancelled, lock_task
@@ -20,7 +24,10 @@ def cancel_task(database: Database, uid: str, caller: Caller) -> None:
         row = lock_task(session, uid, caller)
         if row.deleted_at is not None:
             raise TaskNotFound
-        _cancel(database, session, row)
+        if not row.status.is_terminal:
+            now = database.now(session)
+            _cancel(session, row, now)
+            record(session, caller, Action.CANCEL_TASK, uid, now)
 
 
 @repeated
@@ -33,15 +40,16 @@ def delete_task(database: Database, uid: str, caller: Caller) -> None:
     with database.write() as session:
         row = lock_task(session, uid, caller)
         if row.deleted_at is None:
-            _cancel(database, session, row)
-            row.deleted_at = database.now(session)
+            now = database.now(session)
+            _cancel(session, row, now)
+            row.deleted_at = now
+            record(session, caller, Action.DELETE_TASK, uid, now)
 
 
-def _cancel(database: Database, session: Session, row: TaskRow) -> None:
+def _cancel(session: Session, row: TaskRow, now: datetime) -> None:
     status = row.status
     if status.is_terminal:
         return
-    now = database.now(session)
     row.cancel_at = row.cancel_at or now
     if status is Status.QUEUED:
         end_cancelled(session, row, now)

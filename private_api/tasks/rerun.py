@@ -11,9 +11,11 @@ from contract.errors import IdempotencyConflict, InputMissing
 from contract.reruns import RerunVersion
 from kit.logging import log_task
 from private_api.archives import ArchiveStore, StoredArchive
+from private_api.audit.record import record
+from private_api.audit_tables import Action
 from private_api.database import Database
 from private_api.model_owners import require_use
-from private_api.models import keep_archive, stored_archive, take_version
+from private_api.models import keep_archive, name_version, stored_archive, take_version
 from private_api.tables import TaskRow
 from private_api.tasks.rows import find_task, logger
 from private_api.tasks.submit import NewTask, find_by_key, queue_task
@@ -53,6 +55,8 @@ def rerun_task(database: Database, store: ArchiveStore, uid: str, caller: Caller
             key, label = options.idempotency_key, first.label
             task = NewTask(new_uid, owner, version, archive, options.priority, key, label, rerun_of=uid)
             queue_task(session, task, now)
+            detail = f"{name_version(version)}, of the task {uid}"
+            record(session, caller, Action.RERUN_TASK, new_uid, now, detail=detail)
     except IntegrityError:
         # Another request with the same key was faster: return its task.
         store.remove(stored.key)

@@ -14,10 +14,19 @@ from contract.statuses import Status
 from kit.failpoints import reach
 from kit.logging import log_task
 from private_api.archives import ArchiveStore, Upload
+from private_api.audit.record import record
+from private_api.audit_tables import Action
 from private_api.database import Database
 from private_api.failpoints import Failpoint
 from private_api.model_owners import require_use
-from private_api.models import find_version, keep_archive, parse_reference, refuse_retired, take_version
+from private_api.models import (
+    find_version,
+    keep_archive,
+    name_version,
+    parse_reference,
+    refuse_retired,
+    take_version,
+)
 from private_api.tables import ArchiveRow, ModelVersionRow, TaskRow
 from private_api.tasks.rows import logger, ring
 
@@ -83,6 +92,7 @@ def submit_task(
             archive = keep_archive(session, stored, now)
             task = NewTask(uid, caller.owner, version, archive, priority, idempotency_key, label)
             queue_task(session, task, now)
+            record(session, caller, Action.SUBMIT_TASK, uid, now, detail=name_version(version))
     except IntegrityError:
         # Another request with the same key was faster: return its task.
         store.remove(stored.key)
