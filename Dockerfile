@@ -33,9 +33,9 @@ FROM python:3.13-slim
 LABEL org.opencontainers.image.title="InferenceServer" \
       org.opencontainers.image.description="Run containerised computations on GPU hosts behind an HTTPS API" \
       org.opencontainers.image.licenses="Apache-2.0"
-# /data and /work exist here, so that a new named volume gets their owner.
+# /data, /login and /work exist here, so that a new named volume gets their owner.
 RUN groupadd --gid 10001 inference && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin inference \
- && install -d -o 10001 -g 10001 -m 0700 /data && install -d -m 0700 /work
+ && install -d -o 10001 -g 10001 -m 0700 /data /login && install -d -m 0700 /work
 COPY --from=build /opt/inference-server /opt/inference-server
 COPY --from=site /site /opt/inference-server/lib/python3.13/site-packages/public_api/help_files
 ENV PATH=/opt/inference-server/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1

@@ -15,11 +15,17 @@ from private_api.backup.files import BackupError
 from private_api.backup.restore import restore
 from private_api.backup.write import back_up
 from private_api.database import Database
-from private_api.settings import PrivateApiSettings
+from private_api.settings import DatabaseSettings
 from private_api.task_logs import TaskLogs
 
 _STANDALONE_DATABASE = "inference.db"
 _CANNOT = 2
+
+
+class BackupSettings(DatabaseSettings):
+    """Where everything is that a backup holds."""
+
+    data_dir: Path = Path("/data")
 
 
 def report_backup(folder: Path, data_dir: Path | None) -> int:
@@ -71,7 +77,7 @@ def _open_server(data_dir: Path | None) -> tuple[Database, Path]:
     if data_dir is not None:
         configure_logging("WARNING", "text")
         return Database(f"sqlite:///{data_dir.absolute() / _STANDALONE_DATABASE}"), data_dir
-    settings = PrivateApiSettings.load()
+    settings = BackupSettings.load()
     configure_logging("WARNING", settings.log_format)
     return Database(settings.effective_database_url), settings.data_dir
 

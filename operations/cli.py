@@ -265,6 +265,19 @@ def welcome() -> None:
 
 
 @app.command()
+def migrate(
+    login: Annotated[
+        Path | None,
+        typer.Option(help="Give the services a role that cannot change the audit trail; its URL goes here."),
+    ] = None,
+) -> None:
+    """Bring the database to this release, as the role that owns its tables. Waits until it answers."""
+    from operations.migrate import report
+
+    report(login)
+
+
+@app.command()
 def backup(folder: BackupFolder, data_dir: StandaloneData = None) -> None:
     """Copy everything into an empty FOLDER while the server runs. Exit 1: complete, but the server had lost files."""
     from operations.backup import report_backup

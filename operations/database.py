@@ -28,7 +28,7 @@ DataDir = Annotated[
 def open_database(data_dir: Path | None) -> "Iterator[Database]":
     """The database, migrated, so that this may run before a server ever did. Errors end the command."""
     from private_api.database import Database
-    from private_api.migrate import upgrade
+    from private_api.migrate import MayNotMigrate, upgrade
 
     database = Database(_url(data_dir), pool_size=2)
     try:
@@ -37,6 +37,8 @@ def open_database(data_dir: Path | None) -> "Iterator[Database]":
         yield database
     except InferenceError as error:
         fail(error.detail)
+    except MayNotMigrate as error:
+        fail(str(error))
     finally:
         database.close()
 

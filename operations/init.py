@@ -46,6 +46,8 @@ class Folders:
     """The operator's; may be empty."""
     made: Path = Path("/made")
     data: Path = Path("/data")
+    login: Path = Path("/login")
+    """Where `migrate` leaves how the private API logs in to the database."""
     owner: int = SERVICE_UID
     """Whose everything made is, but the certificate."""
 
@@ -62,8 +64,9 @@ def prepare(folders: Folders, settings: InitSettings) -> Iterator[str]:
         yield from _prepare_secret(folders, name, folders.made / reader)
     _prepare_rabbitmq(folders, settings)
     yield from _prepare_certificate(folders, settings.proxy_domain)
-    if _is_fresh(folders.data):
-        _give(folders.data, folders.owner)
+    for folder in (folders.data, folders.login):
+        if _is_fresh(folder):
+            _give(folder, folders.owner)
 
 
 def _prepare_secret(folders: Folders, name: str, folder: Path) -> Iterator[str]:

@@ -9,32 +9,71 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from private_api.database import Database
 
 logger = logging.getLogger(__name__)
 
+VERSION_TABLE = "alembic_version"
+_INSUFFICIENT_PRIVILEGE = "42501"
 _RETRY_S = 2.0
 _ADVISORY_LOCK = 4_711_551
 """Any constant that no other user of the database picks."""
 
 
+class MayNotMigrate(Exception):
+    """The database needs a migration, and this role may not change its tables. The text says what to do."""
+
+
 def upgrade_when_reachable(database: Database) -> None:
-    """Migrate as soon as the database answers. Until then, log every few seconds why it does not."""
+    """Migrate as soon as the database answers. Until then, log every few seconds why it does not.
+
+    Raises `MayNotMigrate`.
+    """
     while True:
         try:
             upgrade(database)
         except OperationalError as error:
             # The driver's text names host, user and database, never the password.
-            logger.warning("waiting for the database: %s", " ".join(str(error.orig).split()))
-            time.sleep(_RETRY_S)
+            _wait(str(error.orig))
         else:
             return
 
 
+def await_migrated(database: Database) -> None:
+    """Migrate; as a role that may not, wait until `inference-server migrate` has done it."""
+    while True:
+        try:
+            upgrade_when_reachable(database)
+        except MayNotMigrate as error:
+            _wait(str(error))
+        else:
+            return
+
+
+def _wait(reason: str) -> None:
+    logger.warning("waiting for the database: %s", " ".join(reason.split()))
+    time.sleep(_RETRY_S)
+
+
 def upgrade(database: Database, revision: str = "head") -> None:
-    """Migrate to a revision, by default the newest. Processes that start meanwhile wait for it."""
+    """Migrate to a revision, by default the newest. Processes that start meanwhile wait for it.
+
+    Raises `MayNotMigrate`.
+    """
+    try:
+        _upgrade(database, revision)
+    except ProgrammingError as error:
+        if getattr(error.orig, "pgcode", None) != _INSUFFICIENT_PRIVILEGE:
+            raise
+        raise MayNotMigrate(
+            f"the database is not migrated to {known_revisions()[-1]}, and this role may not do it: "
+            "`inference-server migrate` does, as the role that owns the tables"
+        ) from error
+
+
+def _upgrade(database: Database, revision: str) -> None:
     with database.engine.connect() as lock, database.engine.connect() as connection:
         if not database.is_sqlite:
             # Held by the session `lock`, not by the transaction that migrates. Waiting for it must not time out.

@@ -21,7 +21,7 @@ from private_api.keys import EndedKeys
 from private_api.lanes import Lane
 from private_api.loops import janitor, linker, reaper, scaler, scrub
 from private_api.loops.dispatcher import Dispatcher
-from private_api.migrate import upgrade_when_reachable
+from private_api.migrate import await_migrated
 from private_api.services import Services
 from private_api.settings import KEEP_RECORDS_FOR, YIELD_AFTER
 from private_api.task_logs import TaskLogs
@@ -68,7 +68,7 @@ def private_api_service(broker: Broker, options: PrivateApiOptions) -> Iterator[
     database = Database(options.database_url, before_write=ballast.trim)
     holders = Lane(options.database_url, width=_HOLDERS_WIDTH, before_write=ballast.trim)
     try:
-        upgrade_when_reachable(database)
+        await_migrated(database)
         store = ArchiveStore(options.data_dir / "archives", reserve_bytes=options.disk_reserve_bytes)
         logs = TaskLogs(options.data_dir / "logs", reserve_bytes=options.disk_reserve_bytes)
         watch = TaskWatch()

@@ -4,10 +4,10 @@ from fastapi import Request
 
 
 def client_address(request: Request, *, behind_proxy: bool) -> str | None:
-    """The IP address of the client, for the audit trail. Behind a proxy it is whoever connected to that.
+    """The IP address of the client, for the audit trail; behind a proxy, what that says.
 
-    A proxy appends the address to `X-Forwarded-For`; what stands before it there is the client's own word.
+    Traefik and ingress-nginx set `X-Real-Ip`, and pass on only what a proxy sent that they were told to trust.
     """
-    if behind_proxy and (forwarded := request.headers.getlist("x-forwarded-for")):
-        return forwarded[-1].rpartition(",")[2].strip()
+    if behind_proxy and (said := request.headers.get("x-real-ip")):
+        return said
     return request.client.host if request.client else None

@@ -27,13 +27,12 @@ from private_api.backup.files import (
     write_manifest,
 )
 from private_api.database import Database
-from private_api.migrate import current_revision
+from private_api.migrate import VERSION_TABLE, current_revision
 from private_api.tables import ArchiveRow, AttemptRow, TaskRow
 from private_api.task_logs import TaskLogs
 
 logger = logging.getLogger(__name__)
 
-VERSION_TABLE = "alembic_version"
 _PAGE = 500
 _LOG_LIST = "logs.jsonl"
 

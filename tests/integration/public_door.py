@@ -57,10 +57,16 @@ def serve_door(
     token: str = TOKEN,
     cors_origins: Sequence[str] = (),
     hosts: Sequence[str] = (),
+    behind_proxy: bool = False,
 ) -> Iterator[str]:
     policy = DoorPolicy(requires_key=require_key, opens_models=allow_post_model)
     app = create_app(
-        private_url=private_url, service_token=token, policy=policy, cors_origins=cors_origins, hosts=hosts
+        private_url=private_url,
+        service_token=token,
+        policy=policy,
+        cors_origins=cors_origins,
+        hosts=hosts,
+        behind_proxy=behind_proxy,
     )
     with serve_in_thread(app, "127.0.0.1", 0) as port:
         yield f"http://127.0.0.1:{port}"

@@ -26,9 +26,9 @@ def behind(private_api: RunningApi) -> Iterator[Database]:
 
 
 @contextmanager
-def visit(private_api: RunningApi, key: str, **headers: str) -> Iterator[httpx.Client]:
+def visit(private_api: RunningApi, key: str, *, behind_proxy: bool = False, **headers: str) -> Iterator[httpx.Client]:
     with (
-        serve_door(private_api.url, allow_post_model=False, require_key=True) as url,
+        serve_door(private_api.url, allow_post_model=False, require_key=True, behind_proxy=behind_proxy) as url,
         httpx.Client(base_url=url, headers={"X-API-Key": key, **headers}, **PLAIN) as client,
     ):
         yield client
@@ -132,14 +132,26 @@ def test_a_refusal_leaves_no_trace_of_what_was_not_done(private_api: RunningApi,
     assert done(behind, "ada") == []
 
 
-def test_an_event_says_where_it_came_from(private_api: RunningApi, behind: Database) -> None:
+@pytest.mark.parametrize(
+    ("behind_proxy", "said", "is_from"),
+    [
+        # Without a proxy, what the client says of itself is not believed.
+        (False, "203.0.113.9", "127.0.0.1"),
+        (True, "203.0.113.9", "203.0.113.9"),
+        (True, "2001:DB8:0::9", "2001:db8::9"),
+        (True, "<script>", None),
+    ],
+)
+def test_an_event_says_where_it_came_from(
+    private_api: RunningApi, behind: Database, behind_proxy: bool, said: str, is_from: str | None
+) -> None:
     key = create_key(behind, owner="ada", scopes=[Scope.MODELS], lifetime=None)
-    said = {"X-Forwarded-For": "203.0.113.9", "X-Caller-Address": "203.0.113.9", "X-Request-ID": "one-of-ada"}
-    with visit(private_api, key, **said) as ada:
+    names = ("X-Real-IP", "X-Forwarded-For", "X-Caller-Address")
+    headers = {**dict.fromkeys(names, said), "X-Request-ID": "one-of-ada"}
+    with visit(private_api, key, behind_proxy=behind_proxy, **headers) as ada:
         register(ada)
     event = events(behind)[-1]
-    # Without a proxy, what the client says of itself is not believed.
-    assert (event.address, event.request_id) == ("127.0.0.1", "one-of-ada")
+    assert (event.address, event.request_id) == (is_from, "one-of-ada")
 
 
 def test_events_are_linked_soon_and_by_one_chain(private_api: RunningApi, behind: Database) -> None:

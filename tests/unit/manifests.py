@@ -63,10 +63,10 @@ class Rendered(list[Resource]):
         return resource
 
     def workloads(self) -> Iterator[tuple[str, Resource, Resource]]:
-        """The service's name, its pod's spec, its only container."""
+        """The service's name, its pod's spec, its only container that goes on running."""
         for resource in self:
             if template := pod_template(resource):
-                (container,) = containers(resource)
+                (container,) = template["spec"]["containers"]
                 yield template["metadata"]["labels"][NAME], template["spec"], container
 
     def variables(self, container: Resource) -> dict[str, str]:

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PLATFORM = {"init", "traefik", "public-api", "grpc-gateway", "private-api", "postgres", "rabbitmq", "sweeper"}
+PLATFORM = {
+    "init",
+    "migrate",
+    "traefik",
+    "public-api",
+    "grpc-gateway",
+    "private-api",
+    "postgres",
+    "rabbitmq",
+    "sweeper",
+}
 
 
 def configured(tmp_path: Path, *arguments: str, **variables: str) -> str:
@@ -47,5 +57,5 @@ def test_a_profile_in_the_file_of_variables_counts_as_well(tmp_path: Path) -> No
 
 def test_a_storage_folder_keeps_all_that_must_not_be_lost(tmp_path: Path) -> None:
     printed = configured(tmp_path, STORAGE_DIR="/srv/inference")
-    for kept in ("data", "postgres", "certificate", "secret-service", "secret-postgres", "secret-rabbitmq"):
+    for kept in ("data", "postgres", "login", "certificate", "secret-service", "secret-postgres", "secret-rabbitmq"):
         assert f"source: /srv/inference/{kept}\n" in printed

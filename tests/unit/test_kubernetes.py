@@ -99,7 +99,8 @@ def test_what_a_pod_names_is_there(rendered: Rendered) -> None:
             pod = resource["spec"]["template"]["spec"]
             rendered.variables(container)
             volumes = {volume["name"] for volume in pod["volumes"]} | own_claims
-            assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+            mounts = {mount["name"] for each in containers(resource) for mount in each["volumeMounts"]}
+            assert mounts == volumes
             named = {v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
             assert named <= claims
             assert not any("secretKeyRef" in variable.get("valueFrom", {}) for variable in container.get("env", []))
@@ -113,10 +114,32 @@ def test_what_a_pod_names_is_there(rendered: Rendered) -> None:
 def test_every_secret_variable_names_a_mounted_key(rendered: Rendered) -> None:
     for service, pod, container in rendered.workloads():
         named = {value for name, value in rendered.variables(container).items() if is_secret_file(name)}
-        keys = [key for _, secret in secret_sources(pod) for key in rendered.get("Secret", secret)["data"]]
+        keys = [
+            key
+            for volume, secret in secret_sources(pod)
+            for key in rendered.get("Secret", secret)["data"]
+            if volume["name"] == "secrets"
+        ]
         if service != "rabbitmq":
             (folder,) = (mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "secrets")
             assert named == {f"{folder}/{key}" for key in keys}
+
+
+def test_only_what_migrates_knows_the_owner_of_the_tables(rendered: Rendered) -> None:
+    pod, private_api = next((pod, each) for name, pod, each in rendered.workloads() if name == "private-api")
+    (migrate,) = pod["initContainers"]
+    (owner,) = (volume["name"] for volume, secret in secret_sources(pod) if secret == "postgres-password")
+    mounts = [{mount["name"]: mount["mountPath"] for mount in each["volumeMounts"]} for each in (migrate, private_api)]
+    assert owner in mounts[0]
+    assert owner not in mounts[1]
+    (command, login) = (migrate["command"], f"{mounts[0]['login']}/database_url")
+    assert command == ["inference-server", "migrate", "--login", login]
+    assert rendered.variables(private_api)["DATABASE_URL_FILE"] == f"{mounts[1]['login']}/database_url" == login
+    password = rendered.variables(migrate)["POSTGRES_PASSWORD_FILE"]
+    assert password == f"{mounts[0][owner]}/postgres_password"
+    assert migrate["image"] == private_api["image"]
+    assert migrate["securityContext"] == private_api["securityContext"]
+    assert set(migrate["resources"]) == {"limits", "requests"}
 
 
 def is_secret_file(variable: str) -> bool:
@@ -514,6 +537,6 @@ def test_the_patch_for_a_restore_in_the_guide_makes_the_private_api_wait_unprobe
     options = ("--local", "--filename", str(path), "--type", "json", "--output", "yaml")
     patched = yaml.safe_load(kubectl("patch", *options, "--patch", patch))
     kubernetes_validate.validate(patched, NEWEST, strict=True)
-    (container,) = containers(patched)
+    (container,) = patched["spec"]["template"]["spec"]["containers"]
     assert container["command"] == ["sleep", "infinity"]
     assert not [name for name in container if name.endswith("Probe")]

@@ -25,10 +25,11 @@ OWNER = SERVICE_UID if os.geteuid() == 0 else os.getuid()
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
     """As on a fresh clone: the operator gave nothing, and Docker made what is missing, for root."""
     monkeypatch.setenv("PATH", f"{ROOT / 'traefik/certs'}:{os.environ['PATH']}")
-    names = ("secrets", "certs", "data", "made/service", "made/postgres", "made/rabbitmq", "made/certificate")
+    names = ("secrets", "certs", "data", "login", "made/service", "made/postgres", "made/rabbitmq", "made/certificate")
     for name in names:
         (tmp_path / name).mkdir(parents=True)
-    return Folders(tmp_path / "secrets", tmp_path / "certs", tmp_path / "made", tmp_path / "data", OWNER)
+    given, mine = (tmp_path / "secrets", tmp_path / "certs"), (tmp_path / "made", tmp_path / "data", tmp_path / "login")
+    return Folders(*given, *mine, OWNER)
 
 
 def made(folders: Folders) -> Mapping[str, str]:
@@ -159,7 +160,7 @@ def test_an_address_gets_a_certificate_once(folders: Folders) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="a folder that Docker made is root's")
 def test_a_data_folder_that_docker_made_is_given_to_the_services_and_no_other(folders: Folders) -> None:
     list(prepare(folders, SETTINGS))
-    assert folders.data.stat().st_uid == SERVICE_UID
+    assert folders.data.stat().st_uid == folders.login.stat().st_uid == SERVICE_UID
     os.chown(folders.data, 0, 0)
     (folders.data / "somebody's").touch()
     list(prepare(folders, SETTINGS))
