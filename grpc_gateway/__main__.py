@@ -68,7 +68,8 @@ def _plan_processes(settings: GatewaySettings) -> list[GatewayOptions]:
         stream_url=settings.grpc_stream_url,
         token_lifetime_s=settings.grpc_token_lifetime.total_seconds(),
     )
-    control = replace(worker, name=f"{place}.control", port=settings.grpc_control_port, niceness=0)
+    # Calls of many clients come through few connections of the proxy. To the workers it passes connections on, too.
+    control = replace(worker, name=f"{place}.control", port=settings.grpc_control_port, niceness=0, behind_proxy=True)
     return [*(replace(worker, name=f"{place}.{number}") for number in range(settings.workers)), control]
 
 

@@ -28,7 +28,7 @@ class Call:
     It belongs to one asyncio task. `read` and `write` are for calls that stream; a unary handler gets its request.
     """
 
-    __slots__ = ("_context", "_ended_with", "_unread", "caller", "deployment", "headers", "path", "trailers")
+    __slots__ = ("_context", "_ended_with", "_unread", "caller", "deployment", "headers", "holder", "path", "trailers")
 
     def __init__(self, path: str, headers: Headers, deployment: Deployment | None = None) -> None:
         self.path = path
@@ -37,6 +37,8 @@ class Call:
         self.deployment = deployment
         """The deployment that the prefix of the path names; None without a prefix."""
         self.caller: Caller = ANONYMOUS
+        self.holder = ""
+        """Who holds what the call takes: the key's owner or, without a key, where it comes from."""
         self.trailers: list[tuple[str, str | bytes]] = []
         """Trailing metadata of the reply; the door adds the request id."""
         self._context: grpc.aio.ServicerContext[bytes, bytes] | Any = None
@@ -46,6 +48,12 @@ class Call:
     def bind(self, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
         """Begin the call. Only the door does this."""
         self._context = context
+
+    @property
+    def peer(self) -> str:
+        """The other end of the connection, as gRPC names it."""
+        peer: str = self._context.peer()
+        return peer
 
     async def read(self) -> bytes | None:
         """The caller's next message; None after its last."""

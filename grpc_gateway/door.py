@@ -29,9 +29,17 @@ class Door(grpc.GenericRpcHandler):
     """Takes every path: local handlers answer theirs, all others go to deployments."""
 
     def __init__(
-        self, router: Router, local: LocalHandlers, relay: Relay, keys: Keys, refresh: Callable[[], Awaitable[None]]
+        self,
+        router: Router,
+        local: LocalHandlers,
+        relay: Relay,
+        keys: Keys,
+        refresh: Callable[[], Awaitable[None]],
+        *,
+        behind_proxy: bool = False,
     ) -> None:
-        """`refresh` takes over the newest routing table."""
+        """`refresh` takes over the newest routing table. `behind_proxy`: a proxy says where each call comes from."""
+        self._behind_proxy = behind_proxy
         self._router = router
         self._refresh = refresh
         self._local = local
@@ -72,6 +80,10 @@ class Door(grpc.GenericRpcHandler):
             if call.caller.key_id in key_ids and call.ended_with is None:
                 call.end_with(key_ended())
                 task.cancel()
+
+    def _origin(self, call: Call) -> str:
+        """Where a call without a key comes from: its address if a proxy says it, else its connection."""
+        return (self._behind_proxy and call.headers.get("x-real-ip")) or call.peer
 
     def _is_unary(self, call: Call) -> bool:
         method = method_of(call.path)
@@ -150,6 +162,7 @@ class Door(grpc.GenericRpcHandler):
         answer = None
         try:
             call.caller = await self._keys.caller_of(call.headers.key, access)
+            call.holder = call.caller.owner or self._origin(call)
             answer = await handler(call, *arguments)
         except StatusError as error:
             await _abort(call, context, error)

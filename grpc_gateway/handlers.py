@@ -38,11 +38,12 @@ class LocalHandlers:
         """Answer `/package.Service/Method` with `handler`, whichever side streams; it counts as a local stream."""
 
         async def count_and_answer(call: Call) -> None:
-            self._admission.enter(CallClass.LOCAL)
+            needs_key = access is not Access.OPEN
+            self._admission.enter(CallClass.LOCAL, call.holder, needs_key=needs_key)
             try:
                 await handler(call)
             finally:
-                self._admission.leave(CallClass.LOCAL)
+                self._admission.leave(CallClass.LOCAL, call.holder, needs_key=needs_key)
 
         self._methods[path] = LocalMethod(count_and_answer, False, access)
 

@@ -23,6 +23,8 @@ class GatewayOptions:
     niceness: int = 0
     """How far this process yields to others of its container while the CPUs are busy, 0 to 19."""
     requires_key: bool = False
+    behind_proxy: bool = False
+    """Whether calls come through a proxy alone that says where from, in `x-real-ip`."""
     limits: Limits = field(default_factory=Limits)
     drain_s: float = 25.0
     stream_url: str | None = None

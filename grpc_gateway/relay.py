@@ -26,8 +26,9 @@ _NEARLY = 0.98
 class BackendStream:
     """A stream open on a replica. `Relay.open` makes it and ends it."""
 
-    def __init__(self, stream: Any, replica: Replica, admission: Admission) -> None:
+    def __init__(self, stream: Any, replica: Replica, admission: Admission, holder: str) -> None:
         self._stream = stream
+        self._holder = holder
         # Not `stream.write`: where a replica ends the stream early, that makes INTERNAL of the status the replica gave
         # (grpc/grpc#36066). Below it is the same call without that.
         self._send: Callable[[bytes], Awaitable[None]] = stream._cython_call.send_serialized_message
@@ -43,7 +44,7 @@ class BackendStream:
 
     async def write(self, message: bytes) -> bool:
         """Send one message, waiting while the replica does not read. False once the stream is over: `read` says how."""
-        self._admission.hold(len(message))
+        self._admission.hold(len(message), self._holder)
         try:
             await self._stream.wait_for_connection()
             if self._stream.done():
@@ -52,7 +53,7 @@ class BackendStream:
         except (grpc.aio.AioRpcError, grpc.aio.InternalError):
             return False
         finally:
-            self._admission.drop(len(message))
+            self._admission.drop(len(message), self._holder)
         return True
 
     async def end(self) -> None:
@@ -91,10 +92,10 @@ class Relay:
 
     async def unary(self, call: Call, target: Target, request: bytes) -> bytes:
         """The replica's response; its metadata goes out through `call`. Raises `StatusError` for any other status."""
-        admission, deployment = self._admission, target.deployment
-        admission.enter(CallClass.INFER)
+        admission, deployment, holder = self._admission, target.deployment, call.holder
+        admission.enter(CallClass.INFER, holder)
         try:
-            admission.hold(len(request))
+            admission.hold(len(request), holder)
             try:
                 replica = await self._acquire(call, target, CallClass.INFER)
                 try:
@@ -102,9 +103,9 @@ class Relay:
                 finally:
                     deployment.release(replica, CallClass.INFER)
             finally:
-                admission.drop(len(request))
+                admission.drop(len(request), holder)
         finally:
-            admission.leave(CallClass.INFER)
+            admission.leave(CallClass.INFER, holder)
 
     async def stream(
         self,
@@ -141,20 +142,20 @@ class Relay:
 
         Waits for a replica. Raises `StatusError` if none comes or a limit is reached.
         """
-        self._admission.enter(call_class)
+        self._admission.enter(call_class, call.holder)
         try:
             replica = await self._acquire(call, target, call_class)
             try:
                 method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = replica.channel.stream_stream(target.path)
                 stream = method(timeout=call.time_remaining(), metadata=call.headers.forward)
                 try:
-                    yield BackendStream(stream, replica, self._admission)
+                    yield BackendStream(stream, replica, self._admission, call.holder)
                 finally:
                     stream.cancel()
             finally:
                 target.deployment.release(replica, call_class)
         finally:
-            self._admission.leave(call_class)
+            self._admission.leave(call_class, call.holder)
 
     async def _acquire(self, call: Call, target: Target, call_class: CallClass) -> Replica:
         """A connected replica. Nothing has been sent anywhere yet, so another one may be tried."""
@@ -182,11 +183,11 @@ class Relay:
             await call.send_initial_metadata(initial)
         while (message := await backend.read()) is not None:
             upstream.stop_clock()
-            self._admission.hold_response(len(message))
+            self._admission.hold_response(len(message), call.holder)
             try:
                 await call.write(message)
             finally:
-                self._admission.drop(len(message))
+                self._admission.drop(len(message), call.holder)
         call.trailers += backend.trailers
 
 

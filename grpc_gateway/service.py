@@ -54,7 +54,8 @@ def build_gateway(options: GatewayOptions) -> GatewayServer:
     KServeStreams(router, relay, admission).install(local)
     Reflection(table, router).install(local)
     table_sync = TableSync(client, table, options.name)
-    return GatewayServer(options, client, table, Door(router, local, relay, keys, table_sync.refresh), table_sync)
+    door = Door(router, local, relay, keys, table_sync.refresh, behind_proxy=options.behind_proxy)
+    return GatewayServer(options, client, table, door, table_sync)
 
 
 async def serve_until(options: GatewayOptions, stopping: asyncio.Event, on_start: Callable[[int], None]) -> None:

@@ -6,7 +6,7 @@ that owns the tables makes it, and is used for nothing but migrations and restor
 
 import hmac
 
-from psycopg2.extensions import encrypt_password
+from psycopg2.extensions import encrypt_password  # type: ignore[import-untyped]
 from sqlalchemy import URL, Connection, make_url, text
 from sqlalchemy.exc import ProgrammingError
 

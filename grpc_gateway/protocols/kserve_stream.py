@@ -155,13 +155,13 @@ class _Stream:
         await self._write(response.SerializeToString())
 
     async def _write(self, message: bytes) -> None:
-        self._admission.hold_response(len(message))
+        self._admission.hold_response(len(message), self._call.holder)
         try:
             async with self._writing:
                 self._has_answered = True
                 await self._call.write(message)
         finally:
-            self._admission.drop(len(message))
+            self._admission.drop(len(message), self._call.holder)
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
