@@ -15,6 +15,7 @@
     ├── InvalidRequest
     │   └── InvalidArchive
     ├── TooLarge
+    ├── TooSlow
     ├── TooManyStreams
     ├── Conflict
     │   ├── ModelExists
@@ -161,6 +162,13 @@ class TooLarge(InferenceError):
 
     http_status = 413
     grpc_code = "RESOURCE_EXHAUSTED"
+
+
+class TooSlow(InferenceError):
+    """The request arrived too slowly, and the door closed its connection: see `kit.http_pace`."""
+
+    http_status = 408
+    grpc_code = "DEADLINE_EXCEEDED"
 
 
 class TooManyStreams(InferenceError):

@@ -16,6 +16,7 @@ ReportedError
 │   ├── InvalidRequest
 │   │   └── InvalidArchive
 │   ├── TooLarge
+│   ├── TooSlow
 │   ├── TooManyStreams
 │   ├── Conflict
 │   │   ├── ModelExists
@@ -141,6 +142,12 @@ class TooLarge(InferenceError):
     """The upload is larger than the server accepts."""
 
     http_status = 413
+
+
+class TooSlow(InferenceError):
+    """The upload arrived too slowly, and the server closed its connection."""
+
+    http_status = 408
 
 
 class TooManyStreams(InferenceError):

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from kit.http_pace import PacedProtocol
 from kit.http_protocol import DecliningProtocol
 from kit.threads import SupervisedThread
 
@@ -35,14 +36,15 @@ def stopping_of(scope: Scope) -> asyncio.Event:
 class _Server(uvicorn.Server):
     """A server that tells its open requests when it stops, before it waits for them."""
 
-    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int, *, is_door: bool) -> None:
+        self._protocol = PacedProtocol if is_door else DecliningProtocol
         self._stopping = asyncio.Event()
 
         async def telling(scope: Scope, receive: Receive, send: Send) -> None:
             scope.setdefault("extensions", {})[_STOPPING] = self._stopping
             await app(scope, receive, send)
 
-        super().__init__(_config(telling, host, port))
+        super().__init__(_config(telling, host, port, self._protocol))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop; whoever has connected by now is served."""
@@ -69,7 +71,7 @@ class _Server(uvicorn.Server):
                 await loop.connect_accepted_socket(self._make_protocol, connection)
 
     def _make_protocol(self) -> asyncio.Protocol:
-        return DecliningProtocol(self.config, self.server_state, self.lifespan.state)
+        return self._protocol(self.config, self.server_state, self.lifespan.state)
 
 
 def _accept_all(listener: socket.socket) -> list[socket.socket]:
@@ -82,12 +84,12 @@ def _accept_all(listener: socket.socket) -> list[socket.socket]:
     return accepted
 
 
-def _config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
+def _config(app: ASGIApp, host: str, port: int, protocol: type[DecliningProtocol]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         host=host,
         port=port,
-        http=DecliningProtocol,
+        http=protocol,
         ws="none",
         timeout_keep_alive=_KEEP_ALIVE_S,
         # The service's own logging stays. Access lines would contain uids, and are the proxy's job.
@@ -101,18 +103,18 @@ def _config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
     )
 
 
-def serve(app: ASGIApp, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    _Server(app, host, port).run()
+def serve(app: ASGIApp, host: str, port: int, *, is_door: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT. At a door, requests of whoever comes are refused if they are too slow."""
+    _Server(app, host, port, is_door=is_door).run()
 
 
 @contextmanager
-def serve_in_thread(app: ASGIApp, host: str, port: int) -> Iterator[int]:
-    """Serve while the block is open. Yields the port; `port` 0 picks a free one.
+def serve_in_thread(app: ASGIApp, host: str, port: int, *, is_door: bool = False) -> Iterator[int]:
+    """Serve while the block is open. Yields the port; `port` 0 picks a free one. `is_door` as for `serve`.
 
     Raises `OSError` if the server cannot start, for example because the port is taken.
     """
-    server = _Server(app, host, port)
+    server = _Server(app, host, port, is_door=is_door)
     sockets = [server.config.bind_socket()]
     thread = SupervisedThread(
         f"http-{port}",

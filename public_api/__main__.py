@@ -23,7 +23,7 @@ def _run(settings: PublicApiSettings) -> int:
         hosts=[name for name in (settings.proxy_domain.lower(), *settings.allowed_hosts) if name],
         behind_proxy=True,
     )
-    serve(app, settings.public_api_host, settings.public_api_port)
+    serve(app, settings.public_api_host, settings.public_api_port, is_door=True)
     return 0
 
 

@@ -121,7 +121,7 @@ def standalone_server(options: Options, for_good: threading.Event | None = None)
             cors_origins=options.cors_origins,
             hosts=options.allowed_hosts,
         )
-        port = stack.enter_context(serve_in_thread(public_app, options.host, options.port))
+        port = stack.enter_context(serve_in_thread(public_app, options.host, options.port, is_door=True))
         if door is not None:
             stack.enter_context(
                 open_door(

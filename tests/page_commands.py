@@ -39,6 +39,7 @@ RUN_BY: dict[tuple[str, str], str] = {
     ("docs/http-api.md", "Generated clients"): "tests/e2e/test_generated_clients.py",
     ("docs/http-api.md", "*"): _WALKS,
     ("docs/operations/access.md", "*"): _WEEK,
+    ("docs/operations/audit.md", "*"): "tests/e2e/test_stack_audit.py",
     ("docs/operations/backup.md", "Back up"): _WEEK,
     ("docs/operations/backup.md", "Standalone"): _WALKS,
     ("docs/operations/backup.md", "Try it"): _WEEK,

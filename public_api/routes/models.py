@@ -14,6 +14,7 @@ from contract.errors import (
     PermissionDenied,
     StorageFull,
     TooLarge,
+    TooSlow,
 )
 from contract.model_versions import ModelChange, ModelVersionView, VersionChange, VersionListQuery
 from contract.queries import ModelRegistration
@@ -24,7 +25,7 @@ from public_api.relay import UPLOAD_PATIENCE_S, Relay
 from public_api.routes.examples import EXAMPLE_MODEL, EXAMPLE_VERSION, answer_example
 from public_api.routes.parameters import ModelIdPart, ModelReferencePart, VersionPart
 
-UPLOAD_ERRORS = (PermissionDenied, InvalidRequest, InvalidArchive, TooLarge, StorageFull)
+UPLOAD_ERRORS = (PermissionDenied, InvalidRequest, InvalidArchive, TooLarge, TooSlow, StorageFull)
 
 
 def forward_registration(relay: Relay, request: Request, query: ModelRegistration) -> Response:

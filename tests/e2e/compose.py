@@ -32,7 +32,8 @@ class Compose:
         self.variables = {**variables, "COMPOSE_PROJECT_NAME": self.project}
 
     @property
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What commands of the project run with."""
         return {**os.environ, **self.variables}
 
     @property
@@ -46,7 +47,7 @@ class Compose:
         done = subprocess.run(
             ["docker", "compose", *arguments],
             cwd=self.folder,
-            env=self._environment,
+            env=self.environment,
             capture_output=True,
             text=True,
             check=False,
@@ -58,7 +59,7 @@ class Compose:
         """The end of every service's output."""
         command = ["docker", "compose", "logs", "--no-color", "--tail", "40"]
         done = subprocess.run(
-            command, cwd=self.folder, env=self._environment, capture_output=True, text=True, check=False
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
         )
         return done.stdout
 

@@ -68,7 +68,7 @@ def serve_door(
         hosts=hosts,
         behind_proxy=behind_proxy,
     )
-    with serve_in_thread(app, "127.0.0.1", 0) as port:
+    with serve_in_thread(app, "127.0.0.1", 0, is_door=True) as port:
         yield f"http://127.0.0.1:{port}"
 
 

@@ -24,10 +24,11 @@ from inference_client.overview_schemas import ConsumerView
 from private_api.archives import ArchiveStore
 from private_api.database import Database
 from private_api.feed import changes, feed
-from private_api.feed.changes import Settling, newest_id, read_changes
+from private_api.feed.changes import newest_id, read_changes
 from private_api.feed.feed import Feed
 from private_api.keys import create_key, revoke_key
 from private_api.routes import events as routes
+from private_api.settling import Settling
 from private_api.task_logs import TaskLogs
 from tests.integration.infer_harness import User, serve
 from tests.integration.public_door import PLAIN, RunningDoor, finish, serve_door
@@ -69,7 +70,7 @@ def on_postgres(postgres_url: str, store: ArchiveStore, logs: TaskLogs) -> Itera
 
 
 def test_a_change_that_is_committed_late_is_not_passed_by(on_postgres: Harness) -> None:
-    database, settling = on_postgres.database, Settling()
+    database, settling = on_postgres.database, Settling("events", newest_id)
     first = on_postgres.submit()
     before = settling.look(database)
     assert before == newest_id(database)
@@ -88,7 +89,7 @@ def test_a_change_that_is_committed_late_is_not_passed_by(on_postgres: Harness) 
 
 
 def test_a_change_that_is_rolled_back_holds_nobody_up(on_postgres: Harness) -> None:
-    database, settling = on_postgres.database, Settling()
+    database, settling = on_postgres.database, Settling("events", newest_id)
     first = on_postgres.submit()
     with open_cancellation(database, first):
         on_postgres.submit()
@@ -106,7 +107,7 @@ def test_writers_of_other_tables_and_readers_hold_nobody_up(on_postgres: Harness
     with Session(database.engine) as session:
         session.execute(text("UPDATE consumers SET seen_at = now()"))
         session.execute(text("SELECT * FROM events"))
-        assert Settling().look(database) == newest_id(database)
+        assert Settling("events", newest_id).look(database) == newest_id(database)
 
 
 # The feed

@@ -209,6 +209,7 @@ def test_only_listed_headers_pass_in_either_direction() -> None:
         "content-length": "4",
         "idempotency-key": "k",
         "x-caller-key": "k",
+        "x-caller-address": "127.0.0.1",
         "x-door-policy": "key=required models=scope",
         "x-request-id": "id-of-the-client",
     }
