@@ -99,6 +99,8 @@ class Door(grpc.GenericRpcHandler):
         async def handle_stream(_requests: object, context: Context) -> None:
             await self._run(call, context, method.handler, access=method.access)
 
+        if method.is_unary and not self._keys.knows(call.headers.key, method.access):
+            return self._judge_and_read(call, method.handler, method.access)
         if method.is_unary:
             return grpc.unary_unary_rpc_method_handler(handle_unary)
         return grpc.stream_stream_rpc_method_handler(handle_stream)
@@ -107,7 +109,28 @@ class Door(grpc.GenericRpcHandler):
         async def relay_unary(request: bytes, context: Context) -> bytes | None:
             return await self._run(call, context, self._pass_unary, request)
 
+        if not self._keys.knows(call.headers.key, Access.SUBMIT):
+            return self._judge_and_read(call, self._pass_unary, Access.SUBMIT)
         return grpc.unary_unary_rpc_method_handler(relay_unary)
+
+    def _judge_and_read(
+        self, call: Call, handler: Callable[..., Awaitable[bytes | None]], access: Access
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
+        """A unary call of a caller that is not known yet. Of a unary call grpc receives the whole message first, so it
+        is taken for a stream, of which little more is received than was read: the key is judged before.
+        """
+
+        async def read_and_handle(call: Call) -> None:
+            request = await call.read()
+            if request is None:
+                raise StatusError(grpc.StatusCode.INTERNAL, "The call ended without its message.")
+            if (answer := await handler(call, request)) is not None:
+                await call.write(answer)
+
+        async def handle(_requests: object, context: Context) -> None:
+            await self._run(call, context, read_and_handle, access=access)
+
+        return grpc.stream_stream_rpc_method_handler(handle)
 
     def _relay_stream(self, call: Call) -> "grpc.RpcMethodHandler[Any, Any]":
         async def relay_stream(_requests: object, context: Context) -> None:

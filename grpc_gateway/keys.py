@@ -5,7 +5,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum
 
-from contract.access import ANONYMOUS, KEY_WANTED, NOT_A_KEY, Caller, key_id_of
+from contract.access import ANONYMOUS, KEY_WANTED, NOT_A_KEY, Caller, Scope, key_id_of
 from contract.errors import InferenceError, PermissionDenied, ServiceUnavailable, Unauthenticated
 from contract.gateway_client import GatewayClient
 from contract.tokens import TokenRefused, replica_key, verify_token
@@ -73,6 +73,16 @@ class Keys:
         except PermissionDenied as error:
             raise status_error_of(error) from error
         return caller
+
+    def knows(self, key: str | None, access: Access) -> bool:
+        """Whether it is certain without asking that `caller_of` lets this caller through."""
+        if access is Access.OPEN or key is None:
+            return access is Access.OPEN or not self.requires_key
+        known = self._known.get(key)
+        if known is None or known.caller is None or asyncio.get_running_loop().time() - known.asked_at > GOOD_FOR_S:
+            return False
+        may = access is not Access.SUBMIT or known.caller.may(Scope.SUBMIT)
+        return may and known.caller.key_id not in self._table.ended_keys
 
     def _replica(self, token: str) -> Caller:
         """The owner of the replica's deployment, who may submit."""
