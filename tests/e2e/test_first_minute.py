@@ -133,7 +133,7 @@ def docker_of(project: str) -> str:
 
 def is_fine(state: str) -> bool:
     """Whether a service is healthy, waits for its end, or did what it was there for."""
-    return re.search(r" Up .*\(healthy\)$|^sweeper Up |^init Exited \(0\)", state) is not None
+    return re.search(r" Up .*\(healthy\)$|^sweeper Up |^(init|migrate) Exited \(0\)", state) is not None
 
 
 def make_host(folder: Path) -> Host:
