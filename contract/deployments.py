@@ -177,6 +177,7 @@ class Route(Message):
     detail: str | None = Field(None, description="Why, as everybody may know it: gateways tell it to callers.")
     backends: list[Backend] = Field(description="The replicas that are ready.")
     users: list[str] | None = Field(None, description="The owners whose calls it answers; null: everybody's.")
+    may_call: bool = Field(True, description="Whether its replicas may call others: while its deployer's key may.")
 
     @property
     def applications(self) -> list[str]:

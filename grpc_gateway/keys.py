@@ -9,8 +9,8 @@ from contract.access import ANONYMOUS, KEY_WANTED, NOT_A_KEY, Caller, Scope, key
 from contract.errors import InferenceError, PermissionDenied, ServiceUnavailable, Unauthenticated
 from contract.gateway_client import GatewayClient
 from contract.tokens import TokenRefused, replica_key, verify_token
-from grpc_gateway.refusals import NOT_A_LIVE_REPLICA, SILENT
-from grpc_gateway.statuses import status_error_of
+from grpc_gateway.refusals import DEPLOYER_MAY_NOT, NOT_A_LIVE_REPLICA, SILENT
+from grpc_gateway.statuses import StatusError, status_error_of
 from grpc_gateway.table import Table
 
 GOOD_FOR_S = 30.0
@@ -78,6 +78,8 @@ class Keys:
         """Whether it is certain without asking that `caller_of` lets this caller through."""
         if access is Access.OPEN or key is None:
             return access is Access.OPEN or not self.requires_key
+        if "." in key:
+            return self._knows_replica(key)
         known = self._known.get(key)
         if known is None or known.caller is None or asyncio.get_running_loop().time() - known.asked_at > GOOD_FOR_S:
             return False
@@ -90,10 +92,19 @@ class Keys:
             claims = verify_token(self._replica_key, token)
         except TokenRefused as error:
             raise status_error_of(Unauthenticated(str(error))) from error
-        lives, owner = self._table.owner_of_replica(claims.subject)
-        if not lives:
+        route = self._table.route_of_replica(claims.subject)
+        if route is None:
             raise status_error_of(Unauthenticated(NOT_A_LIVE_REPLICA))
-        return Caller(owner, ANONYMOUS.scopes)
+        if not route.may_call:
+            raise status_error_of(Unauthenticated(DEPLOYER_MAY_NOT))
+        return Caller(route.owner, ANONYMOUS.scopes)
+
+    def _knows_replica(self, token: str) -> bool:
+        try:
+            self._replica(token)
+        except StatusError:
+            return False
+        return True
 
     async def _ask(self, key: str) -> Caller:
         if len(key) > _LONGEST or not (key.isascii() and key.isprintable()):

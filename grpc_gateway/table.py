@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable
 
-from contract.deployments import RoutingTable
+from contract.deployments import Route, RoutingTable
 from grpc_gateway.admission import Limits
 from grpc_gateway.deployments import Deployment
 
@@ -18,9 +18,9 @@ class Table:
         self._limits = limits
         self._demand = demand
         self._change = asyncio.Event()
-        self._owners: dict[str, str | None] = {}
+        self._routes: dict[str, Route] = {}
         self._removed: list[Deployment] = []
-        self._left: dict[str, tuple[str | None, float]] = {}
+        self._left: dict[str, tuple[Route, float]] = {}
         self.etag: str | None = None
         """Of the table that is in use; None before the first."""
         self.is_draining = False
@@ -98,26 +98,29 @@ class Table:
         """An event that is set at the next change. Take it before looking, so that no change is missed in between."""
         return self._change
 
-    def owner_of_replica(self, uid: str) -> tuple[bool, str | None]:
-        """Whether this replica lives, and the owner of its deployment."""
-        if uid in self._owners:
-            return True, self._owners[uid]
-        owner, until = self._left.get(uid, (None, 0.0))
-        return until > asyncio.get_running_loop().time(), owner
+    def route_of_replica(self, uid: str) -> Route | None:
+        """The deployment that this replica is of, as it is now; None for a replica that is no more."""
+        route = self._routes.get(uid)
+        if route is None:
+            route, until = self._left.get(uid, (None, 0.0))
+            if route is None or until <= asyncio.get_running_loop().time():
+                return None
+        current = self.deployments.get(route.human_readable_id)
+        return current.route if current else route
 
     def _note_replicas(self, everyone: Iterable[Deployment]) -> None:
-        """Remember the owner of each replica; one that drains may still call for a while."""
+        """Remember the route of each replica; one that drains may still call for a while."""
         now = asyncio.get_running_loop().time()
-        self._left = {uid: (owner, until) for uid, (owner, until) in self._left.items() if until > now}
-        current: dict[str, str | None] = {}
+        self._left = {uid: (route, until) for uid, (route, until) in self._left.items() if until > now}
+        current: dict[str, Route] = {}
         drain_s = _LEFT_REPLICA_GRACE_S
         for deployment in everyone:
             drain_s = max(drain_s, deployment.route.serving.drain_timeout_s + _LEFT_REPLICA_GRACE_S)
             for backend in deployment.route.backends:
-                current[backend.uid] = deployment.route.owner
-        for uid in self._owners.keys() - current.keys():
-            self._left[uid] = (self._owners[uid], now + drain_s)
-        self._owners = current
+                current[backend.uid] = deployment.route
+        for uid in self._routes.keys() - current.keys():
+            self._left[uid] = (self._routes[uid], now + drain_s)
+        self._routes = current
 
     def _tell(self) -> None:
         change, self._change = self._change, asyncio.Event()

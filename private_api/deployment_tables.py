@@ -29,6 +29,9 @@ class DeploymentRow(Base):
     model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
     owner: Mapped[str | None] = mapped_column(String(128))
     """The owner of the key that first deployed it."""
+    key_id: Mapped[str | None] = mapped_column(String(16))
+    """The key that deployed it last, or the one in whose place that came: its replicas call by its rights. NULL without
+    a key, and of what a release deployed that noted none."""
     serving: Mapped[str] = mapped_column(Text)
     """A `contract.serving.ServingSpec` as JSON."""
     prefix: Mapped[str | None] = mapped_column(String(63), unique=True)

@@ -24,6 +24,7 @@ from contract.keys import KeyState, KeyView
 from private_api.audit.record import OPERATOR, record
 from private_api.audit_tables import Action
 from private_api.database import Database
+from private_api.deployment_tables import DeploymentRow
 from private_api.tables import ApiKeyRow
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,10 @@ def replace_key(
     logger.info("key=%s is replaced, and expires at %s", row.id, row.expires_at.isoformat(timespec="seconds"))
     record(session, by, Action.REPLACE_KEY, row.id, now)
     scopes, expires_at = map(Scope, row.scopes.split()), min(ends, default=None)
-    return add_key(session, row.owner, scopes, now, expires_at=expires_at, by=by)
+    made, key = add_key(session, row.owner, scopes, now, expires_at=expires_at, by=by)
+    # What the old key deployed calls on by the new one.
+    session.execute(update(DeploymentRow).where(DeploymentRow.key_id == row.id).values(key_id=made.id))
+    return made, key
 
 
 def rotate_key(database: Database, key_id: str, overlap: timedelta) -> str | None:
@@ -135,6 +139,13 @@ def check_key(database: Database, text: str) -> Caller:
     if key.last_used_at is None or now - key.last_used_at >= USE_NOTED_EVERY:
         _note_use(database, key_id, now)
     return Caller(key.owner, frozenset(key.scopes), key_id)
+
+
+def keys_that_may(session: Session, scope: Scope, key_ids: Iterable[str], now: datetime) -> frozenset[str]:
+    """Those of the keys that are valid and have this scope."""
+    rows = session.scalars(select(ApiKeyRow).where(ApiKeyRow.id.in_(key_ids)))
+    valid = (row for row in rows if _state(row, now) is KeyState.VALID)
+    return frozenset(row.id for row in valid if Caller(row.owner, frozenset(row.scopes.split())).may(scope))
 
 
 def ended_keys(session: Session, now: datetime) -> list[str]:

@@ -63,6 +63,7 @@ def deploy_model(database: Database, reference: str, serving: ServingSpec, calle
             row = DeploymentRow(model_id=version.model_id, owner=caller.owner, wanted=0, wanted_at=now, created_at=now)
             session.add(row)
         row.model_version = version
+        row.key_id = caller.key_id
         row.serving = serving.model_dump_json()
         row.prefix, row.application = serving.prefix, serving.routed_applications(human_readable_id)[0]
         row.failures, row.not_before, row.detail = 0, None, None

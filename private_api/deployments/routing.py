@@ -6,12 +6,13 @@ from typing import Any
 
 from sqlalchemy import select
 
+from contract.access import Scope
 from contract.deployments import Backend, ReplicaStatus, Route, RoutingTable
 from private_api.database import Database
 from private_api.deployment_tables import DeploymentRow
 from private_api.deployments.read import judge, live_replicas, summary_of
 from private_api.deployments.rows import serving_of
-from private_api.keys import ended_keys
+from private_api.keys import ended_keys, keys_that_may
 from private_api.model_owners import users_of
 from private_api.tables import ModelRow
 
@@ -27,7 +28,9 @@ def read_table(database: Database) -> RoutingTable:
     statement = select(DeploymentRow).join(DeploymentRow.model).order_by(ModelRow.human_readable_id)
     with database.read() as session:
         routes = []
-        for row in session.scalars(statement):
+        rows, now = session.scalars(statement).all(), database.now(session)
+        may_call = keys_that_may(session, Scope.SUBMIT, {row.key_id for row in rows if row.key_id}, now)
+        for row in rows:
             live = live_replicas(session, row.id)
             status, cause = judge(row, live)
             routes.append(
@@ -45,9 +48,10 @@ def read_table(database: Database) -> RoutingTable:
                         if replica.status == ReplicaStatus.READY and replica.address
                     ],
                     users=users_of(row.model),
+                    may_call=row.key_id is None or row.key_id in may_call,
                 )
             )
-        ended = ended_keys(session, database.now(session))
+        ended = ended_keys(session, now)
     content = json.dumps([[route.model_dump(mode="json") for route in routes], ended], sort_keys=True)
     return RoutingTable(etag=hashlib.sha256(content.encode()).hexdigest(), routes=routes, ended_keys=ended)
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from contract.tokens import Claims, replica_key, sign_token
 from grpc_gateway.table_sync import Demands
 from kit.protobuf import text_field, varint_field
 from private_api.database import Database
-from private_api.keys import create_key, revoke_key
+from private_api.keys import create_key, revoke_key, rotate_key
+from tests.databases import opened
 from tests.integration.grpc_backend import Backend, run_backend
 from tests.integration.grpc_harness import RunningGateway, route, run_harness_gateway, status_of, trailers_of
 from tests.integration.public_door import PLAIN, serve_door
@@ -379,6 +381,49 @@ def test_a_replica_calls_with_its_token_as_long_as_it_lives(
         ):
             refused = status_of(lambda bad=bad: say(gateway, authorization=f"Bearer {bad}"))
             assert (refused.code(), refused.details()) == (CODE.UNAUTHENTICATED, text)
+
+
+def deployed_with(api: RunningApi, *scopes: Scope) -> tuple[str, ReplicaAssignment]:
+    """A key, and a ready replica that was deployed with it."""
+    with opened(api.database_url) as database:
+        key = create_key(database, owner="ada", scopes=scopes, lifetime=None)
+    with (
+        serve_door(api.url, require_key=True) as url,
+        httpx.Client(base_url=url, headers={"X-API-Key": key}, **PLAIN) as ada,
+    ):
+        ada.post("/api/models/", params={"human_readable_id": "m", "container_tag": "m:1"}).raise_for_status()
+        ada.post("/api/models/m/deployment", json={"port": 50051, "replicas_min": 1}).raise_for_status()
+    with run_backend() as backend:
+        return key, Consumer(api).host(backend)
+
+
+def test_a_replica_calls_by_the_rights_of_the_key_that_deployed_it(api: RunningApi) -> None:
+    key, replica = deployed_with(api, Scope.SUBMIT, Scope.MODELS)
+    token = {"authorization": f"Bearer {replica.environment['GATEWAY_TOKEN']}"}
+    key_id = key.split("_")[1]
+
+    def may_call(gateway: RunningGateway) -> bool:
+        error = status_of(lambda: say(gateway, **token))
+        # Nothing answers there; whether it may call is judged before.
+        return error.code() is not CODE.UNAUTHENTICATED
+
+    with keyed_gateway(api) as gateway, opened(api.database_url) as database:
+        assert may_call(gateway)
+        replaced = rotate_key(database, key_id, timedelta())
+        assert replaced is not None
+        # The key in its place has what it deployed.
+        wait_until(lambda: key_id in gateway.server.table.ended_keys, "the gateway knows that the old key ended")
+        assert may_call(gateway)
+        revoke_key(database, replaced.split("_")[1])
+        wait_until(lambda: not may_call(gateway), "its replicas call nobody any more")
+        assert "has ended, or lacks the scope submit" in status_of(lambda: say(gateway, **token)).details()
+
+
+def test_a_key_that_may_not_submit_deploys_replicas_that_call_nobody(api: RunningApi) -> None:
+    _, replica = deployed_with(api, Scope.MODELS)
+    with keyed_gateway(api) as gateway:
+        refused = status_of(lambda: say(gateway, authorization=f"Bearer {replica.environment['GATEWAY_TOKEN']}"))
+        assert refused.code() is CODE.UNAUTHENTICATED
 
 
 def _reports(api: RunningApi) -> list[str]:
