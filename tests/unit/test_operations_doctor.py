@@ -32,6 +32,7 @@ OLD = EngineAnswers(
         "LoggingDriver": "json-file",
         "LiveRestoreEnabled": False,
         "InitCommit": {"ID": "N/A", "Expected": "de40ad0"},
+        "SecurityOptions": ["name=seccomp,profile=default", "name=cgroupns"],
         "Plugins": {"Log": ["journald", "json-file", "local"]},
         "Swarm": {"LocalNodeState": "inactive", "ControlAvailable": False},
         "SystemTime": "2026-11-21T07:47:22.516444738Z",
@@ -63,6 +64,7 @@ def test_an_old_engine_is_warned_about() -> None:
         "live-restore": Level.WARNING,
         "storage driver": Level.OK,
         "docker-init": Level.WARNING,
+        "seccomp": Level.OK,
         "log driver": Level.OK,
     }
 
@@ -93,6 +95,22 @@ def test_a_faulty_variable_of_the_gateway_is_named() -> None:
 
 def test_a_new_engine_is_fine() -> None:
     assert set(levels(engine.check_engine(NEW)).values()) == {Level.OK}
+
+
+@pytest.mark.parametrize(
+    ("options", "level", "said"),
+    [
+        (["name=seccomp,profile=builtin"], Level.OK, "the server's profile"),
+        (["name=seccomp,profile=/etc/docker/own.json"], Level.OK, "/etc/docker/own.json"),
+        (["name=seccomp,profile=unconfined"], Level.WARNING, "unconfined for every other"),
+        (["name=apparmor"], Level.WARNING, "any system call"),
+        (None, Level.WARNING, "any system call"),
+    ],
+)
+def test_who_filters_the_system_calls_of_models_is_told(options: list[str] | None, level: Level, said: str) -> None:
+    finding = engine.check_seccomp(replace(OLD, info={**OLD.info, "SecurityOptions": options}))
+    assert finding.level is level
+    assert said in finding.found
 
 
 def test_swarm_excuses_the_missing_live_restore() -> None:
