@@ -8,7 +8,9 @@ VENV := .venv/bin
 GENERATED ?= grpc_gateway/generated
 SITE ?= public_api/help_files
 # As Compose reads it: the environment, then .env.
-IMAGE = $(or $(INFERENCE_SERVER_IMAGE),$(shell sed -n 's/^INFERENCE_SERVER_IMAGE=//p' .env 2>/dev/null),inference-server:0.1.0)
+setting = $(or $($(1)),$(shell sed -n 's/^$(1)=//p' .env 2>/dev/null),$(2))
+IMAGE = $(call setting,INFERENCE_SERVER_IMAGE,inference-server:0.1.0)
+PYTHON_BASE = $(call setting,PYTHON_IMAGE,python:3.13-slim)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -133,7 +135,7 @@ mutants: setup ## Remove one guard of the server at a time, and show that a test
 	$(VENV)/python -m tests.mutants
 
 image: ## Build the image of all services
-	DOCKER_BUILDKIT=0 docker build --quiet --tag $(IMAGE) . >/dev/null
+	DOCKER_BUILDKIT=0 docker build --quiet --build-arg PYTHON_IMAGE=$(PYTHON_BASE) --tag $(IMAGE) . >/dev/null
 
 secrets: ## Create the passwords that the services share, once, for Swarm and Kubernetes; Compose makes its own
 	@python3 -m operations.secrets
