@@ -1,6 +1,9 @@
 # One image for every service; Compose, Swarm and Kubernetes pick the command.
 
-FROM python:3.13-slim AS dependencies
+# With a digest, as in python:3.13-slim@sha256:..., the same base each time (docs/operations/upgrade.md). It must be a 3.13.
+ARG PYTHON_IMAGE=python:3.13-slim
+
+FROM ${PYTHON_IMAGE} AS dependencies
 WORKDIR /src
 COPY requirements/server.txt requirements/
 RUN python3 -m venv /opt/inference-server \
@@ -29,7 +32,7 @@ RUN /opt/inference-server/bin/pip install --no-cache-dir --disable-pip-version-c
  && /opt/inference-server/bin/python -m compileall -q /opt/inference-server/lib \
  && /opt/inference-server/bin/pip uninstall --quiet --yes pip
 
-FROM python:3.13-slim
+FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="InferenceServer" \
       org.opencontainers.image.description="Run containerised computations on GPU hosts behind an HTTPS API" \
       org.opencontainers.image.licenses="Apache-2.0"

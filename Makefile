@@ -1,14 +1,17 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docs pictures prepare test test-long check format protos lock clean up down secrets image grpc-clients grpc-images test-grpc test-engine openapi-clients engine-matrix failpoints mutants chaos soak
+.PHONY: help setup demo docs pictures prepare test test-long check format protos lock clean up down secrets image grpc-clients grpc-images test-grpc test-engine openapi-clients supply sbom engine-matrix failpoints mutants chaos soak
 
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 VENV := .venv/bin
 GENERATED ?= grpc_gateway/generated
 SITE ?= public_api/help_files
+SBOM ?= sbom/inference-server.cdx.json
 # As Compose reads it: the environment, then .env.
-IMAGE = $(or $(INFERENCE_SERVER_IMAGE),$(shell sed -n 's/^INFERENCE_SERVER_IMAGE=//p' .env 2>/dev/null),inference-server:0.1.0)
+setting = $(or $($(1)),$(shell sed -n 's/^$(1)=//p' .env 2>/dev/null),$(2))
+IMAGE = $(call setting,INFERENCE_SERVER_IMAGE,inference-server:0.1.0)
+PYTHON_BASE = $(call setting,PYTHON_IMAGE,python:3.13-slim)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +44,8 @@ pictures: setup ## Take the documentation's pictures again; needs Chromium and G
 	.venv-docs/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
 	@touch .venv-docs/ready
 
-prepare: setup ## Make what the tests need: clients, images, the site, a browser
+# Not by tests.prepare: `check`, which may run beside it, needs the same.
+prepare: setup supply ## Make what the tests need: clients, images, the site, a browser
 	$(VENV)/python -m tests.prepare
 
 test: prepare ## Make what the tests need and run them; skip only what this machine cannot have
@@ -79,6 +83,17 @@ openapi-clients: .venv-openapi/ready ## Create .venv-openapi with generators of 
 	! command -v npm >/dev/null || npm ci --loglevel error --no-audit --no-fund --prefix .venv-openapi/typescript
 	@touch .venv-openapi/ready
 
+supply: .venv-supply/ready ## Create .venv-supply with what names the parts of a release, and what is known against them
+
+.venv-supply/ready: requirements/supply.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none was found" >&2; exit 1; }
+	$(PYTHON) -m venv .venv-supply
+	.venv-supply/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/supply.txt
+	@touch .venv-supply/ready
+
+sbom: supply ## Write what a release is made of into SBOM=sbom/inference-server.cdx.json, as CycloneDX
+	.venv-supply/bin/python -m tests.sbom $(SBOM)
+
 grpc-images: ## Build the images of the examples that are called live
 	tests/grpc/build_images
 
@@ -90,12 +105,13 @@ test-engine: setup ## Run what talks to a Docker Engine, and standalone, on the 
 		tests/integration/test_engines.py tests/integration/test_engine_away.py tests/integration/test_model_cache.py \
 		tests/integration/test_image_cache.py tests/integration/test_check.py tests/e2e/test_compatibility.py
 
-check: setup ## Check format, lint, types, architecture, and that generated code is up to date
+check: setup supply ## Check format, lint, types, architecture, generated code, and locked packages for known holes
 	$(VENV)/ruff format --check .
 	$(VENV)/ruff check .
 	$(VENV)/mypy
 	$(VENV)/pytest -q tests/unit/test_architecture.py tests/unit/test_kubernetes.py tests/unit/test_env_example.py \
 		tests/unit/test_stack_file.py tests/unit/test_generated_code.py
+	$(VENV)/python -m tests.audit $(AUDIT_OPTIONS)
 
 format: setup ## Format the code
 	$(VENV)/ruff format .
@@ -119,6 +135,8 @@ lock: setup ## Regenerate requirements/*.txt from both pyproject.toml
 		--no-header requirements/grpc-stubs.in -o requirements/grpc-stubs.txt
 	$(VENV)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		requirements/openapi-clients.in -o requirements/openapi-clients.txt
+	$(VENV)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		requirements/supply.in -o requirements/supply.txt
 
 failpoints: setup ## Fail every service at every step of a task's life, and show that the task ends once
 	FAILPOINTS=all $(VENV)/python -m tests.run tests/e2e/test_failpoints.py
@@ -133,7 +151,7 @@ mutants: setup ## Remove one guard of the server at a time, and show that a test
 	$(VENV)/python -m tests.mutants
 
 image: ## Build the image of all services
-	DOCKER_BUILDKIT=0 docker build --quiet --tag $(IMAGE) . >/dev/null
+	DOCKER_BUILDKIT=0 docker build --quiet --build-arg PYTHON_IMAGE=$(PYTHON_BASE) --tag $(IMAGE) . >/dev/null
 
 secrets: ## Create the passwords that the services share, once, for Swarm and Kubernetes; Compose makes its own
 	@python3 -m operations.secrets
@@ -149,4 +167,4 @@ down: ## Stop the whole server and keep all data
 	docker compose down
 
 clean: ## Remove what the targets created
-	rm -rf .venv .venv-grpc .venv-openapi .venv-docs $(SITE) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-grpc .venv-openapi .venv-docs .venv-supply sbom $(SITE) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -41,6 +41,8 @@ ReportedError
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+from inference_client.terminal_text import printable
+
 
 class ReportedError(Exception):
     """Base of both halves of the tree. The docstring of a server's error is its text where the server sent none."""
@@ -49,7 +51,8 @@ class ReportedError(Exception):
         """`fields` that are None are left out."""
         self.detail = detail or " ".join((type(self).__doc__ or "").split())
         self.fields = {name: value for name, value in fields.items() if value is not None}
-        super().__init__(self.detail)
+        # What a traceback shows.
+        super().__init__(printable(self.detail))
 
     def to_body(self) -> dict[str, Any]:
         """The error as JSON, in the shape of the server's own error bodies."""

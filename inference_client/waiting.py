@@ -6,8 +6,8 @@ from collections.abc import Callable
 from inference_client.errors import ServiceUnavailable, TaskFailed, WaitTimeout
 from inference_client.schemas import TaskView
 from inference_client.statuses import Status
+from inference_client.terminal_text import printable
 from inference_client.units import format_duration
-from inference_client.wording import printable
 
 LONG_HOLD_S = 30.0
 """How long the server is asked to hold a status that nobody watches."""

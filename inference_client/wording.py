@@ -2,6 +2,7 @@
 
 from inference_client.schemas import TaskView
 from inference_client.statuses import Status
+from inference_client.terminal_text import printable
 from inference_client.units import format_duration
 
 
@@ -34,8 +35,3 @@ def describe_with_eta(task: TaskView) -> str:
 def describe_progress(progress: float, text: str | None) -> str:
     """How far a run is, in whole percent: 100 only at the end."""
     return f"{int(100 * progress + 1e-9)} %" + (f" ({text})" if text else "")
-
-
-def printable(text: str) -> str:
-    """`text` without control characters: what a container wrote must not steer the user's terminal."""
-    return "".join(sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in text)

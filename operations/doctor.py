@@ -12,6 +12,7 @@ from operations.checks.engine import check_compose, check_engine, check_replica_
 from operations.checks.gpu import check_gpus
 from operations.checks.host import check_clock, check_disks, check_ports
 from operations.checks.software import FIXED_LIBRARIES, check_library, check_python
+from operations.checks.traefik import check_traefik
 from operations.engine_answers import EngineAnswers, EngineSilentError, ask_engine
 from operations.findings import Finding, Level, problem
 
@@ -28,6 +29,7 @@ def examine(folder: Path) -> list[Finding]:
         *check_replica_network(variables, engine),
         *check_gpus(folder, variables),
         *check_ports(variables, engine),
+        *check_traefik(variables, engine),
         *check_disks(variables, engine),
         check_clock(engine),
         *check_variables(folder, variables),

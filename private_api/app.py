@@ -60,14 +60,16 @@ def create_app(services: Services, *, service_token: str) -> FastAPI:
     app.add_middleware(RequestIdMiddleware)
 
     app.include_router(health_routes(services, service_token=service_token))
-    app.include_router(express_routes(services))
-    errors = document_errors(Unauthenticated, PermissionDenied, InvalidRequest)
+    app.include_router(express_routes(services), responses=document_errors(InferenceError))
+    errors = document_errors(Unauthenticated, PermissionDenied, InvalidRequest, InferenceError)
     for_services = [_TOKEN_SCHEME, Depends(token_checker(service_token))]
     for_doors = [*for_services, Depends(caller_resolver(services.database))]
     for build in (model_routes, deployment_routes, task_routes, file_routes, overview_routes, event_routes, key_routes):
         app.include_router(build(services), dependencies=for_doors, responses=errors)
     app.include_router(
-        gateway_routes(services), dependencies=for_services, responses=document_errors(Unauthenticated, InvalidRequest)
+        gateway_routes(services),
+        dependencies=for_services,
+        responses=document_errors(Unauthenticated, InvalidRequest, InferenceError),
     )
     for_consumers = [_TOKEN_SCHEME, Depends(consumer_resolver(services.holders, service_token))]
     for router in (attempt_routes(services), replica_routes(services), image_lookup_routes(services)):

@@ -55,6 +55,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("__main__",),
     ),
     "inference_client": (
+        ("terminal_text",),
         (r"errors|statuses|units|markup",),
         (
             r"answers|schemas|serving|models|zip_names|grpc_endpoint|paths|wording",

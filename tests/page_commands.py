@@ -92,6 +92,8 @@ NOT_RUN: dict[tuple[str, str], str] = {
     ("docs/operations/install.md", "Run it for real"): _FIRST_MINUTE,
     ("docs/operations/kubernetes.md", "*"): "needs a cluster; tests/unit/test_kubernetes.py checks manifests and names",
     ("docs/operations/multi-host.md", "*"): _SECOND_HOST,
+    ("docs/operations/upgrade.md", "Images of others"): "images that came from no registry have no digest; "
+    "tests/unit/test_base_images.py pins them",
     ("docs/operations/upgrade.md", "Upgrade"): "needs a newer release; the week as the admin does it with this one",
     (
         "inference_client/README.md",

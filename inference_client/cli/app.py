@@ -17,7 +17,7 @@ from inference_client.cli.history import show_history
 from inference_client.cli.keys import build_keys_app, whoami
 from inference_client.cli.login import login, logout
 from inference_client.cli.models import build_models_app
-from inference_client.cli.output import print_json
+from inference_client.cli.output import print_json, print_line
 from inference_client.cli.overview import add_overview_commands
 from inference_client.cli.server_options import ServerOptions
 from inference_client.cli.tasks import add_task_commands
@@ -90,7 +90,7 @@ def _show_version(value: bool) -> None:
     if value:
         from importlib.metadata import version
 
-        typer.echo(f"infer {version('inferenceserver-client')}")
+        print_line(f"infer {version('inferenceserver-client')}")
         raise typer.Exit
 
 
@@ -146,5 +146,5 @@ def _report_usage(error: Exception, *, as_json: bool) -> int:
     error.show()  # type: ignore[attr-defined]
     option = getattr(error, "option_name", None)
     if option in _BEFORE_THE_COMMAND:
-        typer.echo(f"{option} stands before the command: infer {option} ... COMMAND", err=True)
+        Display().say(f"{option} stands before the command: infer {option} ... COMMAND")
     return getattr(error, "exit_code", ExitCode.USAGE)

@@ -10,7 +10,7 @@ import typer
 from inference_client.batches import Batch, Result, new_label
 from inference_client.cli.display import Display
 from inference_client.cli.exit_codes import ExitCode
-from inference_client.cli.output import print_json, print_table
+from inference_client.cli.output import print_json, print_line, print_path, print_table
 from inference_client.cli.suggestions import suggesting_models
 from inference_client.cli.uids import labelled_tasks, remember
 from inference_client.client import InferenceClient
@@ -51,12 +51,12 @@ def submit_each(
         )
     if out is None and not as_json:
         for uid in filter(None, batch.uids):
-            typer.echo(uid)
+            print_line(uid)
     rows = _follow(display, batch, targets) if wait or out is not None else _report_submitted(display, batch)
     if as_json:
         print_json({"label": label, "cases": [{"case": str(path), **rows[path]} for path in paths]})
     elif out is not None:
-        typer.echo(str(out))
+        print_path(out)
     if any(row.get("error") for row in rows.values()):
         raise typer.Exit(ExitCode.TASK_FAILED)
 

@@ -26,7 +26,7 @@ from inference_client.cli.image_options import (
     run_options,
 )
 from inference_client.cli.models import register
-from inference_client.cli.output import JsonOption, print_json
+from inference_client.cli.output import JsonOption, print_json, print_line
 from inference_client.cli.server_options import server_options
 from inference_client.client import InferenceClient
 from inference_client.docker_cli import build_image, engine_name, push_image, tag_image
@@ -101,7 +101,7 @@ def build(
         else:
             display.say(sharing.detail)
         view = _register(client, display, recipe, tagged, pushed=push)
-    print_json(view) if as_json else typer.echo(view.human_readable_id)
+    print_json(view) if as_json else print_line(view.human_readable_id)
 
 
 def _find_out(client: InferenceClient, kind: Kind) -> Sharing:

@@ -12,6 +12,7 @@ import typer
 
 from inference_client.cli.completion import complete_application
 from inference_client.cli.display import Display
+from inference_client.cli.output import print_line
 from inference_client.cli.server_options import server_options
 from inference_client.errors import UnusableInput
 from inference_client.units import parse_duration
@@ -69,7 +70,7 @@ def call(
         found = calls.find(method)
         one = "line" if found.takes_stream else "the request"
         for line in calls.call(found, _read_requests(request, lines=found.takes_stream), timeout_s=timeout_s, one=one):
-            typer.echo(line)
+            print_line(line)
 
 
 def _parse_metadata(text: str) -> tuple[str, str | bytes]:

@@ -14,6 +14,7 @@ from inference_client.client import InferenceClient
 from inference_client.config import ClientConfig, environment, load_config, submissions_path
 from inference_client.errors import ReportedError, ServiceUnavailable
 from inference_client.submissions import Submissions
+from inference_client.terminal_text import one_line
 
 ANSWER_S = 1.0
 CONNECT_S = 0.5
@@ -79,7 +80,8 @@ def complete_uid(context: typer.Context, incomplete: str) -> list[Offer]:
 
 
 def _choose(incomplete: str, offers: Iterable[Offer]) -> list[Offer]:
-    return [(value, " ".join(text.split())) for value, text in offers if value.startswith(incomplete)]
+    # The shell writes both to the terminal.
+    return [(value, one_line(text)) for value, text in offers if value.startswith(incomplete) and value.isprintable()]
 
 
 def _ask(context: typer.Context, offer: Callable[[InferenceClient], Iterable[Offer]]) -> list[Offer]:

@@ -9,7 +9,15 @@ from pydantic import ValidationError
 
 from inference_client.cli.completion import complete_deployment, complete_model
 from inference_client.cli.display import Display
-from inference_client.cli.output import JsonOption, print_facts, print_json, print_table, show_moment
+from inference_client.cli.output import (
+    JsonOption,
+    print_blank,
+    print_facts,
+    print_json,
+    print_line,
+    print_table,
+    show_moment,
+)
 from inference_client.cli.results import TimeoutOption
 from inference_client.cli.server_options import server_options
 from inference_client.cli.suggestions import suggesting_models
@@ -18,7 +26,6 @@ from inference_client.schemas import DeploymentView, ReplicaView
 from inference_client.serving import ServingSpec
 from inference_client.statuses import ReplicaStatus, WireProtocol
 from inference_client.units import parse_duration
-from inference_client.wording import printable
 
 ModelArgument = Annotated[
     str,
@@ -89,7 +96,7 @@ def deploy(
         view = client.deploy(model, description)
         if wait:
             view = client.wait_deployment(view.human_readable_id, timeout_s=timeout_s, on_change=show_change)
-    print_json(view) if as_json else typer.echo(_describe_view(view))
+    print_json(view) if as_json else print_line(_describe_view(view))
 
 
 def undeploy(context: typer.Context, model: DeployedArgument, as_json: JsonOption = False) -> None:
@@ -126,7 +133,7 @@ def show_deployments(
     else:
         print_facts(_facts(view))
         if view.replicas:
-            typer.echo()
+            print_blank()
             header = ("REPLICA", "VERSION", "STATUS", "CALLS", "CONSUMER", "DETAIL")
             print_table(header, [_replica_row(replica) for replica in view.replicas])
 
@@ -198,4 +205,4 @@ def _facts(view: DeploymentView) -> list[tuple[str, str]]:
 
 def _one_line(text: str | None) -> str:
     """A container's own words on one line, fit for a table."""
-    return printable(" ".join((text or "").split()))
+    return " ".join((text or "").split())

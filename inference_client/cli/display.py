@@ -11,8 +11,9 @@ from rich.text import Text
 from inference_client.pack import OnProgress
 from inference_client.progress import TerminalProgress
 from inference_client.schemas import TaskView
+from inference_client.terminal_text import one_line, printable
 from inference_client.units import format_size
-from inference_client.wording import describe, printable
+from inference_client.wording import describe
 
 _MOST_WARNINGS = 10
 
@@ -41,7 +42,7 @@ class Display:
     def show_warnings(self, task: TaskView, *, of: str = "") -> None:
         """The first warnings of a finished task, even if quiet: a line each, which `of` begins."""
         for text in task.warnings[:_MOST_WARNINGS]:
-            self.warn(of + " ".join(text.splitlines()))
+            self.warn(of + one_line(text))
         if task.warnings and (left := task.warning_count - _MOST_WARNINGS) > 0:
             self._print(f"{of}and {left} more: infer status {task.uid} --json", style="yellow")
 

@@ -1,12 +1,19 @@
 """`infer files` and `infer cat`: single files of a task's output or input."""
 
-import sys
 from typing import Annotated
 
 import typer
 
 from inference_client.cli.display import Display
-from inference_client.cli.output import JsonOption, print_json, print_table, show_moment
+from inference_client.cli.output import (
+    JsonOption,
+    is_terminal,
+    print_bytes,
+    print_json,
+    print_log,
+    print_table,
+    show_moment,
+)
 from inference_client.cli.server_options import server_options
 from inference_client.cli.suggestions import suggesting
 from inference_client.cli.uids import UidArgument, named_task
@@ -40,16 +47,18 @@ def print_file(
     of_input: InputOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print an error as JSON on stdout.")] = False,
 ) -> None:
-    """Write one file of a task's output, or with --input its input, to stdout, without fetching the others."""
+    """Write one file of a task's output, or with --input its input, to stdout, without fetching the others.
+
+    On a terminal, control characters are replaced; to a file or a pipe the bytes go as they are.
+    """
     side = _side(of_input)
     with (
         server_options(context).connect(Display(quiet=as_json)) as client,
         named_task(client, uid) as whole,
         suggesting(FileNotFound, path, lambda: (file.path for file in client.list_files(whole, of=side))),
     ):
-        for piece in client.read_file(whole, path, of=side):
-            sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
+        pieces = client.read_file(whole, path, of=side)
+        print_log(pieces) if is_terminal() else print_bytes(pieces)
 
 
 def _side(of_input: bool) -> Side:

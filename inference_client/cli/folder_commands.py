@@ -22,7 +22,7 @@ from inference_client.cli.image_options import (
     TimeLimit,
     run_options,
 )
-from inference_client.cli.output import JsonOption, print_json
+from inference_client.cli.output import JsonOption, print_json, print_path
 from inference_client.docker_cli import build_image
 from inference_client.scaffold import write_template
 
@@ -45,7 +45,7 @@ def init(
     display = Display()
     display.say(f"wrote {len(written)} files; next:")
     display.say(f"    cd {folder}\n    infer check . --input example/input --model model")
-    typer.echo(str(folder))
+    print_path(folder)
 
 
 def check(

@@ -3,7 +3,7 @@
 import typer
 
 from inference_client.cli.display import Display
-from inference_client.cli.output import JsonOption, print_json, print_table, show_moment
+from inference_client.cli.output import JsonOption, print_blank, print_json, print_line, print_table, show_moment
 from inference_client.cli.server_options import server_options
 from inference_client.cli.uids import UidArgument, named_task
 from inference_client.schemas import AttemptView, EventView
@@ -20,9 +20,10 @@ def show_history(context: typer.Context, uid: UidArgument, as_json: JsonOption =
         return
     print_table(("AT", "STATUS", "FENCE", "REASON"), [_event(event) for event in events])
     if events and events[0].rerun_of:
-        typer.echo(f"\nA rerun of {events[0].rerun_of}")
+        print_blank()
+        print_line(f"A rerun of {events[0].rerun_of}")
     if attempts:
-        typer.echo()
+        print_blank()
         header = ("FENCE", "CONSUMER", "CLAIMED", "TOOK", "OUTCOME", "DETAIL")
         print_table(header, [_attempt(attempt) for attempt in attempts])
 

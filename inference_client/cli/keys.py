@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from inference_client.cli.display import Display
-from inference_client.cli.output import JsonOption, print_facts, print_json, print_table, show_moment
+from inference_client.cli.output import JsonOption, print_facts, print_json, print_line, print_table, show_moment
 from inference_client.cli.server_options import server_options
 from inference_client.key_schemas import CreatedKey, KeyView, MeView
 from inference_client.statuses import Scope
@@ -124,7 +124,7 @@ def _show_new(display: Display, made: CreatedKey) -> None:
     until = "until it is revoked" if made.expires_at is None else f"until {show_moment(made.expires_at)}"
     display.say(f"key {made.id} of {made.owner}: {' '.join(made.scopes)}, {until}")
     display.say("Keep it safe: it is not shown again.")
-    typer.echo(made.key)
+    print_line(made.key)
 
 
 def _facts(me: MeView) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from inference_client.cli.image_options import (
     StrictOutput,
     Temporary,
 )
-from inference_client.cli.output import JsonOption, print_facts, print_json, print_table, show_moment
+from inference_client.cli.output import JsonOption, print_facts, print_json, print_line, print_table, show_moment
 from inference_client.cli.server_options import server_options
 from inference_client.cli.sharing import add_sharing_commands, say_for_whom
 from inference_client.cli.suggestions import suggesting_models
@@ -112,7 +112,7 @@ def add_model(
             restricted=restricted or None,
             replace=replace,
         )
-    print_json(model) if as_json else typer.echo(model.human_readable_id)
+    print_json(model) if as_json else print_line(model.human_readable_id)
 
 
 def register(

@@ -1,15 +1,19 @@
-"""What `infer` prints on stdout: results as JSON, as tables on a terminal, and as plain text elsewhere."""
+"""What `infer` prints on stdout: results as JSON, as tables on a terminal, and as plain text elsewhere.
+
+The only module that writes there, and what others wrote goes through `terminal_text` on its way.
+"""
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
 
-from inference_client.wording import printable
+from inference_client.terminal_text import LogText, one_line, printable
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document on stdout, errors too.")]
 SHORT_UID = 12
@@ -28,12 +32,45 @@ _STYLES = {
     "ended": "dim",
 }
 """Of a status that begins with this word."""
+_GAP = "  "
 
 
 def print_json(value: BaseModel | Any) -> None:
     """Print one JSON document in ASCII: no terminal's width, colours or encoding change it."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     typer.echo(json.dumps(plain, indent=2))
+
+
+def print_line(text: str) -> None:
+    """Print one line of text."""
+    typer.echo(one_line(text))
+
+
+def print_path(path: Path) -> None:
+    """Print a path of this machine exactly as it is: programs read it."""
+    typer.echo(str(path))
+
+
+def print_blank() -> None:
+    """Separate two lists."""
+    typer.echo()
+
+
+def print_bytes(pieces: Iterable[bytes]) -> None:
+    """Write bytes exactly as they are, each piece as it comes."""
+    for piece in pieces:
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+
+
+def print_log(pieces: Iterable[bytes]) -> None:
+    """Write text as it comes, in UTF-8 if not to a terminal; of what a terminal obeys, only colours."""
+    text = LogText()
+    try:
+        for piece in pieces:
+            _write(text.clean(piece))
+    finally:
+        _write(text.clean(b"", final=True))
 
 
 def is_terminal() -> bool:
@@ -43,7 +80,7 @@ def is_terminal() -> bool:
 
 def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Print a list. Nothing is ever cut: what a terminal is too narrow for is folded."""
-    shown = [tuple(map(printable, row)) for row in rows]
+    shown = [tuple(map(one_line, row)) for row in rows]
     if not is_terminal():
         _print_aligned([header, *shown])
         return
@@ -60,9 +97,11 @@ def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Non
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     """Print names and values of one thing."""
-    shown = [(name, printable(value)) for name, value in facts]
+    shown = [(one_line(name), printable(value)) for name, value in facts]
     if not is_terminal():
-        _print_aligned(shown)
+        # What has several lines goes on below its first one.
+        below = "\n" + " " * (max(len(name) for name, _ in shown) + len(_GAP))
+        _print_aligned([(name, value.replace("\n", below)) for name, value in shown])
         return
     from rich.table import Table
 
@@ -89,7 +128,14 @@ def show_uid(uid: str) -> str:
 def _print_aligned(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        typer.echo(_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _write(text: str) -> None:
+    if is_terminal():
+        typer.echo(text, nl=False)
+    else:
+        print_bytes([text.encode()])
 
 
 def _style(name: str, text: str) -> Any:

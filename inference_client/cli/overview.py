@@ -8,7 +8,7 @@ import typer
 
 from inference_client.cli.completion import complete_consumer
 from inference_client.cli.display import Display
-from inference_client.cli.output import JsonOption, print_json, print_table, show_uid
+from inference_client.cli.output import JsonOption, print_blank, print_json, print_line, print_table, show_uid
 from inference_client.cli.server_options import server_options
 from inference_client.cli.suggestions import suggesting
 from inference_client.client import InferenceClient
@@ -16,7 +16,6 @@ from inference_client.errors import ConsumerNotFound
 from inference_client.overview_schemas import ConsumerView, LaneView, QueueView
 from inference_client.statuses import Kind
 from inference_client.units import format_duration
-from inference_client.wording import printable
 
 NameArgument = Annotated[
     str,
@@ -44,7 +43,7 @@ def show_queue(context: typer.Context, as_json: JsonOption = False) -> None:
     header = ("KIND", "WAITING", "HELD", "CONSUMERS", "FREE", "OLDEST", "WAITS FOR")
     print_table(header, [_lane(lane) for lane in queue.lanes])
     if queue.tasks:
-        typer.echo()
+        print_blank()
         print_table(("KIND", "PLACE", "UID", "MODEL", "STATUS", "OWNER", "CONSUMER"), _tasks(queue))
 
 
@@ -78,7 +77,7 @@ def _order(
     ):
         consumer = order(client, name)
     detail = f": {consumer.detail}" if consumer.detail else ""
-    print_json(consumer) if as_json else typer.echo(printable(f"{consumer.name} is {consumer.status}{detail}"))
+    print_json(consumer) if as_json else print_line(f"{consumer.name} is {consumer.status}{detail}")
 
 
 def _lane(lane: LaneView) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import webbrowser
 import typer
 
 from inference_client.cli.display import Display
-from inference_client.cli.output import JsonOption, print_json
+from inference_client.cli.output import JsonOption, print_json, print_line
 from inference_client.cli.server_options import server_options
 from inference_client.cli.uids import UidArgument, named_task
 from inference_client.config import environment
@@ -27,7 +27,7 @@ def open_page(context: typer.Context, uid: UidArgument, as_json: JsonOption = Fa
     if as_json:
         print_json({"uid": whole, "url": url, "opened": opened})
     else:
-        typer.echo(url)
+        print_line(url)
     if not opened:
         display.say("no browser can be opened here: open the address yourself")
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from inference_client.cli.display import Display
-from inference_client.cli.output import JsonOption, print_json
+from inference_client.cli.output import JsonOption, print_json, print_line
 from inference_client.cli.results import PriorityOption, TimeoutOption, wait_for_end
 from inference_client.cli.server_options import server_options
 from inference_client.cli.uids import UidArgument, named_task, remember
@@ -43,7 +43,7 @@ def rerun(
         new_uid = client.rerun(whole, version=version, priority=priority, idempotency_key=idempotency_key)
         remember(display, client, new_uid, model)
         if not as_json:
-            typer.echo(new_uid)
+            print_line(new_uid)
         task = wait_for_end(client, display, new_uid, timeout_s) if wait_ else None
     if as_json:
         print_json({"uid": new_uid, "rerun_of": whole} if task is None else task)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from inference_client.cli.display import Display
-from inference_client.cli.output import JsonOption, print_json
+from inference_client.cli.output import JsonOption, print_json, print_line
 from inference_client.cli.server_options import server_options
 from inference_client.cli.suggestions import suggesting_models
 from inference_client.cli.versions import IdArgument
@@ -38,7 +38,7 @@ def share(
     ):
         users = None if everybody else owners or []
         model = client.change_model(human_readable_id, restricted=not everybody, users=users)
-    print_json(model) if as_json else typer.echo(f"{model.human_readable_id} is for {say_for_whom(model)}")
+    print_json(model) if as_json else print_line(f"{model.human_readable_id} is for {say_for_whom(model)}")
 
 
 def give(
@@ -53,7 +53,7 @@ def give(
         suggesting_models(client, human_readable_id),
     ):
         model = client.change_model(human_readable_id, owner=owner)
-    print_json(model) if as_json else typer.echo(f"{model.human_readable_id} belongs to {owner}")
+    print_json(model) if as_json else print_line(f"{model.human_readable_id} belongs to {owner}")
 
 
 def say_for_whom(model: ModelView) -> str:

@@ -1,6 +1,5 @@
 """`infer submit`, `wait`, `fetch` and the other commands that are about tasks."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +10,16 @@ from inference_client.cli.batches import LabelOption, cancel_label, show_status_
 from inference_client.cli.completion import complete_model
 from inference_client.cli.display import Display
 from inference_client.cli.files import list_files, print_file
-from inference_client.cli.log_text import LogText
-from inference_client.cli.output import JsonOption, print_facts, print_json, show_moment
+from inference_client.cli.output import (
+    JsonOption,
+    print_bytes,
+    print_facts,
+    print_json,
+    print_line,
+    print_log,
+    print_path,
+    show_moment,
+)
 from inference_client.cli.pages import open_page
 from inference_client.cli.rerun import rerun
 from inference_client.cli.results import PriorityOption, TimeoutOption, fetch_output, resolve_target, wait_for_end
@@ -125,7 +132,7 @@ def submit(
             )
         remember(display, client, uid, model, label)
         if out is None and not as_json:
-            typer.echo(uid)
+            print_line(uid)
         else:
             display.say(f"task {uid}")
         task = wait_for_end(client, display, uid, timeout_s) if wait_ or out is not None else None
@@ -135,7 +142,7 @@ def submit(
         facts = {"uid": uid} if task is None else task.model_dump(mode="json")
         print_json(facts if out is None else {**facts, "path": str(stored)})
     elif out is not None:
-        typer.echo(str(stored))
+        print_path(stored)
 
 
 def show_status(
@@ -162,7 +169,7 @@ def wait(context: typer.Context, uid: UidArgument, timeout: TimeoutOption = None
     timeout_s = None if timeout is None else parse_duration(timeout)
     with server_options(context).connect(display) as client, named_task(client, uid) as whole:
         task = wait_for_end(client, display, whole, timeout_s)
-    print_json(task) if as_json else typer.echo(str(task.status))
+    print_json(task) if as_json else print_line(str(task.status))
 
 
 def fetch(
@@ -180,7 +187,7 @@ def fetch(
     with server_options(context).connect(display) as client, named_task(client, uid) as whole:
         counts: list[int] = []
         stored = fetch_output(client, display, whole, out, extract=extract, on_warnings=counts.append)
-        print_json({"uid": whole, "path": str(stored)}) if as_json else typer.echo(str(stored))
+        print_json({"uid": whole, "path": str(stored)}) if as_json else print_path(stored)
         if counts:
             display.show_warnings(client.status(whole))
 
@@ -189,28 +196,24 @@ def show_logs(
     context: typer.Context,
     uid: UidArgument,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the task ends.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The bytes as they are, with whatever a terminal may obey.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Print what the task's container wrote to stdout and stderr.
 
-    On a terminal, control characters are replaced; to a file or a pipe the bytes go as they are.
+    Control characters other than colours and carriage returns are replaced, because the terminal that shows the text in
+    the end, be it through a pipe or a file, would obey them.
     """
+    if raw and as_json:
+        raise typer.BadParameter("give --raw or --json, not both: in JSON nothing is replaced")
     with server_options(context).connect(Display(quiet=as_json)) as client, named_task(client, uid) as whole:
         pieces = client.logs(whole, follow=follow)
         if as_json:
             print_json({"uid": whole, "log": b"".join(pieces).decode(errors="replace")})
-            return
-        if not sys.stdout.isatty():
-            for piece in pieces:
-                sys.stdout.buffer.write(piece)
-                sys.stdout.buffer.flush()
-            return
-        text = LogText()
-        try:
-            for piece in pieces:
-                typer.echo(text.clean(piece), nl=False)
-        finally:
-            typer.echo(text.clean(b"", final=True), nl=False)
+        else:
+            print_bytes(pieces) if raw else print_log(pieces)
 
 
 def cancel(
@@ -224,7 +227,7 @@ def cancel(
     display = Display(quiet=as_json)
     with server_options(context).connect(display) as client, named_task(client, uid) as whole:
         task = client.cancel(whole)
-    print_json(task) if as_json else typer.echo(describe(task))
+    print_json(task) if as_json else print_line(describe(task))
     display.show_warnings(task)
 
 

@@ -6,7 +6,7 @@ import typer
 
 from inference_client.cli.completion import complete_model
 from inference_client.cli.display import Display
-from inference_client.cli.output import JsonOption, print_json, print_table, show_moment
+from inference_client.cli.output import JsonOption, print_json, print_line, print_table, show_moment
 from inference_client.cli.server_options import server_options
 from inference_client.cli.suggestions import suggesting_models
 from inference_client.client import InferenceClient
@@ -151,7 +151,7 @@ def _tell_default(client: InferenceClient, display: Display, model: ModelView, *
     if as_json:
         print_json(model)
         return
-    typer.echo(f"{name}@{model.version}")
+    print_line(f"{name}@{model.version}")
     try:
         deployed = client.get_deployment(name).model_version
     except DeploymentNotFound:

@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from inference_client.cli.display import Display
-from inference_client.cli.output import show_moment, show_uid
+from inference_client.cli.output import print_line, show_moment, show_uid
 from inference_client.cli.server_options import server_options
 from inference_client.cli.uids import find_uid
 from inference_client.event_schemas import DeploymentEvent, ProgressEvent, ServerEvent, TaskEvent, Told
 from inference_client.overview_schemas import ConsumerView
 from inference_client.statuses import EventType
-from inference_client.wording import describe_progress, printable
+from inference_client.wording import describe_progress
 
 
 def watch(
@@ -36,7 +36,7 @@ def watch(
     with server_options(context).connect(Display(quiet=as_json)) as client:
         whole = [find_uid(client, uid) for uid in uids or ()]
         for event in client.watch(types=wanted, uids=whole, after=after):
-            typer.echo(_as_json(event) if as_json else printable(_as_text(event)))
+            print_line(_as_json(event) if as_json else _as_text(event))
 
 
 def _as_json(event: ServerEvent) -> str:

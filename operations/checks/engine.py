@@ -22,6 +22,7 @@ def check_engine(engine: EngineAnswers) -> list[Finding]:
         check_live_restore(engine),
         check_storage(engine),
         check_init(engine),
+        check_seccomp(engine),
         check_log_driver(engine),
     ]
 
@@ -85,6 +86,27 @@ def check_init(engine: EngineAnswers) -> Finding:
     return warning(
         "docker-init", "missing: models that ignore TERM are killed after a grace period", "install tini or docker-init"
     )
+
+
+def check_seccomp(engine: EngineAnswers) -> Finding:
+    """Check that the system calls of models are filtered."""
+    options = [option for option in engine.info.get("SecurityOptions") or [] if option.startswith("name=seccomp")]
+    if not options:
+        return warning(
+            "seccomp",
+            "the Engine has none: models may make any system call, and reach the hypervisor by AF_VSOCK",
+            "use a kernel and an Engine with seccomp: models are foreign code",
+        )
+    profile = options[0].partition("profile=")[2] or "default"
+    if profile in ("default", "builtin"):
+        return ok("seccomp", "the server's profile for models")
+    if profile == "unconfined":
+        return warning(
+            "seccomp",
+            "the server's profile for models; unconfined for every other container",
+            f'remove "seccomp-profile" from {_DAEMON_FILE}',
+        )
+    return ok("seccomp", f"{profile}, of this host's operator, in place of the server's: sockets are as it has them")
 
 
 def check_log_driver(engine: EngineAnswers) -> Finding:

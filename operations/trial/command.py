@@ -10,6 +10,7 @@ from pathlib import Path
 from contract.errors import InferenceError
 from contract.schemas import Isolation, PullPolicy
 from inference_client.errors import Interrupted, ReportedError, UnusableInput
+from inference_client.terminal_text import printable
 from inference_client.units import parse_duration, parse_size
 from job_consumer.container_spec import limits_of
 from job_consumer.engines import EngineUnavailable
@@ -110,5 +111,5 @@ def _refuse(arguments: CheckArguments, error: Exception, code: int) -> int:
     if arguments.as_json:
         print(json.dumps({"error": type(error).__name__, "detail": str(error)}, indent=2))  # noqa: T201
     else:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(printable(f"error: {error}"), file=sys.stderr)  # noqa: T201
     return code

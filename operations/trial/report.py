@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -14,8 +14,8 @@ from typing import Any
 from contract.errors import TaskFailed
 from contract.schemas import Isolation
 from contract.statuses import Reason, Status
+from inference_client.terminal_text import LogText, printable
 from inference_client.units import format_size
-from inference_client.wording import printable
 from job_consumer.container_spec import SANDBOX_USER
 from operations.trial.advice import Advice, advise
 from operations.trial.run import Bench, Trial, TrialOptions, open_bench
@@ -42,7 +42,8 @@ def report_trial(
     The log goes to stderr. Raises `InvalidArchive`, `UnusableInput`, `EngineUnavailable`.
     """
     with _work_dir(work) as (folder, volume), open_bench(options, folder, volume) as bench:
-        trial = bench.run(isolation, _show_log)
+        with _shown_log() as show:
+            trial = bench.run(isolation, show)
         if trial.has_finished and output is not None:
             _keep(bench.output_zip, output)
         relaxed = _compare(bench, trial) if compare else None
@@ -80,8 +81,17 @@ def _keep(made: Path, output: Path) -> None:
         os.chown(output, folder.st_uid, folder.st_gid)
 
 
-def _show_log(piece: bytes) -> None:
-    sys.stderr.buffer.write(piece)
+@contextmanager
+def _shown_log() -> Iterator[Callable[[bytes], None]]:
+    text = LogText()
+    try:
+        yield lambda piece: _write(text.clean(piece))
+    finally:
+        _write(text.clean(b"", final=True))
+
+
+def _write(text: str) -> None:
+    sys.stderr.buffer.write(text.encode())
     sys.stderr.buffer.flush()
 
 

@@ -31,8 +31,16 @@ from private_api.tasks.files import check_reader, find_input
 
 _ACTIONS = {"input": Action.READ_INPUT, "output": Action.READ_OUTPUT}
 _ERRORS = {
-    "input": (PermissionDenied, TaskNotFound, InvalidArchive, InputMissing),
-    "output": (PermissionDenied, TaskNotFound, InvalidArchive, TaskPending, TaskFailed, OutputMissing),
+    "input": (PermissionDenied, TaskNotFound, InvalidRequest, InvalidArchive, InputMissing),
+    "output": (
+        PermissionDenied,
+        TaskNotFound,
+        InvalidRequest,
+        InvalidArchive,
+        TaskPending,
+        TaskFailed,
+        OutputMissing,
+    ),
 }
 
 

@@ -9,6 +9,7 @@ from contract.errors import (
     FileNotFound,
     InputMissing,
     InvalidArchive,
+    InvalidRequest,
     OutputMissing,
     PermissionDenied,
     TaskFailed,
@@ -23,8 +24,16 @@ from public_api.relay import Relay
 from public_api.routes.parameters import Uid, document_download
 
 _ERRORS = {
-    "input": (PermissionDenied, TaskNotFound, InvalidArchive, InputMissing),
-    "output": (PermissionDenied, TaskNotFound, InvalidArchive, TaskPending, TaskFailed, OutputMissing),
+    "input": (PermissionDenied, TaskNotFound, InvalidRequest, InvalidArchive, InputMissing),
+    "output": (
+        PermissionDenied,
+        TaskNotFound,
+        InvalidRequest,
+        InvalidArchive,
+        TaskPending,
+        TaskFailed,
+        OutputMissing,
+    ),
 }
 _BYTES: dict[str, Any] = {"content": {OCTETS: {"schema": {"type": "string", "format": "binary"}}}}
 _FILE_ANSWERS: dict[int | str, dict[str, Any]] = {

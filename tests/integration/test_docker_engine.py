@@ -27,6 +27,7 @@ from job_consumer.engines import (
 )
 from job_consumer.engines.docker.ending import START_LABEL, engine_start, exit_state
 from job_consumer.engines.docker.engine import DockerEngine
+from job_consumer.engines.docker.seccomp import choose_profile
 from tests.engine_client import engine_client
 from tests.integration.engine_harness import (
     MIB,
@@ -65,13 +66,14 @@ def test_the_container_is_created_with_the_hardened_profile(harness: Harness, cl
         "inference-server.consumer": harness.consumer,
         "inference-server.engine-start": engine_start(client),
     }
+    profile = choose_profile(client.info())
     expected = {
         "NetworkMode": "none",
         "IpcMode": "private",
         "PidMode": "",
         "CapAdd": None,
         "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges"],
+        "SecurityOpt": ["no-new-privileges", *([f"seccomp={profile}"] if profile else [])],
         "Privileged": False,
         "ReadonlyRootfs": True,
         "Memory": 64 * MIB,

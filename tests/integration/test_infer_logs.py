@@ -1,4 +1,4 @@
-"""`infer logs`: safe on a terminal, exact everywhere else."""
+"""`infer logs`: safe wherever it is shown in the end, and exact if asked for."""
 
 import subprocess
 import sys
@@ -16,6 +16,7 @@ from tests.integration.infer_harness import Server, User, serve
 from tests.waiting import PATIENCE_S
 
 LOG = b"\x1b]0;owned\x07\x1b[2J step\r\x1b[32mdone\x1b[0m \xff\n"
+SHOWN = "\ufffd]0;owned\ufffd\ufffd[2J step\r\x1b[32mdone\x1b[0m \ufffd\n\x1b[0m"
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def test_a_log_steers_no_terminal_and_comes_byte_by_byte_in_a_pipe(server: Server, tmp_path: Path) -> None:
+def test_a_log_steers_no_terminal_and_comes_byte_by_byte_if_asked_for(server: Server, tmp_path: Path) -> None:
     user = User(tmp_path / "home", INFERENCE_SERVER_URL=server.url)
     uid = user.submits("echo")
     with server.api.consumer() as consumer:
@@ -32,9 +33,20 @@ def test_a_log_steers_no_terminal_and_comes_byte_by_byte_in_a_pipe(server: Serve
         assert held is not None
         consumer.append_log(uid, held.fence, 0, LOG)
     command = [sys.executable, "-m", "inference_client", "logs", uid]
+    piped = subprocess.run(command, env=user.environment, capture_output=True, check=True).stdout
+    assert piped.decode() == SHOWN
+    raw = subprocess.run([*command, "--raw"], env=user.environment, capture_output=True, check=True).stdout
+    assert raw == LOG
+    assert user.types("logs", uid).raw == SHOWN.replace("\n", "\r\n")
+
+
+def test_a_file_steers_no_terminal_and_comes_byte_by_byte_elsewhere(server: Server, tmp_path: Path) -> None:
+    user = User(tmp_path / "home", INFERENCE_SERVER_URL=server.url)
+    (user.home / "scan").write_bytes(LOG)
+    uid = user.submits("echo")
+    command = [sys.executable, "-m", "inference_client", "cat", uid, "scan", "--input"]
     assert subprocess.run(command, env=user.environment, capture_output=True, check=True).stdout == LOG
-    shown = user.types("logs", uid)
-    assert shown.raw == "\ufffd]0;owned\ufffd\ufffd[2J step\r\x1b[32mdone\x1b[0m \ufffd\r\n\x1b[0m"
+    assert user.types("cat", uid, "scan", "--input").raw == SHOWN.replace("\n", "\r\n")
 
 
 def test_a_bar_moves_where_its_log_is_followed_and_leaves_its_last_frame(server: Server, tmp_path: Path) -> None:

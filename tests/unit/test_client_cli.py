@@ -491,10 +491,12 @@ def test_a_bad_filter_is_refused_before_anything_is_sent(infer: Infer, peer: Pee
     assert peer.seen == []
 
 
-def test_logs_are_printed_byte_by_byte(peer: Peer) -> None:
+def test_a_log_comes_byte_by_byte_only_if_asked_for(infer: Infer, peer: Peer) -> None:
     peer.log = b"\x00\xff raw\n"
-    ended = subprocess.run([sys.executable, "-m", "inference_client", "logs", UID], capture_output=True, check=True)
-    assert ended.stdout == peer.log
+    command = [sys.executable, "-m", "inference_client", "logs", UID]
+    assert subprocess.run(command, capture_output=True, check=True).stdout.decode() == "\ufffd\ufffd raw\n"
+    assert subprocess.run([*command, "--raw"], capture_output=True, check=True).stdout == peer.log
+    assert infer("logs", UID, "--raw", "--json")[0] == ExitCode.USAGE
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(peer: Peer) -> None:

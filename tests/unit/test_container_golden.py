@@ -39,7 +39,14 @@ SANDBOX = Sandbox(
     network="replicas",
 )
 OWN_USER = replace(SANDBOX, own_user="1000:1001")
-HOST = EngineHost(work_dir=WORK, work_root=Path("/var/lib/docker/volumes/work/_data"), cpus=8, has_init=True)
+HOST = EngineHost(
+    work_dir=WORK,
+    work_root=Path("/var/lib/docker/volumes/work/_data"),
+    cpus=8,
+    has_init=True,
+    # Whatever it is: tests/unit/test_docker_seccomp.py looks at it.
+    seccomp="{the profile}",
+)
 
 COMMON: dict[str, Any] = {
     "uid": UID,

@@ -1,6 +1,7 @@
 """`inference-server doctor`: each check over what the programs it asks really print."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from operations.checks import configuration, engine, gpu, host, software
+from operations.checks import configuration, engine, gpu, host, software, traefik
 from operations.engine_answers import EngineAnswers, EngineSilentError, ask_engine
 from operations.findings import Finding, Level
 from operations.secrets import make_secrets
@@ -32,6 +33,7 @@ OLD = EngineAnswers(
         "LoggingDriver": "json-file",
         "LiveRestoreEnabled": False,
         "InitCommit": {"ID": "N/A", "Expected": "de40ad0"},
+        "SecurityOptions": ["name=seccomp,profile=default", "name=cgroupns"],
         "Plugins": {"Log": ["journald", "json-file", "local"]},
         "Swarm": {"LocalNodeState": "inactive", "ControlAvailable": False},
         "SystemTime": "2026-11-21T07:47:22.516444738Z",
@@ -63,6 +65,7 @@ def test_an_old_engine_is_warned_about() -> None:
         "live-restore": Level.WARNING,
         "storage driver": Level.OK,
         "docker-init": Level.WARNING,
+        "seccomp": Level.OK,
         "log driver": Level.OK,
     }
 
@@ -93,6 +96,22 @@ def test_a_faulty_variable_of_the_gateway_is_named() -> None:
 
 def test_a_new_engine_is_fine() -> None:
     assert set(levels(engine.check_engine(NEW)).values()) == {Level.OK}
+
+
+@pytest.mark.parametrize(
+    ("options", "level", "said"),
+    [
+        (["name=seccomp,profile=builtin"], Level.OK, "the server's profile"),
+        (["name=seccomp,profile=/etc/docker/own.json"], Level.OK, "/etc/docker/own.json"),
+        (["name=seccomp,profile=unconfined"], Level.WARNING, "unconfined for every other"),
+        (["name=apparmor"], Level.WARNING, "any system call"),
+        (None, Level.WARNING, "any system call"),
+    ],
+)
+def test_who_filters_the_system_calls_of_models_is_told(options: list[str] | None, level: Level, said: str) -> None:
+    finding = engine.check_seccomp(replace(OLD, info={**OLD.info, "SecurityOptions": options}))
+    assert finding.level is level
+    assert said in finding.found
 
 
 def test_swarm_excuses_the_missing_live_restore() -> None:
@@ -186,6 +205,60 @@ def test_a_port_is_free_or_our_traefiks_or_somebody_elses() -> None:
         9000: Level.OK,
     }
     assert "shop-nginx-1" in found[80].found
+
+
+@pytest.mark.parametrize(
+    ("image", "level", "said"),
+    [
+        ("traefik:v3.6.15", Level.OK, "3.6.9 to 3.7.6"),
+        ("registry.example.org:5000/mirror/traefik:v3.6.22@sha256:00", Level.OK, "3.6.9 to 3.7.6"),
+        ("traefik:3.7.6", Level.OK, "3.6.9 to 3.7.6"),
+        ("traefik:v3.6.8", Level.WARNING, "CVE-2026-26999"),
+        ("traefik:v3.6.23", Level.WARNING, "not tried"),
+        ("traefik:v3.7.7", Level.WARNING, "hang"),
+        ("traefik:v4.0.0", Level.WARNING, "hang"),
+        ("traefik:v3.7", Level.WARNING, "many versions"),
+        ("10.0.0.7:5000/traefik@sha256:00", Level.WARNING, "does not tell"),
+        ("traefik", Level.WARNING, "does not tell"),
+    ],
+)
+def test_a_traefik_is_judged_by_its_version(image: str, level: Level, said: str) -> None:
+    finding = traefik.judge_traefik(image)
+    assert finding.level is level
+    assert said in finding.found
+    assert bool(finding.advice) is (level is not Level.OK)
+
+
+def test_the_traefik_of_this_server_is_judged_and_no_other() -> None:
+    def container(project: str, image: str, **labels: str) -> dict[str, Any]:
+        place = {"com.docker.compose.project": project, "com.docker.compose.service": "traefik"}
+        return {"Image": image, "Labels": place | labels}
+
+    version = {"org.opencontainers.image.version": "v3.7.9"}
+    swarm = {
+        "Name": "inference-server_traefik",
+        "TaskTemplate": {"ContainerSpec": {"Image": "traefik:v3.6.1@sha256:0"}},
+    }
+    running = replace(
+        OLD,
+        containers=[
+            container("inference-server", "traefik@sha256:00", **version),
+            container("others", "traefik:v2.0.0"),
+        ],
+        services=[{"Spec": swarm}],
+    )
+    named = {"TRAEFIK_IMAGE": "traefik:v3.6.15"}
+    assert [finding.found.partition(": ")[0] for finding in traefik.check_traefik(named, running)] == [
+        "traefik:v3.7.9",
+        "traefik:v3.6.1@sha256:0",
+    ]
+    assert [finding.level for finding in traefik.check_traefik(named, OLD)] == [Level.OK]
+    assert traefik.check_traefik({}, OLD) == traefik.check_traefik({}, None) == []
+
+
+def test_the_traefik_that_compose_runs_is_right() -> None:
+    (tag,) = set(re.findall(r"TRAEFIK_IMAGE:-(\S+?)\}", (ROOT / "docker-compose.yaml").read_text()))
+    assert traefik.judge_traefik(tag).level is Level.OK
 
 
 def test_a_port_that_a_program_really_holds_is_found() -> None:

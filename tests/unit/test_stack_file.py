@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-# A name of its own per host, a GPU from Swarm, a stack's name on the command line; Swarm knows no ${VARIABLE:+word} and
-# no profiles.
-COMPOSE_ONLY = {"COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME", "CONSUMER_NAME", "GPU_UUID", "STORAGE_DIR"}
+# A name of its own per host, a GPU from Swarm, a stack's name on the command line; Swarm knows no ${VARIABLE:+word}, no
+# profiles and no builds.
+COMPOSE_ONLY = {"COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME", "CONSUMER_NAME", "GPU_UUID", "PYTHON_IMAGE", "STORAGE_DIR"}
 STACK_ONLY = {"CONFIG_VERSION", "CONSUMER_KEY_VERSION", "GPU_COUNT", "REPLICA_NETWORK", "WORK_VOLUME"}
 
 

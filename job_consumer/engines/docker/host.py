@@ -10,6 +10,7 @@ from docker.errors import NotFound
 
 from job_consumer.engines import EngineUnavailable
 from job_consumer.engines.docker.profile import CDI_GPU, EngineHost
+from job_consumer.engines.docker.seccomp import choose_profile
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ def describe_host(client: docker.APIClient, work_dir: Path, work_volume: str | N
         has_init,
         storage if storage.is_dir() else None,
         has_gpus_by_cdi(info),
+        choose_profile(info),
     )
 
 

@@ -33,6 +33,8 @@ class EngineHost:
     """Where it keeps what containers write, if this process sees that."""
     gpu_by_cdi: bool = False
     """Whether it hands out GPUs by the Container Device Interface, and not by NVIDIA's runtime."""
+    seccomp: str | None = None
+    """The profile of system calls for its containers, as JSON; None leaves the Engine's."""
 
 
 def container_config(spec: ContainerSpec, host: EngineHost) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def container_config(spec: ContainerSpec, host: EngineHost) -> dict[str, Any]:
             "Dns": ["127.0.0.1"] if spec.network else [],
             "IpcMode": "private",
             "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges"],
+            "SecurityOpt": ["no-new-privileges", *([f"seccomp={host.seccomp}"] if host.seccomp else [])],
             "Privileged": False,
             "ReadonlyRootfs": spec.isolation == Isolation.STRICT,
             "Tmpfs": {"/tmp": _temporary_options(spec)},  # noqa: S108

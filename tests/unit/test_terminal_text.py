@@ -2,7 +2,7 @@
 
 import pytest
 
-from inference_client.cli.log_text import RESET, LogText
+from inference_client.terminal_text import RESET, LogText
 
 
 def show(*pieces: bytes) -> str:
@@ -22,6 +22,7 @@ def show(*pieces: bytes) -> str:
         (b"\x9b31m \xff\xfe", "\ufffd31m \ufffd\ufffd"),
         (b"a\x08b\x00c", "a\ufffdb\ufffdc"),
         ("\u202eabc".encode(), "\ufffdabc"),
+        ("1\xa0000\u30001".encode(), "1\xa0000\u30001"),
         (b"cut \x1b[3", "cut \ufffd[3"),
     ],
 )
