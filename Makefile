@@ -111,7 +111,7 @@ check: setup supply ## Check format, lint, types, architecture, generated code, 
 	$(VENV)/mypy
 	$(VENV)/pytest -q tests/unit/test_architecture.py tests/unit/test_kubernetes.py tests/unit/test_env_example.py \
 		tests/unit/test_stack_file.py tests/unit/test_generated_code.py
-	$(VENV)/python -m tests.audit $(AUDIT_OPTIONS)
+	$(VENV)/python -m tests.advisories $(AUDIT_OPTIONS)
 
 format: setup ## Format the code
 	$(VENV)/ruff format .
