@@ -8,6 +8,7 @@ from string import whitespace
 from typing import Self
 
 from contract.errors import PermissionDenied
+from contract.quotas import Quota
 
 
 class Scope(StrEnum):
@@ -78,6 +79,8 @@ class Caller:
     """Of `Scope`; a newer private API may know more."""
     key_id: str | None = field(default=None, compare=False)
     """The public part of the key; doors do without it."""
+    quotas: Mapping[Quota, int | None] = field(default_factory=dict, compare=False)
+    """Limits of the key's own, None for no limit; of every other quota the server's. Doors do without them."""
 
     def may(self, scope: Scope) -> bool:
         """Whether the caller has this scope."""

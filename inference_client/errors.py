@@ -17,6 +17,7 @@ ReportedError
 │   │   └── InvalidArchive
 │   ├── TooLarge
 │   ├── TooManyStreams
+│   ├── QuotaExceeded
 │   ├── Conflict
 │   │   ├── ModelExists
 │   │   ├── ModelRetired
@@ -145,6 +146,12 @@ class TooLarge(InferenceError):
 
 class TooManyStreams(InferenceError):
     """Too many streams of events are open."""
+
+    http_status = 429
+
+
+class QuotaExceeded(InferenceError):
+    """A quota of the key's owner is used up; `quota`, `limit` and `used` among the fields say which, and how far."""
 
     http_status = 429
 

@@ -20,8 +20,9 @@ from sqlalchemy.orm import Session
 
 from contract.access import KEY_PATTERN, NOT_A_KEY, Caller, Scope
 from contract.errors import InvalidRequest, ServiceUnavailable, StorageFull, Unauthenticated
-from contract.keys import KeyState, KeyView
+from contract.keys import KeyQuotas, KeyState, KeyView
 from private_api.database import Database
+from private_api.quotas.limits import dump_quotas, parse_quotas
 from private_api.tables import ApiKeyRow
 
 logger = logging.getLogger(__name__)
@@ -34,22 +35,42 @@ _NO_DIGEST = "0" * 64
 _UNKNOWN = "this key is not known here; `inference-server keys create` makes one"
 
 
-def create_key(database: Database, *, owner: str, scopes: Iterable[Scope], lifetime: timedelta | None) -> str:
+def create_key(
+    database: Database,
+    *,
+    owner: str,
+    scopes: Iterable[Scope],
+    lifetime: timedelta | None,
+    quotas: KeyQuotas | None = None,
+) -> str:
     """Create a key and return it, this once: its secret is not stored. `owner` must match `OWNER_PATTERN`."""
     with database.write() as session:
         now = database.now(session)
-        _, key = add_key(session, owner, scopes, now, expires_at=now + lifetime if lifetime else None)
+        expires_at = now + lifetime if lifetime else None
+        _, key = add_key(session, owner, scopes, now, expires_at=expires_at, quotas=quotas or {})
     return key
 
 
 def add_key(
-    session: Session, owner: str, scopes: Iterable[Scope], now: datetime, *, expires_at: datetime | None
+    session: Session,
+    owner: str,
+    scopes: Iterable[Scope],
+    now: datetime,
+    *,
+    expires_at: datetime | None,
+    quotas: KeyQuotas,
 ) -> tuple[ApiKeyRow, str]:
     """The row of a new key, and the key itself, of which only a hash is stored."""
     key_id, secret = secrets.token_hex(8), secrets.token_hex(32)
     words = " ".join(sorted(set(scopes)))
     row = ApiKeyRow(
-        id=key_id, secret_sha256=_digest(secret), owner=owner, scopes=words, created_at=now, expires_at=expires_at
+        id=key_id,
+        secret_sha256=_digest(secret),
+        owner=owner,
+        scopes=words,
+        quotas=dump_quotas(quotas),
+        created_at=now,
+        expires_at=expires_at,
     )
     session.add(row)
     logger.info("key=%s created owner=%s scopes=%s", key_id, owner, words)
@@ -69,7 +90,8 @@ def replace_key(
     ends = [moment for moment in (None if lifetime is None else now + lifetime, latest) if moment is not None]
     row.expires_at = min(row.expires_at or now + overlap, now + overlap)
     logger.info("key=%s is replaced, and expires at %s", row.id, row.expires_at.isoformat(timespec="seconds"))
-    return add_key(session, row.owner, map(Scope, row.scopes.split()), now, expires_at=min(ends, default=None))
+    scopes, quotas = map(Scope, row.scopes.split()), parse_quotas(row.quotas)
+    return add_key(session, row.owner, scopes, now, expires_at=min(ends, default=None), quotas=quotas)
 
 
 def rotate_key(database: Database, key_id: str, overlap: timedelta) -> str | None:
@@ -124,7 +146,7 @@ def check_key(database: Database, text: str) -> Caller:
         raise Unauthenticated(f"this key is {key.state}; `inference-server keys create` makes another")
     if key.last_used_at is None or now - key.last_used_at >= USE_NOTED_EVERY:
         _note_use(database, key_id, now)
-    return Caller(key.owner, frozenset(key.scopes), key_id)
+    return Caller(key.owner, frozenset(key.scopes), key_id, key.quotas)
 
 
 def ended_keys(session: Session, now: datetime) -> list[str]:
@@ -177,6 +199,7 @@ def view_key(row: ApiKeyRow, now: datetime) -> KeyView:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
+        quotas=parse_quotas(row.quotas),
     )
 
 

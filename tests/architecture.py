@@ -24,6 +24,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         (
             r"failpoints|columns|image_rules|tables|deployment_tables|image_tables|server_tables|database|disk_space|archives|task_logs|watch|settings|migrate|leases|migrations(\..*)?",
         ),
+        (r"quotas(\..*)?",),
         (r"absence|models|model_owners|model_versions|keys|key_rules|soundness",),
         (r"tasks(\..*)?", r"deployments(\..*)?"),
         (r"placement(\..*)?",),
@@ -92,7 +93,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("__main__",),
     ),
 }
-KNOWS_HTTP = 5
+KNOWS_HTTP = 6
 """The lowest layer of the private API that does; those below decide, and know nothing of it."""
 
 ENGINES = re.compile(r"job_consumer\.engines\.[a-z]")
