@@ -27,11 +27,17 @@ KEEP_RECORDS_FOR = timedelta(days=365)
 
 
 def _parse_limit(value: object) -> object:
-    return None if isinstance(value, str) and is_off(value) else value
+    if not isinstance(value, str):
+        return value
+    if is_off(value):
+        return None
+    if not value.strip().isdecimal() or not 1 <= int(value) <= HIGHEST_LIMIT:
+        raise ValueError("a limit is a whole number from 1 up, or off for any number")
+    return int(value)
 
 
-_Limit = Annotated[int | None, BeforeValidator(_parse_limit), Field(ge=1, le=HIGHEST_LIMIT)]
-"""What one owner may have of something; `off`, or another word that switches off, for any number."""
+_Limit = Annotated[int | None, BeforeValidator(_parse_limit)]
+"""What one owner may have of something; None for any number."""
 
 
 class DatabaseSettings(Settings):

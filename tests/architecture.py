@@ -64,7 +64,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ),
         (r"key_schemas|event_schemas|overview_schemas",),
         (
-            r"config|config_file|submissions",
+            r"config|config_file|submissions|quotas",
             r"pack|unpack|connection|download",
             r"readiness|waiting",
             r"live_calls",
