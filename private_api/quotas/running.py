@@ -7,7 +7,7 @@ of the key that submitted it, else the server's.
 
 from collections import defaultdict
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, true
+from sqlalchemy import ColumnElement, and_, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from contract.quotas import Quota
@@ -23,9 +23,12 @@ NO_LIMIT = 0
 
 def note_default(database: Database, limits: Limits) -> None:
     """Have the database know what an owner may run by default, from now on."""
+    with database.read() as session:
+        # A service also starts while nothing can be written.
+        if _default(session) == limits[Quota.RUNNING]:
+            return
     with database.write() as session:
-        row = session.scalars(select(ServerRow).with_for_update()).one()
-        row.running_limit = limits[Quota.RUNNING]
+        session.execute(update(ServerRow).values(running_limit=limits[Quota.RUNNING]))
 
 
 def stored_limit(quotas: Limits) -> int | None:

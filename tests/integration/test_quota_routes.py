@@ -187,6 +187,14 @@ def test_infer_shows_quotas_says_what_is_used_up_and_makes_keys_with_limits(sqli
         refused = ada.pipes("submit", "echo", str(ada.home / "scan"))
         assert refused.returncode == 4
         assert "infer: quota queued: 1 of 1 tasks wait; " in refused.stderr
+        (dan.home / "more").write_text("pixels")
+        wide = dan.pipes("keys", "create", "--owner", "eve", "--scope", "submit", "--quota", "queued=2").stdout.strip()
+        eve = User(tmp_path / "eve", INFERENCE_SERVER_URL=url, INFERENCE_SERVER_KEY=wide)
+        cases = [str(dan.home / "scan"), str(dan.home / "more"), str(ada.home / "scan")]
+        half = eve.pipes("submit", "echo", *cases, "--each", "--label", "study 7")
+        assert half.returncode == 4
+        assert "warning: 2 of 3 cases were submitted before that; label: study 7" in half.stderr
+        assert "infer: quota queued: 2 of 2 tasks wait; " in half.stderr
         wrong = dan.pipes("keys", "create", "--owner", "ada", "--scope", "submit", "--quota", "daily=0")
         assert (wrong.returncode, "from 1 up" in wrong.stderr) == (2, True)
         anybody = User(tmp_path / "bob", INFERENCE_SERVER_URL=url)
