@@ -158,11 +158,12 @@ class Connection:
         if retry_after.isdecimal():
             body["retry_after_s"] = int(retry_after)
         status = response.status_code
-        if "error" not in body:
+        is_foreign = "error" not in body
+        if is_foreign:
             body = self._foreign_body(response, body)
         error = error_from_body(body, status)
-        # Codes that no class owns.
-        if type(error) is InferenceError and status in UNAVAILABLE:
+        # A proxy means by 429 less than the server, and some codes no class owns.
+        if status in UNAVAILABLE and (is_foreign or type(error) is InferenceError):
             return ServiceUnavailable(error.detail, **error.fields)
         if type(error) is InferenceError and 400 <= status < 500:
             return InvalidRequest(error.detail, **error.fields)

@@ -105,6 +105,14 @@ def test_a_503_is_repeated_after_the_time_the_server_asks_for(
     assert 7 <= pauses[0] < 9
 
 
+def test_a_429_of_something_in_front_of_the_server_is_repeated(
+    client: InferenceClient, peer: Peer, pauses: list[float]
+) -> None:
+    peer.plan("GET", STATUS, Answer(429, b"Too Many Requests", {"Content-Type": "text/plain"}))
+    assert client.status(UID).uid == UID
+    assert len(pauses) == 1
+
+
 UPLOADS_FULL = Answer.of(
     server.QuotaExceeded("4 of 4 uploads", quota="uploads", limit=4, used=4), **{"Retry-After": "5"}
 )
