@@ -49,11 +49,9 @@ class _Excess:
     def describe(self) -> str:
         """The sizes in words."""
         if self.added > self.limit:
-            return f"this zip alone has {say_bytes(self.added)}, and there may be {say_bytes(self.limit)}"
-        where = "stored" if self.quota is Quota.STORED else "of the last 24 hours"
-        return (
-            f"{say_bytes(self.used)} of {say_bytes(self.limit)} are {where}, and this zip has {say_bytes(self.added)}"
-        )
+            return f"this input alone has {say_bytes(self.added)}, and there may be {say_bytes(self.limit)}"
+        how = "are stored" if self.quota is Quota.STORED else "were uploaded in the last 24 hours"
+        return f"{say_bytes(self.used)} of {say_bytes(self.limit)} {how}, and this input has {say_bytes(self.added)}"
 
 
 def check_quotas(session: Session, owner: str | None, limits: Limits, addition: Addition, now: datetime) -> None:

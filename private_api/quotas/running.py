@@ -84,11 +84,11 @@ def is_within_quota(database: Database, session: Session, task_id: int) -> bool:
 
 
 def next_held_back(session: Session, ended: TaskRow) -> TaskRow | None:
-    """The owner's first waiting task, if it waited for one like `ended`, which just did."""
+    """The owner's first task that may run now, if it waited for one like `ended`, which just did."""
     if ended.owner is None:
         return None
     order = (TaskRow.priority.desc(), TaskRow.not_before, TaskRow.id)
-    waiting = select(TaskRow).where(TaskRow.owner == ended.owner, TaskRow.status == Status.QUEUED)
+    waiting = select(TaskRow).where(TaskRow.owner == ended.owner, TaskRow.status == Status.QUEUED, may_run(session))
     row = session.scalars(waiting.order_by(*order).limit(1)).first()
     limit = None if row is None else find_limit(session, row)
     return row if limit is not None and _count_running(session, ended) + 1 >= limit else None

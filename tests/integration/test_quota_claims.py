@@ -128,6 +128,18 @@ def test_a_task_that_is_cancelled_or_fails_makes_room_and_one_that_waits_makes_n
     assert harness.claim("bob").uid == last
 
 
+def test_the_first_task_that_may_run_now_is_rung_for(harness: Harness) -> None:
+    wide, narrow = own(ADA, running=2), own(ADA, running=1)
+    held = [harness.claim(f"c{n}", uid=harness.submit(caller=wide)) for n in range(2)]
+    still = harness.submit(caller=narrow)
+    waiting = harness.submit(caller=wide)
+    bells(harness)
+    harness.commit(held[0])
+    assert bells(harness) == [waiting]
+    harness.commit(held[1])
+    assert bells(harness) == [still]
+
+
 def test_without_a_key_there_is_no_limit(harness: Harness) -> None:
     allow(harness, 1)
     for number in range(3):

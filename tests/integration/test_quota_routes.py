@@ -122,7 +122,7 @@ def test_what_has_no_room_is_refused_before_its_body_arrives(database_url: str, 
         head, error = read_answer(begin_upload(stack, url, ada, TASK, length=10_001))
         assert (" 429 " in head, "retry-after" in head) == (True, False)
         assert (error["quota"], error["limit"], error["used"]) == ("stored", 10_000, 0)
-        assert "this zip alone has 10001 bytes" in error["detail"]
+        assert "this input alone has 10001 bytes" in error["detail"]
         # Around the zip a form has more bytes than the zip alone.
         room = make_key(api, "ada", stored=len(ZIP))
         assert submit(url, room).status_code == 200

@@ -13,7 +13,6 @@ from contract.access import ANONYMOUS, Caller, Scope
 from contract.errors import QuotaExceeded
 from contract.quotas import Quota
 from private_api.loops.janitor import Janitor
-from private_api.quotas.admission import Addition
 from private_api.quotas.limits import NO_LIMITS, Limits
 from private_api.quotas.usage import read_usage
 from private_api.tables import ArchiveRow, TaskRow
@@ -156,7 +155,7 @@ def test_inputs_and_outputs_are_stored_until_their_files_are_removed(harness: Ha
     harness.submit(caller=ANONYMOUS)
     error = refused(lambda: harness.submit(caller=ADA, defaults=limits(stored=whole + SIZE - 1)))
     assert error.fields == {"quota": "stored", "limit": whole + SIZE - 1, "used": whole}
-    assert f"{whole} bytes of {whole + SIZE - 1} bytes are stored, and this zip has {SIZE} bytes" in error.detail
+    assert f"{whole} bytes of {whole + SIZE - 1} bytes are stored, and this input has {SIZE} bytes" in error.detail
     assert error.retry_after_s is None
     delete_task(harness.database, uid, ADA)
     Janitor(harness.database, harness.store, harness.logs, keep_finished_for=timedelta(days=30)).step()
@@ -175,13 +174,14 @@ def test_a_day_is_the_last_24_hours_and_the_answer_says_when_there_is_room(harne
     assert error.fields == {"quota": "daily", "limit": 3 * SIZE, "used": 3 * SIZE}
     assert error.retry_after_s is not None
     assert 3 * 3600 < error.retry_after_s <= 4 * 3600
-    assert "there is room for it in 4 hours" in error.detail
+    said = f"{3 * SIZE} bytes of {3 * SIZE} bytes were uploaded in the last 24 hours, and this input has {SIZE} bytes"
+    assert f"quota daily: {said}; there is room for it in 4 hours" in error.detail
     two = refused(lambda: harness.submit(caller=ADA, defaults=limits(daily=2 * SIZE)))
     assert two.retry_after_s is not None
     assert 13 * 3600 < two.retry_after_s <= 14 * 3600
     never = refused(lambda: harness.submit(caller=ADA, defaults=limits(daily=SIZE - 1)))
     assert never.retry_after_s is None
-    assert "this zip alone has" in never.detail
+    assert "this input alone has" in never.detail
     harness.shift(uids[0], created_at=-4 * HOUR)
     harness.submit(caller=ADA, defaults=room)
 
@@ -226,4 +226,3 @@ def test_without_limits_nothing_is_counted_or_refused(harness: Harness) -> None:
         harness.submit(caller=ADA)
     with harness.database.read() as session:
         assert set(session.scalars(select(TaskRow.running_limit))) == {None}
-    assert Addition(5).to(Quota.DAILY) == 5
