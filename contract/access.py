@@ -8,6 +8,7 @@ from string import whitespace
 from typing import Self
 
 from contract.errors import PermissionDenied
+from contract.quotas import Quota
 
 
 class Scope(StrEnum):
@@ -82,6 +83,8 @@ class Caller:
     """The public part of the key; doors do without it."""
     address: str | None = field(default=None, compare=False)
     """Where the call came from, as the door saw it; only the private API knows it, for the audit trail."""
+    quotas: Mapping[Quota, int | None] = field(default_factory=dict, compare=False)
+    """Limits of the key's own, None for no limit; of every other quota the server's. Doors do without them."""
 
     def may(self, scope: Scope) -> bool:
         """Whether the caller has this scope."""

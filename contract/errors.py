@@ -17,6 +17,7 @@
     ├── TooLarge
     ├── TooSlow
     ├── TooManyStreams
+    ├── QuotaExceeded
     ├── Conflict
     │   ├── ModelExists
     │   ├── ModelRetired
@@ -39,6 +40,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from contract.quotas import Quota
 from contract.statuses import Reason, Status, WaitsFor
 from kit.errors import ServiceError
 
@@ -60,6 +62,9 @@ class ErrorBody(BaseModel):
     attempt: int | None = Field(None, description="How often a consumer claimed the task.")
     exit_code: int | None = Field(None, description="How the container ended.")
     log_tail: str | None = Field(None, description="The end of a failed task's log.")
+    quota: Quota | None = Field(None, description="The quota that is used up.")
+    limit: int | None = Field(None, description="The most that the quota allows.")
+    used: int | None = Field(None, description="What of the quota was used before this request.")
 
 
 class InferenceError(ServiceError):
@@ -177,6 +182,18 @@ class TooManyStreams(InferenceError):
     http_status = 429
     grpc_code = "RESOURCE_EXHAUSTED"
     retry_after_s = 30
+
+
+class QuotaExceeded(InferenceError):
+    """A quota of this key's owner is used up; `infer quota` shows them all."""
+
+    http_status = 429
+    grpc_code = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, detail: str | None = None, *, retry_after_s: int | None = None, **fields: Any) -> None:
+        """`retry_after_s` is when time alone makes room; None where somebody has to do something."""
+        super().__init__(detail, **fields)
+        self.retry_after_s = retry_after_s
 
 
 class Conflict(InferenceError):

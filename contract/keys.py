@@ -7,11 +7,14 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from contract.access import Scope
-from contract.schemas import ListQuery, Message, OwnerName
+from contract.quotas import HIGHEST_LIMIT, Quota, QuotaUnit
+from contract.schemas import ListQuery, Message, OwnerName, Query
 
 KEY_ID_PATTERN = r"^[0-9a-f]{16}$"
 MAX_LIFETIME_S = 36500 * 24 * 3600
 """A hundred years."""
+KeyQuotas = dict[Quota, Annotated[int, Field(ge=1, le=HIGHEST_LIMIT)] | None]
+"""The limits that a key has of its own; null: no limit."""
 
 
 class KeyState(StrEnum):
@@ -33,6 +36,9 @@ class KeyView(Message):
     expires_at: datetime | None = Field(description="Null: it is valid until it is revoked.")
     revoked_at: datetime | None
     last_used_at: datetime | None = Field(description="To the minute; null if it never was.")
+    quotas: KeyQuotas = Field(
+        default={}, description="Limits of its own, null for no limit; of every other quota the server's."
+    )
 
 
 class CreatedKey(KeyView):
@@ -63,6 +69,14 @@ class KeyCreation(Message):
             "expiry.",
         ),
     ] = None
+    quotas: Annotated[
+        KeyQuotas,
+        Field(
+            description="Limits of its own, null for no limit; of every other quota it has the server's. Without the "
+            "scope `admin` no higher than those of the key that makes it, which are also what is not given here.",
+            default_factory=dict,
+        ),
+    ]
 
 
 class KeyRotation(Message):
@@ -99,3 +113,27 @@ class MeView(Message):
     anonymous_scopes: list[Scope] = Field(
         description="What a caller without a key may do here; nothing where keys are required."
     )
+
+
+class QuotaQuery(Query):
+    """The query of `GET /api/quota`."""
+
+    owner: Annotated[
+        OwnerName | None, Field(description="Whose; another owner's needs a key with the scope `operate`.")
+    ] = None
+
+
+class QuotaView(Message):
+    """One quota of an owner."""
+
+    quota: Quota
+    unit: QuotaUnit
+    limit: int | None = Field(description="The most that there may be; null: no limit.")
+    used: int
+
+
+class OwnerQuotas(Message):
+    """What an owner may have of the server, and what it has."""
+
+    owner: str | None = Field(description="Null without a key.")
+    quotas: list[QuotaView] = Field(description="Empty without a key: such callers have no quotas.")

@@ -89,6 +89,8 @@ class WaitsFor(StrEnum):
     """Every consumer of its kind is busy."""
     HELD_GPU = "held_gpu"
     """Every GPU that is not busy with a task belongs to models that are kept warm."""
+    QUOTA = "quota"
+    """As many of its owner's tasks run as the quota allows: one of them must end first."""
     RETRY = "retry"
     """The pause after a failed attempt."""
     IMAGE = "image"

@@ -131,6 +131,7 @@ class AsyncInferenceClient:
     watch = _iterated(InferenceClient.watch)
 
     whoami = _awaited(InferenceClient.whoami)
+    quota = _awaited(InferenceClient.quota)
     list_keys = _iterated(InferenceClient.list_keys)
     create_key = _awaited(InferenceClient.create_key)
     rotate_key = _awaited(InferenceClient.rotate_key)

@@ -55,8 +55,8 @@ class ClientBase:
                 return
             after = key_of(page[-1])
 
-    def _get(self, kind: type[T], path: str) -> T:
-        return self._parse(kind, self._connection.call("GET", path, repeatable=True))
+    def _get(self, kind: type[T], path: str, params: Mapping[str, str | list[str]] | None = None) -> T:
+        return self._parse(kind, self._connection.call("GET", path, params=params, repeatable=True))
 
     def _parse(self, kind: type[T], answer: bytes) -> T:
         try:

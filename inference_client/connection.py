@@ -18,6 +18,7 @@ import httpx
 from inference_client.errors import (
     InferenceError,
     InvalidRequest,
+    QuotaExceeded,
     RouteNotFound,
     ServiceUnavailable,
     UnusableInput,
@@ -90,11 +91,11 @@ class Connection:
             try:
                 with self.open(method, path, **options) as response:
                     return response.read()
-            except ServiceUnavailable as error:
+            except (ServiceUnavailable, QuotaExceeded) as error:
                 failures += 1
-                self.pause_or_raise(error, failures, tries=TRIES if repeatable else 1)
+                self.pause_or_raise(error, failures, tries=TRIES if repeatable and _may_pass(error) else 1)
 
-    def pause_or_raise(self, error: ServiceUnavailable, failures: int, *, tries: int) -> None:
+    def pause_or_raise(self, error: InferenceError, failures: int, *, tries: int) -> None:
         """Wait before the next try: as long as the server asked, or longer with each failure; at most about 30 s.
 
         Raises `error` after the last try, and at once where another try cannot help.
@@ -157,11 +158,12 @@ class Connection:
         if retry_after.isdecimal():
             body["retry_after_s"] = int(retry_after)
         status = response.status_code
-        if "error" not in body:
+        is_foreign = "error" not in body
+        if is_foreign:
             body = self._foreign_body(response, body)
         error = error_from_body(body, status)
-        # Codes that no class owns.
-        if type(error) is InferenceError and status in UNAVAILABLE:
+        # A proxy means by 429 less than the server, and some codes no class owns.
+        if status in UNAVAILABLE and (is_foreign or type(error) is InferenceError):
             return ServiceUnavailable(error.detail, **error.fields)
         if type(error) is InferenceError and 400 <= status < 500:
             return InvalidRequest(error.detail, **error.fields)
@@ -188,6 +190,14 @@ class Connection:
         if isinstance(error, httpx.ConnectError):
             return f"{self.server} cannot be reached: {re.sub(_ERRNO, '', str(error))}"
         return f"the connection to {self.server} was cut: {error}"
+
+
+def _may_pass(error: InferenceError) -> bool:
+    """Whether time alone, and not much of it, may change the answer: of a quota only if the server says so."""
+    if not isinstance(error, QuotaExceeded):
+        return True
+    asked_s = error.fields.get("retry_after_s")
+    return isinstance(asked_s, int) and asked_s <= LONGEST_PAUSE_S
 
 
 def _parse_server(server: str) -> httpx.URL:

@@ -18,6 +18,7 @@ ReportedError
 │   ├── TooLarge
 │   ├── TooSlow
 │   ├── TooManyStreams
+│   ├── QuotaExceeded
 │   ├── Conflict
 │   │   ├── ModelExists
 │   │   ├── ModelRetired
@@ -155,6 +156,12 @@ class TooSlow(InferenceError):
 
 class TooManyStreams(InferenceError):
     """Too many streams of events are open."""
+
+    http_status = 429
+
+
+class QuotaExceeded(InferenceError):
+    """A quota of the key's owner is used up; `quota`, `limit` and `used` among the fields say which, and how far."""
 
     http_status = 429
 

@@ -2,8 +2,10 @@
 
 from datetime import datetime
 
+from pydantic import Field
+
 from inference_client.answers import Answer
-from inference_client.statuses import KeyState, Scope
+from inference_client.statuses import KeyState, Quota, QuotaUnit, Scope
 
 
 class KeyView(Answer):
@@ -20,6 +22,8 @@ class KeyView(Answer):
     revoked_at: datetime | None
     last_used_at: datetime | None
     """To the minute."""
+    quotas: dict[Quota, int | None] = Field(default_factory=dict)
+    """Limits of its own, None for no limit; of every other quota the server's."""
 
 
 class CreatedKey(KeyView):
@@ -40,3 +44,22 @@ class MeView(Answer):
     requires_key: bool
     anonymous_scopes: list[Scope]
     """What a caller without a key may do."""
+
+
+class QuotaView(Answer):
+    """One quota of an owner."""
+
+    quota: Quota
+    unit: QuotaUnit
+    limit: int | None
+    """None: no limit."""
+    used: int
+
+
+class OwnerQuotas(Answer):
+    """What an owner may have of the server, and what it has."""
+
+    owner: str | None
+    """None without a key."""
+    quotas: list[QuotaView]
+    """Empty without a key: such callers have no quotas."""

@@ -86,6 +86,8 @@ class WaitsFor(Word):
     """Every consumer of its kind is busy."""
     HELD_GPU = "held_gpu"
     """Models that are kept warm hold the GPUs."""
+    QUOTA = "quota"
+    """One of its owner's tasks must end first: no more may run at once."""
     RETRY = "retry"
     """The pause after a failed attempt."""
     IMAGE = "image"
@@ -202,6 +204,29 @@ class KeyState(Word):
     VALID = "valid"
     EXPIRED = "expired"
     REVOKED = "revoked"
+
+
+class Quota(Word):
+    """What of a server is counted of an owner, and may be limited."""
+
+    QUEUED = "queued"
+    """Its tasks that wait."""
+    RUNNING = "running"
+    """Its tasks that consumers hold."""
+    STORED = "stored"
+    """The bytes of its tasks' inputs and outputs that are kept."""
+    DAILY = "daily"
+    """The bytes of inputs that it uploaded in the last 24 hours."""
+    UPLOADS = "uploads"
+    """Its zips that arrive right now."""
+
+
+class QuotaUnit(Word):
+    """What a quota counts."""
+
+    TASKS = "tasks"
+    BYTES = "bytes"
+    UPLOADS = "uploads"
 
 
 class EventType(Word):

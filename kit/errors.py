@@ -12,8 +12,8 @@ class ServiceError(Exception):
     grpc_code: ClassVar[str] = "INTERNAL"
     body: ClassVar[type[BaseModel]]
     """What `to_body` makes, as a schema. The root of a tree of errors sets it."""
-    retry_after_s: ClassVar[int | None] = None
-    """When to ask again, in seconds; None if asking again changes nothing."""
+    retry_after_s: int | None = None
+    """When to ask again, in seconds; None if asking again changes nothing. Usually the same for all of a class."""
 
     def __init__(self, detail: str | None = None, **fields: Any) -> None:
         """`detail` replaces the default message, which is the class's docstring. Fields that are None are left out."""

@@ -46,8 +46,13 @@ Duration = Annotated[timedelta, BeforeValidator(_parse_duration)]
 _NO = frozenset({"0", "false", "no", "off"})
 
 
+def is_off(text: str) -> bool:
+    """Whether a variable's text switches off what it is about."""
+    return text.strip().lower() in _NO
+
+
 def _parse_switch(value: object) -> object:
-    return value.strip().lower() not in _NO if isinstance(value, str) else value
+    return not is_off(value) if isinstance(value, str) else value
 
 
 Switch = Annotated[bool, BeforeValidator(_parse_switch)]

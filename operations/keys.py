@@ -11,11 +11,12 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from contract.access import OWNER_PATTERN, Scope
+from contract.quotas import Quota
 from kit.settings import Duration
 from operations.database import DataDir, fail, open_database, print_rows
 
 if TYPE_CHECKING:
-    from contract.keys import KeyView
+    from contract.keys import KeyQuotas, KeyView
 
 
 def build_app() -> typer.Typer:
@@ -34,17 +35,25 @@ def create(
     expires: Annotated[
         str | None, typer.Option(help="How long it is valid, as in 90d or 12h. Default: until it is revoked.")
     ] = None,
+    quota: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A limit of its own, as in queued=10, stored=50GiB or running=off; may be given several times. "
+            "Default: the server's."
+        ),
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Make a key and print it, this once: only a hash of its secret is stored."""
     from private_api.keys import create_key
 
     check_owner(owner, "--owner")
-    if Scope.CONSUME in scope and len(set(scope)) > 1:
+    if Scope.CONSUME in scope and (quota or len(set(scope)) > 1):
         raise typer.BadParameter("consume stands alone: the key of a consumer's host allows nothing else")
     lifetime = None if expires is None else _parse_lifetime(expires)
+    quotas = _parse_quotas(quota or [])
     with open_database(data_dir) as database:
-        key = create_key(database, owner=owner, scopes=scope, lifetime=lifetime)
+        key = create_key(database, owner=owner, scopes=scope, lifetime=lifetime, quotas=quotas)
     typer.echo("Keep it safe: it is not shown again.", err=True)
     typer.echo(key)
 
@@ -57,8 +66,8 @@ def show(
 
     with open_database(data_dir) as database:
         keys = list_keys(database, owner)
-    rows = [("ID", "OWNER", "SCOPES", "STATE", "CREATED", "EXPIRES", "LAST USED"), *(_row(key) for key in keys)]
-    print_rows(rows)
+    header = ("ID", "OWNER", "SCOPES", "STATE", "CREATED", "EXPIRES", "LAST USED", "QUOTAS")
+    print_rows([header, *(_row(key) for key in keys)])
 
 
 def rotate(
@@ -114,9 +123,22 @@ def _parse_lifetime(text: str) -> timedelta:
     return lifetime
 
 
+def _parse_quotas(texts: list[str]) -> "KeyQuotas":
+    from inference_client.errors import UnusableInput
+    from inference_client.quotas import parse_quotas
+
+    try:
+        return {Quota(quota): limit for quota, limit in parse_quotas(texts).items()}
+    except UnusableInput as error:
+        raise typer.BadParameter(error.detail, param_hint="--quota") from error
+
+
 def _row(key: "KeyView") -> tuple[str, ...]:
+    from inference_client.quotas import format_quotas
+
     moments = (key.created_at, key.expires_at, key.last_used_at)
-    return key.id, key.owner, " ".join(key.scopes), key.state, *(_moment(moment) for moment in moments)
+    about = key.id, key.owner, " ".join(key.scopes), key.state
+    return *about, *(_moment(moment) for moment in moments), format_quotas(key.quotas)
 
 
 def _moment(moment: datetime | None) -> str:

@@ -35,6 +35,7 @@ def _run(settings: PrivateApiSettings) -> int:
         gateway_address=settings.grpc_gateway_address,
         domain=settings.proxy_domain,
         disk_reserve_bytes=settings.disk_reserve_bytes,
+        quotas=settings.quotas,
     )
     with (
         RabbitMQBroker(settings.broker_url, queue_type=settings.rabbit_queue_type) as broker,

@@ -7,9 +7,12 @@ from sqlalchemy.orm import Session
 
 from contract.access import Caller, DoorPolicy, Scope
 from contract.errors import InvalidRequest, KeyNotFound, PermissionDenied, Unauthenticated
-from contract.keys import CreatedKey, KeyCreation, KeyListQuery, KeyRotation, KeyView, MeView
+from contract.keys import CreatedKey, KeyCreation, KeyListQuery, KeyQuotas, KeyRotation, KeyView, MeView, OwnerQuotas
 from private_api.database import Database
 from private_api.keys import add_key, end_key, replace_key, view_key
+from private_api.quotas.limits import NO_LIMITS, Limits, exceeding, limits_of, parse_quotas
+from private_api.quotas.uploads import UploadPlaces
+from private_api.quotas.usage import read_quotas
 from private_api.tables import ApiKeyRow
 
 _MISSING = "This key may not manage keys: it lacks the scope keys."
@@ -31,6 +34,23 @@ def describe_caller(database: Database, caller: Caller, anonymous: Caller | None
     )
 
 
+def show_quotas(
+    database: Database, places: UploadPlaces, caller: Caller, owner: str | None, *, defaults: Limits
+) -> OwnerQuotas:
+    """What the caller may have and has; or another owner, whose keys may have limits of their own.
+
+    Raises `PermissionDenied` for another owner without the scope operate.
+    """
+    if owner not in (None, caller.owner):
+        caller.require(Scope.OPERATE, "The quotas of other owners need a key with the scope operate.")
+    whose = caller.owner if owner is None else owner
+    if whose is None:
+        return OwnerQuotas(owner=None, quotas=[])
+    limits = limits_of(caller, defaults) if whose == caller.owner else defaults
+    with database.read() as session:
+        return read_quotas(session, whose, limits, database.now(session), uploads=places.count(whose))
+
+
 def list_visible_keys(database: Database, caller: Caller, query: KeyListQuery) -> list[KeyView]:
     """A page of the owner's keys, with the scope admin of everybody's, in the order in which they were made.
 
@@ -48,8 +68,11 @@ def list_visible_keys(database: Database, caller: Caller, query: KeyListQuery) -
         return [view_key(row, now) for row in session.scalars(page)]
 
 
-def make_key(database: Database, caller: Caller, wanted: KeyCreation) -> CreatedKey:
-    """Make a key. Raises `Unauthenticated` without a key, `PermissionDenied` for more than the caller's key has."""
+def make_key(database: Database, caller: Caller, wanted: KeyCreation, *, defaults: Limits = NO_LIMITS) -> CreatedKey:
+    """Make a key, at a server with these limits by default.
+
+    Raises `Unauthenticated` without a key, `PermissionDenied` for more than the caller's key has.
+    """
     _require_keys(caller)
     owner = caller.owner if wanted.owner is None else wanted.owner
     if owner != caller.owner:
@@ -58,12 +81,15 @@ def make_key(database: Database, caller: Caller, wanted: KeyCreation) -> Created
         now = database.now(session)
         parent = session.get_one(ApiKeyRow, caller.key_id)
         _check_scopes(parent, wanted.scopes)
+        quotas = _quotas(parent, wanted.quotas, defaults)
         expires_at = _expiry(parent, wanted.lifetime_s, now)
-        row, key = add_key(session, str(owner), wanted.scopes, now, expires_at=expires_at, by=caller)
+        row, key = add_key(session, str(owner), wanted.scopes, now, expires_at=expires_at, quotas=quotas, by=caller)
         return CreatedKey(**view_key(row, now).model_dump(), key=key)
 
 
-def rotate_visible_key(database: Database, caller: Caller, key_id: str, rotation: KeyRotation) -> CreatedKey:
+def rotate_visible_key(
+    database: Database, caller: Caller, key_id: str, rotation: KeyRotation, *, defaults: Limits = NO_LIMITS
+) -> CreatedKey:
     """Replace a key by a new one. Raises as `make_key` does, `KeyNotFound`, and `InvalidRequest` for one that ended."""
     _require_keys(caller)
     with database.write() as session:
@@ -73,6 +99,7 @@ def rotate_visible_key(database: Database, caller: Caller, key_id: str, rotation
             raise KeyNotFound
         parent = session.get_one(ApiKeyRow, caller.key_id)
         _check_scopes(parent, [Scope(word) for word in row.scopes.split()])
+        _check_quotas(parent, parse_quotas(row.quotas), defaults)
         overlap = timedelta(seconds=rotation.overlap_s)
         # Read before the old key, which may be the caller's own, is given its end.
         made, key = replace_key(session, row, now, overlap=overlap, latest=parent.expires_at, by=caller)
@@ -116,6 +143,24 @@ def _check_scopes(parent: ApiKeyRow, wanted: list[Scope]) -> None:
         raise PermissionDenied(
             f"A key makes none that may do more than itself: it lacks the scope {', '.join(missing)}."
         )
+
+
+def _quotas(parent: ApiKeyRow, wanted: KeyQuotas, defaults: Limits) -> KeyQuotas:
+    """The limits of a new key's own."""
+    if Scope.ADMIN in parent.scopes.split():
+        return wanted
+    quotas = {**parse_quotas(parent.quotas), **wanted}
+    _check_quotas(parent, quotas, defaults)
+    return quotas
+
+
+def _check_quotas(parent: ApiKeyRow, wanted: KeyQuotas, defaults: Limits) -> None:
+    if Scope.ADMIN in parent.scopes.split():
+        return
+    own: Limits = {**defaults, **parse_quotas(parent.quotas)}
+    if more := exceeding({**defaults, **wanted}, own):
+        says = ", ".join(f"{quota} {own[quota]}" for quota in more)
+        raise PermissionDenied(f"A key makes none that may have more than itself: its own quotas are {says}.")
 
 
 def _expiry(parent: ApiKeyRow, lifetime_s: int | None, now: datetime) -> datetime | None:

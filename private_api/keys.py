@@ -20,11 +20,12 @@ from sqlalchemy.orm import Session
 
 from contract.access import KEY_PATTERN, NOT_A_KEY, Caller, Scope
 from contract.errors import InvalidRequest, ServiceUnavailable, StorageFull, Unauthenticated
-from contract.keys import KeyState, KeyView
+from contract.keys import KeyQuotas, KeyState, KeyView
 from private_api.audit.record import OPERATOR, record
 from private_api.audit_tables import Action
 from private_api.database import Database
 from private_api.deployment_tables import DeploymentRow
+from private_api.quotas.limits import dump_quotas, parse_quotas
 from private_api.tables import ApiKeyRow
 
 logger = logging.getLogger(__name__)
@@ -37,23 +38,43 @@ _NO_DIGEST = "0" * 64
 _UNKNOWN = "this key is not known here; `inference-server keys create` makes one"
 
 
-def create_key(database: Database, *, owner: str, scopes: Iterable[Scope], lifetime: timedelta | None) -> str:
+def create_key(
+    database: Database,
+    *,
+    owner: str,
+    scopes: Iterable[Scope],
+    lifetime: timedelta | None,
+    quotas: KeyQuotas | None = None,
+) -> str:
     """Create a key and return it, this once: its secret is not stored. `owner` must match `OWNER_PATTERN`."""
     with database.write() as session:
         now = database.now(session)
         expires_at = now + lifetime if lifetime else None
-        _, key = add_key(session, owner, scopes, now, expires_at=expires_at, by=OPERATOR)
+        _, key = add_key(session, owner, scopes, now, expires_at=expires_at, quotas=quotas or {}, by=OPERATOR)
     return key
 
 
 def add_key(
-    session: Session, owner: str, scopes: Iterable[Scope], now: datetime, *, expires_at: datetime | None, by: Caller
+    session: Session,
+    owner: str,
+    scopes: Iterable[Scope],
+    now: datetime,
+    *,
+    expires_at: datetime | None,
+    quotas: KeyQuotas,
+    by: Caller,
 ) -> tuple[ApiKeyRow, str]:
     """The row of a new key, and the key itself, of which only a hash is stored."""
     key_id, secret = secrets.token_hex(8), secrets.token_hex(32)
     words = " ".join(sorted(set(scopes)))
     row = ApiKeyRow(
-        id=key_id, secret_sha256=_digest(secret), owner=owner, scopes=words, created_at=now, expires_at=expires_at
+        id=key_id,
+        secret_sha256=_digest(secret),
+        owner=owner,
+        scopes=words,
+        quotas=dump_quotas(quotas),
+        created_at=now,
+        expires_at=expires_at,
     )
     session.add(row)
     record(session, by, Action.CREATE_KEY, key_id, now, detail=f"owner={owner} scopes={words}")
@@ -75,8 +96,8 @@ def replace_key(
     row.expires_at = min(row.expires_at or now + overlap, now + overlap)
     logger.info("key=%s is replaced, and expires at %s", row.id, row.expires_at.isoformat(timespec="seconds"))
     record(session, by, Action.REPLACE_KEY, row.id, now)
-    scopes, expires_at = map(Scope, row.scopes.split()), min(ends, default=None)
-    made, key = add_key(session, row.owner, scopes, now, expires_at=expires_at, by=by)
+    scopes, quotas, expires_at = map(Scope, row.scopes.split()), parse_quotas(row.quotas), min(ends, default=None)
+    made, key = add_key(session, row.owner, scopes, now, expires_at=expires_at, quotas=quotas, by=by)
     # What the old key deployed calls on by the new one.
     session.execute(update(DeploymentRow).where(DeploymentRow.key_id == row.id).values(key_id=made.id))
     return made, key
@@ -138,7 +159,7 @@ def check_key(database: Database, text: str) -> Caller:
         raise Unauthenticated(f"this key is {key.state}; `inference-server keys create` makes another")
     if key.last_used_at is None or now - key.last_used_at >= USE_NOTED_EVERY:
         _note_use(database, key_id, now)
-    return Caller(key.owner, frozenset(key.scopes), key_id)
+    return Caller(key.owner, frozenset(key.scopes), key_id, quotas=key.quotas)
 
 
 def keys_that_may(session: Session, scope: Scope, key_ids: Iterable[str], now: datetime) -> frozenset[str]:
@@ -198,6 +219,7 @@ def view_key(row: ApiKeyRow, now: datetime) -> KeyView:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
+        quotas=parse_quotas(row.quotas),
     )
 
 

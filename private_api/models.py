@@ -30,9 +30,11 @@ _NOT_OF_A_VERSION = {"human_readable_id", "model_available", "replace", "restric
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
-def keep_archive(session: Session, stored: StoredArchive, now: datetime) -> ArchiveRow:
-    """Add the row that makes a stored zip visible."""
-    archive = ArchiveRow(key=stored.key, sha256=stored.sha256, size_bytes=stored.size_bytes, created_at=now)
+def keep_archive(session: Session, stored: StoredArchive, now: datetime, *, owner: str | None = None) -> ArchiveRow:
+    """Add the row that makes a stored zip visible; `owner` is whose task it is of."""
+    archive = ArchiveRow(
+        key=stored.key, sha256=stored.sha256, size_bytes=stored.size_bytes, owner=owner, created_at=now
+    )
     session.add(archive)
     session.flush()
     return archive

@@ -2,19 +2,21 @@
 
 from datetime import datetime
 
-from sqlalchemy import Float, String
+from sqlalchemy import BigInteger, Float, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from private_api.columns import Base, Id, Instant
 
 
 class ServerRow(Base):
-    """The server itself. One row, which the migration makes and nothing changes."""
+    """The server itself: one row, which the migration makes."""
 
     __tablename__ = "server"
 
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
-    """Tells its containers from those of other servers on the same Engine."""
+    """Tells its containers from those of other servers on the same Engine. It never changes."""
+    running_limit: Mapped[int | None] = mapped_column(BigInteger)
+    """How many tasks of each owner may run at once, as the private API that started last was told. NULL: any number."""
 
 
 class ClockJumpRow(Base):

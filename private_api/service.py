@@ -22,6 +22,8 @@ from private_api.lanes import Lane
 from private_api.loops import janitor, linker, reaper, scaler, scrub
 from private_api.loops.dispatcher import Dispatcher
 from private_api.migrate import await_migrated
+from private_api.quotas.limits import NO_LIMITS, Limits
+from private_api.quotas.running import note_default
 from private_api.services import Services
 from private_api.settings import KEEP_RECORDS_FOR, YIELD_AFTER
 from private_api.task_logs import TaskLogs
@@ -58,6 +60,8 @@ class PrivateApiOptions:
     """How long GPU tasks wait before a replica with calls leaves its GPU to them."""
     disk_reserve_bytes: int = DISK_RESERVE_BYTES
     """What uploads and logs leave free on the disk of `data_dir`."""
+    quotas: Limits = field(default_factory=lambda: NO_LIMITS)
+    """What limits an owner whose key has no limits of its own."""
 
 
 @contextmanager
@@ -69,6 +73,7 @@ def private_api_service(broker: Broker, options: PrivateApiOptions) -> Iterator[
     holders = Lane(options.database_url, width=_HOLDERS_WIDTH, before_write=ballast.trim)
     try:
         await_migrated(database)
+        note_default(database, options.quotas)
         store = ArchiveStore(options.data_dir / "archives", reserve_bytes=options.disk_reserve_bytes)
         logs = TaskLogs(options.data_dir / "logs", reserve_bytes=options.disk_reserve_bytes)
         watch = TaskWatch()
@@ -100,6 +105,7 @@ def private_api_service(broker: Broker, options: PrivateApiOptions) -> Iterator[
             ),
             domain=options.domain,
             yield_after=options.yield_after,
+            quotas=options.quotas,
         )
         with loops.dispatcher, loops.reaper, loops.janitor, loops.scrub, loops.scaler, loops.linker, looking:
             yield create_app(services, service_token=options.service_token)

@@ -2,9 +2,11 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from contract.access import Caller
 from contract.broker import Broker
 from private_api.archives import ArchiveStore
 from private_api.database import Database
@@ -12,6 +14,8 @@ from private_api.deployments.replicas import Hosting
 from private_api.feed.feed import Feed
 from private_api.keys import EndedKeys
 from private_api.lanes import Lane
+from private_api.quotas.limits import Limits, limits_of
+from private_api.quotas.uploads import UploadPlaces
 from private_api.task_logs import TaskLogs
 from private_api.tasks.limits import SizeLimits
 from private_api.watch import DEPLOYMENTS, TaskWatch
@@ -48,8 +52,15 @@ class Services:
     """The name clients use for the server."""
     yield_after: timedelta
     """How long GPU tasks wait before a replica with calls leaves its GPU to them."""
+    quotas: Limits
+    """What limits an owner whose key has no limits of its own."""
+    upload_places: UploadPlaces = field(default_factory=UploadPlaces)
     large_archives: threading.Lock = field(default_factory=threading.Lock)
     """Held while an archive of very many entries is checked: one by one they take as long, and less memory."""
+
+    def upload_place(self, caller: Caller) -> AbstractContextManager[None]:
+        """A place for one upload of the caller. Raises `QuotaExceeded`."""
+        return self.upload_places.occupy(caller, limits_of(caller, self.quotas))
 
     def note_deployments(self) -> None:
         """Wake the scaler and everybody who waits for the routing table: a deployment or a replica has changed."""

@@ -1,26 +1,43 @@
 """The environment variables of the private API."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote, unquote, urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from contract.broker.rabbitmq.settings import BrokerSettings
+from contract.quotas import HIGHEST_LIMIT, Quota
 from contract.zip_rules import MAX_ENTRIES, MOST_ENTRIES
 from kit.disk import DISK_RESERVE_BYTES
 from kit.failpoints import known_point
 from kit.secret_rules import is_well_known
-from kit.settings import Duration, Secret, Settings, check_secret, is_loopback
+from kit.settings import Duration, Secret, Settings, check_secret, is_loopback, is_off
 from private_api.failpoints import Failpoint
 from private_api.image_rules import Images
 
 GIB = 1024**3
+TIB = 1024**4
 YIELD_AFTER = timedelta(seconds=60)
 """How long, by default, GPU tasks wait before a replica with calls leaves its GPU to them."""
 KEEP_RECORDS_FOR = timedelta(days=365)
 """How long after its end, by default, the record of a deleted or expired task is removed."""
+
+
+def _parse_limit(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if is_off(value):
+        return None
+    if not value.strip().isdecimal() or not 1 <= int(value) <= HIGHEST_LIMIT:
+        raise ValueError("a limit is a whole number from 1 up, or off for any number")
+    return int(value)
+
+
+_Limit = Annotated[int | None, BeforeValidator(_parse_limit)]
+"""What one owner may have of something; None for any number."""
 
 
 class DatabaseSettings(Settings):
@@ -80,4 +97,20 @@ class PrivateApiSettings(DatabaseSettings, BrokerSettings):
     grpc_gateway_address: Annotated[str, Field(pattern=r"^[^\s:]+:[0-9]{1,5}$")] = "grpc-gateway:9000"
     proxy_domain: str = "localhost"
     allowed_images: Images = ()
+    quota_queued_tasks: _Limit = 10_000
+    quota_running_tasks: _Limit = 256
+    quota_stored_bytes: _Limit = 10 * TIB
+    quota_daily_bytes: _Limit = 2 * TIB
+    quota_uploads: _Limit = 64
     fail_at: Annotated[str, AfterValidator(known_point(Failpoint))] | None = Field(None, description="For tests.")
+
+    @property
+    def quotas(self) -> Mapping[Quota, int | None]:
+        """What limits an owner whose key has no limits of its own."""
+        return {
+            Quota.QUEUED: self.quota_queued_tasks,
+            Quota.RUNNING: self.quota_running_tasks,
+            Quota.STORED: self.quota_stored_bytes,
+            Quota.DAILY: self.quota_daily_bytes,
+            Quota.UPLOADS: self.quota_uploads,
+        }

@@ -21,6 +21,8 @@ class ArchiveRow(Base):
     """Path below the archive folder."""
     sha256: Mapped[str] = mapped_column(String(64))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
+    owner: Mapped[str | None] = mapped_column(String(128))
+    """Whose task's input or output it is. NULL of a task without an owner, and of a model's zip."""
     created_at: Mapped[datetime] = mapped_column(Instant)
     removed_at: Mapped[datetime | None] = mapped_column(Instant)
     """Set by retention or deletion, before the file is removed."""
@@ -116,6 +118,8 @@ class TaskRow(Base):
     use_gpu: Mapped[bool]
     """Copied from the model's version, because the claim's index needs it here."""
     priority: Mapped[int] = mapped_column(Integer, default=0)
+    running_limit: Mapped[int | None] = mapped_column(BigInteger)
+    """While as many of its owner's tasks are held, it is not claimed. 0: any number may be. NULL: the server's."""
     label: Mapped[str | None] = mapped_column(String(128))
     """What its owner calls the batch that it belongs to."""
     status: Mapped[Status] = mapped_column(Word(16, Status))
@@ -259,6 +263,8 @@ class ApiKeyRow(Base):
     owner: Mapped[str] = mapped_column(String(128))
     scopes: Mapped[str] = mapped_column(String(255))
     """Words of `contract.access.Scope`, separated by spaces."""
+    quotas: Mapped[str | None] = mapped_column(Text)
+    """Limits of its own as JSON, by words of `contract.quotas.Quota`, null for no limit. NULL: none of its own."""
     created_at: Mapped[datetime] = mapped_column(Instant)
     expires_at: Mapped[datetime | None] = mapped_column(Instant)
     revoked_at: Mapped[datetime | None] = mapped_column(Instant)

@@ -140,6 +140,14 @@ async def _receive(request: Request, store: ArchiveStore, max_bytes: int) -> Asy
         await run_in_threadpool(upload.discard)
 
 
+def announced_bytes(request: Request) -> int:
+    """How many bytes the request's zip has at least, as far as its headers tell."""
+    length = int(request.headers.get("content-length", 0))
+    content_type, _ = parse_options_header(request.headers.get("content-type", ""))
+    overhead = _MULTIPART_OVERHEAD_BYTES if content_type == b"multipart/form-data" else 0
+    return max(1, length - overhead)
+
+
 async def _write_body(request: Request, parser: _Parser, upload: Upload, max_bytes: int) -> None:
     pending: list[bytes] = []
     waiting = total = received = 0

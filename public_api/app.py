@@ -42,8 +42,8 @@ _DESCRIPTION = """Post a zip to a model, fetch a zip.
 4. `GET /api/tasks/{uid}/output` is the output as a zip, `GET /api/tasks/{uid}/logs` what the container wrote.
 
 Every error is JSON: `error` (its name) and `detail`. 429, 502, 503 and 504 say nothing of a task: ask again, as
-`Retry-After` says where it is given. While the server is restarted, a proxy in front of it may answer in plain text.
-Where the server asks for a key, press *Authorize*.
+`Retry-After` says where it is given; `QuotaExceeded` without it (429) lasts until somebody makes room. While the server
+is restarted, a proxy in front of it may answer in plain text. Where the server asks for a key, press *Authorize*.
 
 [Help](help) has tutorials, how-tos and the reference.
 """

@@ -41,7 +41,7 @@ def _explain(done: subprocess.CompletedProcess[str]) -> int:
     last = (done.stderr.strip().splitlines() or [f"pip-audit ended with {done.returncode} and said nothing"])[-1]
     if _UNANSWERED.search(last):
         return _leave_out(last)
-    print(f"audit: pip-audit failed: {last}", file=sys.stderr)
+    print(f"advisories: pip-audit failed: {last}", file=sys.stderr)
     return 1
 
 
@@ -50,17 +50,17 @@ def _judge(found: Sequence[dict[str, Any]]) -> int:
     for package, hole in holes:
         fixed = ", ".join(hole["fix_versions"]) or "no release yet"
         named = ", ".join([hole["id"], *hole["aliases"]])
-        print(f"audit: {package['name']} {package['version']} has {named}; fixed in {fixed}", file=sys.stderr)
+        print(f"advisories: {package['name']} {package['version']} has {named}; fixed in {fixed}", file=sys.stderr)
     if holes:
         return 1
     if skipped := [package["name"] for package in found if "skip_reason" in package]:
         return _leave_out(f"of {', '.join(skipped)}")
-    print(f"audit: no advisory names any of the {len(found)} packages")
+    print(f"advisories: no advisory names any of the {len(found)} packages")
     return 0
 
 
 def _leave_out(why: str) -> int:
-    print(f"audit: advisories could not be looked up: {why}")
+    print(f"advisories could not be looked up: {why}")
     return 0
 
 

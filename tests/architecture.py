@@ -24,6 +24,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         (
             r"failpoints|columns|image_rules|tables|deployment_tables|image_tables|server_tables|audit_tables|audit(\..*)?|database|settling|disk_space|archives|task_logs|watch|settings|migrate|roles|leases|migrations(\..*)?",
         ),
+        (r"quotas(\..*)?",),
         (r"absence|models|model_owners|model_versions|keys|key_rules|soundness",),
         (r"tasks(\..*)?", r"deployments(\..*)?"),
         (r"placement(\..*)?",),
@@ -64,7 +65,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ),
         (r"key_schemas|event_schemas|overview_schemas",),
         (
-            r"config|config_file|submissions",
+            r"config|config_file|submissions|quotas",
             r"pack|unpack|connection|download",
             r"readiness|waiting",
             r"live_calls",
@@ -93,7 +94,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("__main__",),
     ),
 }
-KNOWS_HTTP = 5
+KNOWS_HTTP = 6
 """The lowest layer of the private API that does; those below decide, and know nothing of it."""
 
 ENGINES = re.compile(r"job_consumer\.engines\.[a-z]")

@@ -14,6 +14,7 @@ from contract.deployments import ReplicaAssignment, ReplicaClaim
 from contract.private_client import PrivateClient
 from contract.zip_rules import MAX_ENTRIES
 from kit.http_server import serve_in_thread
+from private_api.quotas.limits import NO_LIMITS, Limits
 from private_api.service import PrivateApiOptions, private_api_service
 from private_api.settings import YIELD_AFTER
 from private_api.tasks.limits import SizeLimits
@@ -77,6 +78,7 @@ def run_private_api(
     service_token: str = TOKEN,
     disk_reserve_bytes: int = 16 * 1024**2,
     yield_after: timedelta = YIELD_AFTER,
+    quotas: Limits = NO_LIMITS,
 ) -> Iterator[RunningApi]:
     """Serve while the block is open."""
     options = PrivateApiOptions(
@@ -91,6 +93,7 @@ def run_private_api(
         allowed_images=allowed_images,
         disk_reserve_bytes=disk_reserve_bytes,
         yield_after=yield_after,
+        quotas=quotas,
     )
     with (
         broker or InMemoryBroker() as bells,

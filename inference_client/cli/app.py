@@ -14,7 +14,7 @@ from inference_client.cli.exit_codes import MEANINGS, ExitCode, exit_code_of
 from inference_client.cli.folder_commands import add_folder_commands
 from inference_client.cli.hints import hint_for
 from inference_client.cli.history import show_history
-from inference_client.cli.keys import build_keys_app, whoami
+from inference_client.cli.keys import build_keys_app, show_quota, whoami
 from inference_client.cli.login import login, logout
 from inference_client.cli.models import build_models_app
 from inference_client.cli.output import print_json, print_line
@@ -74,6 +74,7 @@ def build_app() -> typer.Typer:
     app.command("login")(login)
     app.command("logout")(logout)
     app.command("whoami")(whoami)
+    app.command("quota")(show_quota)
     app.add_typer(build_keys_app(), name="keys")
     app.add_typer(build_models_app(), name="models")
     add_folder_commands(app)

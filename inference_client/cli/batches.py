@@ -1,7 +1,8 @@
 """`infer submit --each`, and what `infer status` and `infer cancel` do with a label: many tasks as one."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +41,7 @@ def submit_each(
     targets = _targets(paths, out, extract=extract)
     label = label or new_label(model)
     display.say(f"label: {label}")
-    with suggesting_models(client, model):
+    with suggesting_models(client, model), _telling_how_far(display):
         batch = client.map(
             model,
             paths,
@@ -59,6 +60,17 @@ def submit_each(
         print_path(out)
     if any(row.get("error") for row in rows.values()):
         raise typer.Exit(ExitCode.TASK_FAILED)
+
+
+@contextmanager
+def _telling_how_far(display: Display) -> Iterator[None]:
+    """Show what was submitted before an error that stopped the others: those tasks go on."""
+    try:
+        yield
+    except ReportedError as error:
+        for note in getattr(error, "__notes__", ()):
+            display.warn(note)
+        raise
 
 
 def show_status_of_label(client: InferenceClient, label: str, *, as_json: bool) -> None:

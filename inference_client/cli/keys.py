@@ -1,4 +1,5 @@
-"""`infer whoami` and `infer keys`: who the key makes the caller, and the keys that it may see, make and revoke."""
+"""`infer whoami`, `infer quota` and `infer keys`: who the key makes the caller, what that may have, and the keys that
+it may see, make and revoke."""
 
 import re
 from datetime import datetime
@@ -9,11 +10,15 @@ import typer
 from inference_client.cli.display import Display
 from inference_client.cli.output import JsonOption, print_facts, print_json, print_line, print_table, show_moment
 from inference_client.cli.server_options import server_options
-from inference_client.key_schemas import CreatedKey, KeyView, MeView
+from inference_client.key_schemas import CreatedKey, KeyView, MeView, QuotaView
+from inference_client.quotas import OFF, format_amount, format_quotas, parse_quotas
 from inference_client.statuses import Scope
 from inference_client.units import parse_duration
 
 _WHOLE_KEY = re.compile(r"is_([0-9a-f]{16})(_[0-9a-f]{64})?")
+_OtherOwner = Annotated[
+    str | None, typer.Option("--owner", metavar="OWNER", help="Another owner; needs a key with the scope operate.")
+]
 _Owner = Annotated[str | None, typer.Option(metavar="OWNER", help="Another owner; needs a key with the scope admin.")]
 
 
@@ -25,6 +30,18 @@ def whoami(context: typer.Context, as_json: JsonOption = False) -> None:
         print_json(me)
         return
     print_facts([("server", server), *_facts(me)])
+
+
+def show_quota(context: typer.Context, *, owner: _OtherOwner = None, as_json: JsonOption = False) -> None:
+    """Show what your owner may have of the server, and how much of that is used."""
+    with server_options(context).connect(Display(quiet=as_json)) as client:
+        found = client.quota(owner=owner)
+    if as_json:
+        print_json(found)
+    elif found.owner is None:
+        typer.echo("there are no quotas without a key")
+    else:
+        print_table(("QUOTA", "USED", "LIMIT"), [_quota(each) for each in found.quotas])
 
 
 def build_keys_app() -> typer.Typer:
@@ -46,7 +63,8 @@ def list_keys(context: typer.Context, *, owner: _Owner = None, as_json: JsonOpti
     if as_json:
         print_json([key.model_dump(mode="json") for key in keys])
         return
-    print_table(("ID", "OWNER", "SCOPES", "STATE", "CREATED", "EXPIRES", "LAST USED"), [_row(key) for key in keys])
+    header = ("ID", "OWNER", "SCOPES", "STATE", "CREATED", "EXPIRES", "LAST USED", "QUOTAS")
+    print_table(header, [_row(key) for key in keys])
 
 
 def create(
@@ -63,15 +81,24 @@ def create(
         str | None,
         typer.Option(metavar="TIME", help="How long it is valid, as in 90d; by default as long as your own key."),
     ] = None,
+    quota: Annotated[
+        list[str],
+        typer.Option(
+            metavar="QUOTA",
+            help="A limit of its own, as in queued=10, stored=50GiB or running=off; may be repeated.",
+            default_factory=list,
+        ),
+    ],
     as_json: JsonOption = False,
 ) -> None:
-    """Make a key and print it, this once. It may do no more, and lives no longer, than your own."""
+    """Make a key and print it, this once. It may do and have no more, and lives no longer, than your own."""
     if not scope:
         raise typer.BadParameter("say what the key allows, as in --scope submit")
     lifetime_s = None if expires is None else parse_duration(expires)
+    quotas = parse_quotas(quota)
     display = Display(quiet=as_json)
     with server_options(context).connect(display) as client:
-        made = client.create_key(scope, owner=owner, lifetime_s=lifetime_s)
+        made = client.create_key(scope, owner=owner, lifetime_s=lifetime_s, quotas=quotas)
     if as_json:
         print_json(made)
         return
@@ -137,7 +164,13 @@ def _facts(me: MeView) -> list[tuple[str, str]]:
 
 def _row(key: KeyView) -> tuple[str, ...]:
     moments = (key.created_at, key.expires_at, key.last_used_at)
-    return key.id, key.owner, " ".join(key.scopes), str(key.state), *(_moment(moment) for moment in moments)
+    about = key.id, key.owner, " ".join(key.scopes), str(key.state)
+    return *about, *(_moment(moment) for moment in moments), format_quotas(key.quotas)
+
+
+def _quota(view: QuotaView) -> tuple[str, ...]:
+    limit = OFF if view.limit is None else format_amount(view.quota, view.limit)
+    return str(view.quota), format_amount(view.quota, view.used), limit
 
 
 def _moment(moment: datetime | None) -> str:

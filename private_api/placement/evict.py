@@ -105,7 +105,7 @@ def _choose(session: Session, now: datetime, yield_after: timedelta) -> _Choice 
 
 def _first_task(session: Session, now: datetime, *, since: datetime, below: int | None = None) -> TaskRow | None:
     """The first of the tasks that have waited for a GPU since then, all or those below a priority."""
-    statement = select(TaskRow).where(is_waiting_gpu_task(now), TaskRow.not_before <= since)
+    statement = select(TaskRow).where(is_waiting_gpu_task(session, now), TaskRow.not_before <= since)
     if below is not None:
         statement = statement.where(TaskRow.priority < below)
     order = (TaskRow.priority.desc(), TaskRow.not_before, TaskRow.id)

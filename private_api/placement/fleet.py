@@ -16,6 +16,7 @@ from private_api.deployment_tables import ReplicaRow
 from private_api.leases import LEASE
 from private_api.placement.occupancy import highest_waiting_task, highest_wanted_replica, live_consumers
 from private_api.placement.waiting import clock, models_on_gpu, replicas_by_consumer
+from private_api.quotas.running import may_run
 from private_api.tables import AttemptRow, ConsumerRow, TaskRow
 
 
@@ -161,7 +162,7 @@ def _why_idle(session: Session, row: ConsumerRow, hosted: list[ReplicaRow], wait
 
 def _read_waiting(session: Session, now: datetime) -> _Waiting:
     cpu_task = select(TaskRow.id).where(
-        TaskRow.status == Status.QUEUED, TaskRow.use_gpu.is_(False), TaskRow.not_before <= now
+        TaskRow.status == Status.QUEUED, TaskRow.use_gpu.is_(False), TaskRow.not_before <= now, may_run(session)
     )
     return _Waiting(highest_waiting_task(session, now), session.scalar(cpu_task.limit(1)) is not None, now)
 

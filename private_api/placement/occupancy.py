@@ -18,6 +18,7 @@ from private_api.deployments.gateways import read_load
 from private_api.deployments.limits import LEFT_TO_OTHERS_FOR
 from private_api.deployments.rows import HOSTED
 from private_api.leases import LEASE
+from private_api.quotas.running import may_run
 from private_api.tables import ArchiveRow, AttemptRow, ConsumerRow, TaskRow
 
 DISK_PER_INPUT = 2
@@ -66,26 +67,27 @@ def fits_on_disk(free_bytes: int) -> ColumnElement[bool]:
     return exists().where(ArchiveRow.id == TaskRow.input_id, ArchiveRow.size_bytes <= free_bytes // DISK_PER_INPUT)
 
 
-def is_waiting_gpu_task(now: datetime, free_bytes: int | None = None) -> ColumnElement[bool]:
+def is_waiting_gpu_task(session: Session, now: datetime, free_bytes: int | None = None) -> ColumnElement[bool]:
     """The condition that a GPU task could be claimed now, by a consumer with so much of its disk free."""
     return and_(
         TaskRow.status == Status.QUEUED,
         TaskRow.use_gpu.is_(True),
         TaskRow.not_before <= now,
         TaskRow.cancel_at.is_(None),
+        may_run(session),
         true() if free_bytes is None else fits_on_disk(free_bytes),
     )
 
 
 def highest_waiting_task(session: Session, now: datetime, free_bytes: int | None = None) -> int | None:
     """The highest priority of the GPU tasks that such a consumer could claim now, or None without any."""
-    return session.scalar(select(func.max(TaskRow.priority)).where(is_waiting_gpu_task(now, free_bytes)))
+    return session.scalar(select(func.max(TaskRow.priority)).where(is_waiting_gpu_task(session, now, free_bytes)))
 
 
-def goes_first(now: datetime, free_bytes: int | None = None) -> ColumnElement[bool]:
+def goes_first(session: Session, now: datetime, free_bytes: int | None = None) -> ColumnElement[bool]:
     """The condition that a waiting replica goes before every task: those of its turn were all given to consumers."""
     of_its_turn = exists().where(
-        is_waiting_gpu_task(now, free_bytes),
+        is_waiting_gpu_task(session, now, free_bytes),
         TaskRow.priority > ReplicaRow.priority,
         TaskRow.not_before <= ReplicaRow.yielded_at,
     )
@@ -101,7 +103,7 @@ def highest_wanted_replica(
     """
     if len(hosted) >= consumer.replica_slots:
         return None
-    priority = case((goes_first(now, consumer.free_bytes), _BEFORE_EVERY_TASK), else_=ReplicaRow.priority)
+    priority = case((goes_first(session, now, consumer.free_bytes), _BEFORE_EVERY_TASK), else_=ReplicaRow.priority)
     statement = select(func.max(priority)).where(
         ReplicaRow.status == ReplicaStatus.WANTED, ReplicaRow.use_gpu.is_(True)
     )
@@ -167,7 +169,7 @@ def find_obstacle(session: Session, row: ReplicaRow, now: datetime) -> str | Non
             return f"every consumer that hosts replicas {kind} is {how}"
         return f"no consumer that hosts replicas {kind} is there"
     has_room = any(_has_room(session, consumer, hosted_by(session, consumer.name), row) for consumer in consumers)
-    is_next = has_room and session.scalar(select(goes_first(now)).where(ReplicaRow.id == row.id))
+    is_next = has_room and session.scalar(select(goes_first(session, now)).where(ReplicaRow.id == row.id))
     if row.yielded_at is not None and not is_next:
         return "left its GPU to tasks that had waited for long, and comes back after them"
     if has_room:

@@ -24,8 +24,8 @@ from private_api.tasks.rows import find_task, may_read
 
 _SAMPLE = 20
 """How many past runs of a model the estimate looks at."""
-_UNFORESEEABLE = frozenset({WaitsFor.CONSUMER, WaitsFor.RESUME, WaitsFor.REPAIR, WaitsFor.HELD_GPU})
-"""Waits that end when somebody does something."""
+_UNFORESEEABLE = frozenset({WaitsFor.CONSUMER, WaitsFor.RESUME, WaitsFor.REPAIR, WaitsFor.HELD_GPU, WaitsFor.QUOTA})
+"""Waits that end when somebody does something, or that the place in the queue says nothing of."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, false, func, select, true
+from sqlalchemy import ColumnElement, case, false, func, select, true
 from sqlalchemy.orm import Session
 
 from contract.access import Caller, Scope
@@ -11,6 +11,7 @@ from contract.statuses import HELD, ConsumerStatus, Kind, Status
 from private_api.database import Database
 from private_api.placement.fleet import find_live, kinds_of
 from private_api.placement.waiting import find_wait
+from private_api.quotas.running import may_run
 from private_api.tables import TaskRow
 
 _CLAIM_ORDER = (TaskRow.priority.desc(), TaskRow.not_before, TaskRow.id)
@@ -50,8 +51,10 @@ def _lanes(session: Session, now: datetime) -> list[LaneView]:
         of_kind = [each.status for each in live if kind in kinds_of(each.row)]
         # A held GPU keeps nobody from tasks without one.
         free = {ConsumerStatus.FREE} | (set() if use_gpu else {ConsumerStatus.HELD})
+        # What its owner's quota holds back holds up nobody else.
+        order = (case((may_run(session), 0), else_=1), *_CLAIM_ORDER)
         first = select(TaskRow).where(TaskRow.status == Status.QUEUED, TaskRow.use_gpu.is_(use_gpu))
-        head = session.scalars(first.order_by(*_CLAIM_ORDER).limit(1)).first()
+        head = session.scalars(first.order_by(*order).limit(1)).first()
         wait = find_wait(session, head, now) if head is not None else None
         queued, oldest = found.get((use_gpu, Status.QUEUED), (0, None))
         lanes.append(

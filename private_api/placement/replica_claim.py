@@ -50,7 +50,7 @@ def claim_replica(
                 ReplicaRow.use_gpu.is_(False) if beside is None else ReplicaRow.use_gpu.is_(False) | beside
             )
         if (task := highest_waiting_task(session, now, consumer.free_bytes)) is not None:
-            is_before = (ReplicaRow.priority >= task) | goes_first(now, consumer.free_bytes)
+            is_before = (ReplicaRow.priority >= task) | goes_first(session, now, consumer.free_bytes)
             wanted = wanted.where(ReplicaRow.use_gpu.is_(False) | is_before)
         order = (ReplicaRow.priority.desc(), (ReplicaRow.uid == (claim.uid or "")).desc(), ReplicaRow.id)
         best = wanted.order_by(*order).limit(1).with_for_update(skip_locked=True)

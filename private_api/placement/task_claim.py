@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, select, update
+from sqlalchemy import ColumnElement, Select, select, update
 from sqlalchemy.orm import Session
 
 from contract.claims import ClaimRequest
@@ -24,6 +24,7 @@ from private_api.placement.occupancy import (
     taking_consumers,
 )
 from private_api.placement.waiting import is_of_kind
+from private_api.quotas.running import is_within_quota, may_run
 from private_api.tables import AttemptRow, Outcome, TaskRow
 from private_api.tasks.attempts import build_assignment
 from private_api.tasks.give_back import give_back_unnamed
@@ -38,6 +39,7 @@ def claim_task(
     """Give the consumer a task under a new fence: of the highest priority the one that its bell named, else the oldest.
 
     What the consumer was given before and does not hold goes back to the queue first.
+    A task whose owner runs as many as its quota allows is passed over.
     Returns None if nothing waits that it can run now. A replica's GPU is free only if the replica shares it or runs
     the task itself; a consumer whose GPU is about to become free for a task takes none without a GPU.
     Raises `PermissionDenied` if the consumer belongs to another owner.
@@ -64,8 +66,7 @@ def claim_task(
         is_kept_free = request.accepts_cpu_tasks and is_gpu_expected(session, hosted, now, yield_after)
         if is_kept_free:
             request = request.model_copy(update={"accepts_cpu_tasks": False})
-        taken = (_take(session, each, request.consumer, now) for each in _candidates(request, claimable, now))
-        task_id = next((found for found in taken if found is not None), None)
+        task_id = _take_best(database, session, request, claimable, now)
         if task_id is None:
             if is_kept_free:
                 _pass_bell_on(session, request.uid, now)
@@ -102,9 +103,26 @@ def _pass_bell_on(session: Session, uid: str | None, now: datetime) -> None:
         ring(session, row)
 
 
-def _candidates(request: ClaimRequest, claimable: Claimable, now: datetime) -> list[Select[int]]:
+def _take_best(
+    database: Database, session: Session, request: ClaimRequest, claimable: Claimable, now: datetime
+) -> int | None:
+    """Take the best task. If other consumers took the last places of its owner's quota meanwhile, take another one."""
+    while True:
+        candidates = _candidates(request, claimable, may_run(session), now)
+        attempt = session.begin_nested()
+        taken = (_take(session, each, request.consumer, now) for each in candidates)
+        task_id = next((found for found in taken if found is not None), None)
+        if task_id is None or is_within_quota(database, session, task_id):
+            attempt.commit()
+            return task_id
+        attempt.rollback()
+
+
+def _candidates(
+    request: ClaimRequest, claimable: Claimable, within_quota: ColumnElement[bool], now: datetime
+) -> list[Select[int]]:
     queued = select(TaskRow.id).where(
-        TaskRow.status == Status.QUEUED, TaskRow.not_before <= now, TaskRow.cancel_at.is_(None)
+        TaskRow.status == Status.QUEUED, TaskRow.not_before <= now, TaskRow.cancel_at.is_(None), within_quota
     )
     if request.health.free_bytes is not None:
         queued = queued.where(fits_on_disk(request.health.free_bytes))

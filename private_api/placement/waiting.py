@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
+from contract.quotas import Quota
 from contract.statuses import Phase, Status, WaitsFor
 from kit.sizes import say_bytes
 from private_api.deployment_tables import ReplicaRow
@@ -18,6 +19,7 @@ from private_api.placement.occupancy import (
     is_hosted,
     live_consumers,
 )
+from private_api.quotas.running import find_full_quota
 from private_api.tables import AttemptRow, ConsumerRow, TaskRow
 
 
@@ -44,6 +46,8 @@ def find_wait(session: Session, row: TaskRow, now: datetime) -> Wait | None:
         return None
     if row.not_before > now:
         return Wait(WaitsFor.RETRY, f"its last attempt failed; the next one may begin at {clock(row.not_before)}")
+    if (limit := find_full_quota(session, row)) is not None:
+        return Wait(WaitsFor.QUOTA, f"one of its owner's own tasks must end first: quota {Quota.RUNNING} {limit}")
     return _find_queue_wait(session, row, now)
 
 

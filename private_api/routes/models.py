@@ -14,6 +14,7 @@ from contract.errors import (
     ModelNotFound,
     ModelRetired,
     PermissionDenied,
+    QuotaExceeded,
     StorageFull,
     TooLarge,
 )
@@ -64,7 +65,9 @@ def _add_catalogue(router: APIRouter, services: Services) -> None:
     @router.post(
         "/",
         openapi_extra=dict(OPTIONAL_ZIP_BODY),
-        responses=document_errors(PermissionDenied, ModelExists, InvalidRequest, InvalidArchive, TooLarge, StorageFull),
+        responses=document_errors(
+            PermissionDenied, ModelExists, InvalidRequest, InvalidArchive, TooLarge, QuotaExceeded, StorageFull
+        ),
     )
     async def register_model(
         request: Request, query: Annotated[ModelRegistration, Query()], caller: GivenCaller
@@ -79,12 +82,13 @@ def _add_catalogue(router: APIRouter, services: Services) -> None:
             allow_process=services.allow_process_models,
             allowed_images=services.allowed_images,
         )
-        async with receive_optional_zip(request, services.store, max_bytes=services.max_upload_bytes) as upload:
-            if upload is not None:
-                await run_in_threadpool(check_zip, upload)
-            view = await run_in_threadpool(
-                models.register_model, services.database, services.store, query, upload, caller
-            )
+        with services.upload_place(caller):
+            async with receive_optional_zip(request, services.store, max_bytes=services.max_upload_bytes) as upload:
+                if upload is not None:
+                    await run_in_threadpool(check_zip, upload)
+                view = await run_in_threadpool(
+                    models.register_model, services.database, services.store, query, upload, caller
+                )
         return await wait_for_findings(services, view, caller)
 
     @router.get("/")

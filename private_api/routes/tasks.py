@@ -17,6 +17,7 @@ from contract.errors import (
     ModelRetired,
     OutputMissing,
     PermissionDenied,
+    QuotaExceeded,
     StorageFull,
     TaskFailed,
     TaskNotFound,
@@ -46,7 +47,7 @@ from private_api.tasks.listing import list_tasks
 from private_api.tasks.read import find_log, is_ended
 from private_api.tasks.rerun import RerunOptions, rerun_task
 from private_api.tasks.submit import check_submission, submit_task
-from private_api.uploads import receive_zip
+from private_api.uploads import announced_bytes, receive_zip
 
 _POLL_ERRORS = (TaskPending, TaskFailed, OutputMissing, TaskNotFound)
 _IdempotencyKey = Annotated[
@@ -83,6 +84,7 @@ def _add_list(router: APIRouter, services: Services) -> None:
             InvalidArchive,
             TooLarge,
             IdempotencyConflict,
+            QuotaExceeded,
             StorageFull,
         ),
     )
@@ -98,26 +100,36 @@ def _add_list(router: APIRouter, services: Services) -> None:
         if len(names) != 1:
             raise InvalidRequest("name the model in the query: ?human_readable_id=...")
         (reference,) = names
-        await run_in_threadpool(check_submission, database, reference, idempotency_key=idempotency_key, caller=caller)
-        async with receive_zip(request, store, max_bytes=services.max_upload_bytes) as upload:
-            await run_in_threadpool(
-                check_archive,
-                upload.path,
-                max_unpacked_bytes=services.sizes.max_unpacked_bytes,
-                max_entries=services.sizes.max_entries,
-                while_large=services.large_archives,
-            )
-            uid = await run_in_threadpool(
-                submit_task,
-                database,
-                store,
-                upload,
-                reference=reference,
-                idempotency_key=idempotency_key,
-                caller=caller,
-                priority=query.priority,
-                label=query.label,
-            )
+        await run_in_threadpool(
+            check_submission,
+            database,
+            reference,
+            idempotency_key=idempotency_key,
+            caller=caller,
+            defaults=services.quotas,
+            size_bytes=announced_bytes(request),
+        )
+        with services.upload_place(caller):
+            async with receive_zip(request, store, max_bytes=services.max_upload_bytes) as upload:
+                await run_in_threadpool(
+                    check_archive,
+                    upload.path,
+                    max_unpacked_bytes=services.sizes.max_unpacked_bytes,
+                    max_entries=services.sizes.max_entries,
+                    while_large=services.large_archives,
+                )
+                uid = await run_in_threadpool(
+                    submit_task,
+                    database,
+                    store,
+                    upload,
+                    reference=reference,
+                    idempotency_key=idempotency_key,
+                    caller=caller,
+                    priority=query.priority,
+                    label=query.label,
+                    defaults=services.quotas,
+                )
         services.ring()
         return uid
 
@@ -191,7 +203,14 @@ def _add_tasks(router: APIRouter, services: Services) -> None:
         "/{uid}/rerun",
         name="rerun_task",
         responses=document_errors(
-            PermissionDenied, TaskNotFound, ModelNotFound, ModelRetired, InputMissing, IdempotencyConflict, StorageFull
+            PermissionDenied,
+            TaskNotFound,
+            ModelNotFound,
+            ModelRetired,
+            InputMissing,
+            IdempotencyConflict,
+            QuotaExceeded,
+            StorageFull,
         ),
     )
     def rerun(
@@ -200,7 +219,7 @@ def _add_tasks(router: APIRouter, services: Services) -> None:
         """Queue a new task with the stored input of this one; the answer is the uid of the new task."""
         _check_submission(caller, query.priority)
         options = RerunOptions(query.version, query.priority, idempotency_key)
-        new_uid = rerun_task(database, store, uid, caller, options)
+        new_uid = rerun_task(database, store, uid, caller, options, defaults=services.quotas)
         services.ring()
         return new_uid
 

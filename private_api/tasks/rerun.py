@@ -7,7 +7,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from contract.access import Caller
-from contract.errors import IdempotencyConflict, InputMissing
+from contract.errors import IdempotencyConflict, InputMissing, QuotaExceeded
 from contract.reruns import RerunVersion
 from kit.logging import log_task
 from private_api.archives import ArchiveStore, StoredArchive
@@ -16,6 +16,9 @@ from private_api.audit_tables import Action
 from private_api.database import Database
 from private_api.model_owners import require_use
 from private_api.models import keep_archive, name_version, stored_archive, take_version
+from private_api.quotas.admission import Addition, admit
+from private_api.quotas.limits import NO_LIMITS, Limits, limits_of
+from private_api.quotas.running import stored_limit
 from private_api.tables import TaskRow
 from private_api.tasks.rows import find_task, logger
 from private_api.tasks.submit import NewTask, find_by_key, queue_task
@@ -30,13 +33,22 @@ class RerunOptions:
     idempotency_key: str | None = None
 
 
-def rerun_task(database: Database, store: ArchiveStore, uid: str, caller: Caller, options: RerunOptions) -> str:
+def rerun_task(
+    database: Database,
+    store: ArchiveStore,
+    uid: str,
+    caller: Caller,
+    options: RerunOptions,
+    *,
+    defaults: Limits = NO_LIMITS,
+) -> str:
     """Queue a new task with the input of the task `uid`, whether that has ended or not. Returns the new task's uid.
 
     The new task belongs to the owner of the first one, so that a key with the scope operate gets at nobody's files by
-    it; where that has none, to the caller. The same rerun under the same owner's idempotency key returns the first
-    answer again. Raises `TaskNotFound`, `ModelNotFound`, `PermissionDenied` if the owner may not use the model,
-    `ModelRetired`, `InputMissing`, `IdempotencyConflict`.
+    it; where that has none, to the caller. It counts in that owner's quotas: what is stored as if it were a copy, what
+    is uploaded not at all. `defaults` are the server's limits. The same rerun under the same owner's idempotency key
+    returns the first answer again. Raises `TaskNotFound`, `ModelNotFound`, `PermissionDenied` if the owner may not use
+    the model, `ModelRetired`, `InputMissing`, `IdempotencyConflict`, `QuotaExceeded`.
     """
     with database.read() as session:
         first = find_task(session, uid, caller)
@@ -44,22 +56,28 @@ def rerun_task(database: Database, store: ArchiveStore, uid: str, caller: Caller
         if known := _find_rerun(session, first, owner, options):
             return known
         source = stored_archive(first.input)
+    # Another caller's own limits are not the owner's.
+    is_own = owner == caller.owner
+    limits = limits_of(caller, defaults) if is_own else defaults
+    running_limit = stored_limit(caller.quotas) if is_own else first.running_limit
     new_uid = secrets.token_hex(32)
     stored = _share_input(store, source, new_uid)
     try:
         with database.write() as session:
-            now = database.now(session)
             version = take_version(session, _reference(first, options.version))
             require_use(version.model, owner)
-            archive = keep_archive(session, stored, now)
+            admit(database, session, owner, limits, Addition(stored.size_bytes, is_upload=False))
+            now = database.now(session)
+            archive = keep_archive(session, stored, now, owner=owner)
             key, label = options.idempotency_key, first.label
-            task = NewTask(new_uid, owner, version, archive, options.priority, key, label, rerun_of=uid)
+            task = NewTask(new_uid, owner, version, archive, options.priority, key, label, running_limit, rerun_of=uid)
             queue_task(session, task, now)
             detail = f"{name_version(version)}, of the task {uid}"
             record(session, caller, Action.RERUN_TASK, new_uid, now, detail=detail)
-    except IntegrityError:
-        # Another request with the same key was faster: return its task.
+    except (IntegrityError, QuotaExceeded):
+        # The janitor would leave it there for a day.
         store.remove(stored.key)
+        # Another request with the same key may have been faster: return its task.
         with database.read() as session:
             if known := _find_rerun(session, first, owner, options):
                 return known

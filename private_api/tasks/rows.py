@@ -11,6 +11,7 @@ from contract.broker import queue_for
 from contract.errors import StaleFence, TaskNotFound
 from contract.statuses import TRANSITIONS, Reason, Status
 from kit.logging import log_task
+from private_api.quotas.running import next_held_back
 from private_api.tables import AttemptRow, OutboxRow, Outcome, TaskRow
 
 logger = logging.getLogger("private_api.tasks")
@@ -95,12 +96,16 @@ def end_task(
     session: Session, row: TaskRow, status: Status, now: datetime, *, reason: Reason | None = None, detail: str = ""
 ) -> None:
     """Make the task terminal, and its open attempt with it."""
+    was_held = row.status.is_held
     row.ended_at = now
     row.reason = reason
     row.detail = detail or None
     row.phase = row.deadline_at = row.pull_percent = row.progress = row.progress_text = None
     move_task(row, status)
     end_attempts(session, row, now, outcome=reason or Outcome.FINISHED, detail=detail)
+    # Its bell may have rung while the owner's quota held it back.
+    if was_held and (held_back := next_held_back(session, row)) is not None:
+        ring(session, held_back)
 
 
 def end_cancelled(session: Session, row: TaskRow, now: datetime) -> None:

@@ -68,7 +68,8 @@ def commit_output(database: Database, store: ArchiveStore, uid: str, fence: int,
         path = store.path(key)
         if not path.is_file() or path.stat().st_size != commit.size_bytes:
             raise InvalidRequest("no output of this sha256 and size was uploaded under this fence")
-        row.output = keep_archive(session, StoredArchive(key, commit.sha256, commit.size_bytes), now)
+        stored = StoredArchive(key, commit.sha256, commit.size_bytes)
+        row.output = keep_archive(session, stored, now, owner=row.owner)
         row.exit_code, row.image = commit.exit_code, commit.image or row.image
         # ASCII: any text in it can be stored.
         row.warnings = json.dumps(commit.warnings) if commit.warnings else None

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from contract.access import Caller
-from contract.errors import IdempotencyConflict, ModelNotFound, ModelRetired, PermissionDenied
+from contract.errors import IdempotencyConflict, ModelNotFound, ModelRetired, PermissionDenied, QuotaExceeded
 from contract.statuses import Status
 from kit.failpoints import reach
 from kit.logging import log_task
@@ -27,6 +27,9 @@ from private_api.models import (
     refuse_retired,
     take_version,
 )
+from private_api.quotas.admission import Addition, admit, check_quotas
+from private_api.quotas.limits import NO_LIMITS, Limits, limits_of
+from private_api.quotas.running import stored_limit
 from private_api.tables import ArchiveRow, ModelVersionRow, TaskRow
 from private_api.tasks.rows import logger, ring
 
@@ -42,20 +45,31 @@ class NewTask:
     priority: int
     idempotency_key: str | None
     label: str | None
+    running_limit: int | None = None
     rerun_of: str | None = None
 
 
-def check_submission(database: Database, reference: str, *, idempotency_key: str | None, caller: Caller) -> None:
-    """Refuse before the body is read what can be refused.
+def check_submission(
+    database: Database,
+    reference: str,
+    *,
+    idempotency_key: str | None,
+    caller: Caller,
+    defaults: Limits = NO_LIMITS,
+    size_bytes: int = 1,
+) -> None:
+    """Refuse before the body is read what can be refused; `size_bytes` is how much will be read at least.
 
-    Raises `ModelNotFound`, `PermissionDenied` for a caller who may not use the model, `ModelRetired`.
+    Raises `ModelNotFound`, `PermissionDenied` for a caller who may not use the model, `ModelRetired`, `QuotaExceeded`.
     """
     with database.read() as session:
         try:
             version = find_version(session, reference)
             require_use(version.model, caller.owner)
             refuse_retired(version)
-        except (ModelNotFound, PermissionDenied, ModelRetired):
+            limits, addition = limits_of(caller, defaults), Addition(size_bytes)
+            check_quotas(session, caller.owner, limits, addition, database.now(session))
+        except (ModelNotFound, PermissionDenied, ModelRetired, QuotaExceeded):
             # Whoever repeats a submission gets its uid, whatever became of the model meanwhile.
             if find_by_key(session, idempotency_key, caller.owner) is None:
                 raise
@@ -71,12 +85,13 @@ def submit_task(
     caller: Caller,
     priority: int = 0,
     label: str | None = None,
+    defaults: Limits = NO_LIMITS,
 ) -> str:
     """Store the checked upload as the input of a new task. Returns the task's uid once the task is durable.
 
     `reference` is the model's id, or `<id>@<version>`. The same content under the same owner's `idempotency_key`
-    returns the first uid again. Raises `ModelNotFound`, `PermissionDenied` for a caller who may not use the model,
-    `ModelRetired`, `IdempotencyConflict`.
+    returns the first uid again. `defaults` are the server's limits. Raises `ModelNotFound`, `PermissionDenied` for a
+    caller who may not use the model, `ModelRetired`, `IdempotencyConflict`, `QuotaExceeded`.
     """
     if known := _find_submission(database, upload, reference, idempotency_key, caller.owner):
         return known
@@ -88,14 +103,17 @@ def submit_task(
         with database.write() as session:
             version = take_version(session, reference)
             require_use(version.model, caller.owner)
+            admit(database, session, caller.owner, limits_of(caller, defaults), Addition(stored.size_bytes))
             now = database.now(session)
-            archive = keep_archive(session, stored, now)
-            task = NewTask(uid, caller.owner, version, archive, priority, idempotency_key, label)
+            archive = keep_archive(session, stored, now, owner=caller.owner)
+            running_limit = stored_limit(caller.quotas)
+            task = NewTask(uid, caller.owner, version, archive, priority, idempotency_key, label, running_limit)
             queue_task(session, task, now)
             record(session, caller, Action.SUBMIT_TASK, uid, now, detail=name_version(version))
-    except IntegrityError:
-        # Another request with the same key was faster: return its task.
+    except (IntegrityError, QuotaExceeded):
+        # The janitor would leave it there for a day.
         store.remove(stored.key)
+        # Another request with the same key may have been faster: return its task.
         if known := _find_submission(database, upload, reference, idempotency_key, caller.owner):
             return known
         raise
@@ -114,6 +132,7 @@ def queue_task(session: Session, task: NewTask, now: datetime) -> None:
         model_version_id=task.version.id,
         use_gpu=task.version.use_gpu,
         priority=task.priority,
+        running_limit=task.running_limit,
         label=task.label,
         status=Status.QUEUED,
         fence=0,

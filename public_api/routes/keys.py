@@ -1,4 +1,5 @@
-"""`/api/me` and `/api/keys/`: who the caller is, and the keys that it may see, make and revoke."""
+"""`/api/me`, `/api/quota` and `/api/keys/`: who the caller is and what it may have, and the keys that it may see, make
+and revoke."""
 
 import re
 from typing import Annotated, Any
@@ -6,7 +7,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from contract.errors import KeyNotFound, TooLarge
-from contract.keys import KEY_ID_PATTERN, CreatedKey, KeyCreation, KeyListQuery, KeyRotation, KeyView, MeView
+from contract.keys import (
+    KEY_ID_PATTERN,
+    CreatedKey,
+    KeyCreation,
+    KeyListQuery,
+    KeyRotation,
+    KeyView,
+    MeView,
+    OwnerQuotas,
+    QuotaQuery,
+)
 from kit.http_errors import document_errors
 from public_api.relay import Relay
 
@@ -43,6 +54,16 @@ def key_routes(relay: Relay) -> APIRouter:
         """Who the caller is: the key, its owner, scopes and expiry; and what goes here without a key."""
         return relay.forward(request, "/api/me")
 
+    @router.get("/quota/", include_in_schema=False)
+    @router.get("/quota", response_model=OwnerQuotas)
+    async def show_quota(request: Request, query: Annotated[QuotaQuery, Query()]) -> Response:
+        """What the key's owner may have of the server, tasks, bytes and uploads, and how much of it is used.
+
+        Without a key there are no quotas. With `owner`: what the server allows a key of that owner that has no limits
+        of its own, and what that owner uses; another one's needs the scope `operate`.
+        """
+        return relay.forward(request, "/api/quota", query=query)
+
     @router.get("/keys", include_in_schema=False)
     @router.get("/keys/", response_model=list[KeyView])
     async def list_keys(request: Request, query: Annotated[KeyListQuery, Query()]) -> Response:
@@ -55,7 +76,7 @@ def key_routes(relay: Relay) -> APIRouter:
     @router.post("/keys", include_in_schema=False)
     @router.post("/keys/", response_model=CreatedKey, openapi_extra=_BODY, responses=document_errors(TooLarge))
     async def create_key(request: Request) -> Response:
-        """Make a key that may do, and lives, no more than the one that makes it. Its secret is shown this once.
+        """Make a key that may do, has, and lives, no more than the one that makes it. Its secret is shown this once.
 
         Needs the scope `keys`; for another owner `admin`.
         """

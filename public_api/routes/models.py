@@ -12,6 +12,7 @@ from contract.errors import (
     ModelNotFound,
     ModelRetired,
     PermissionDenied,
+    QuotaExceeded,
     StorageFull,
     TooLarge,
     TooSlow,
@@ -25,7 +26,7 @@ from public_api.relay import UPLOAD_PATIENCE_S, Relay
 from public_api.routes.examples import EXAMPLE_MODEL, EXAMPLE_VERSION, answer_example
 from public_api.routes.parameters import ModelIdPart, ModelReferencePart, VersionPart
 
-UPLOAD_ERRORS = (PermissionDenied, InvalidRequest, InvalidArchive, TooLarge, TooSlow, StorageFull)
+UPLOAD_ERRORS = (PermissionDenied, InvalidRequest, InvalidArchive, TooLarge, TooSlow, QuotaExceeded, StorageFull)
 
 
 def forward_registration(relay: Relay, request: Request, query: ModelRegistration) -> Response:

@@ -13,6 +13,7 @@ from contract.errors import (
     ModelRetired,
     OutputMissing,
     PermissionDenied,
+    QuotaExceeded,
     StorageFull,
     TaskFailed,
     TaskNotFound,
@@ -203,7 +204,7 @@ def _add_records(router: APIRouter, relay: Relay) -> None:
         "/{uid}/rerun",
         response_model=_NewUid,
         responses=document_errors(
-            TaskNotFound, ModelNotFound, ModelRetired, InputMissing, IdempotencyConflict, StorageFull
+            TaskNotFound, ModelNotFound, ModelRetired, InputMissing, IdempotencyConflict, QuotaExceeded, StorageFull
         ),
         dependencies=[Depends(document_submission)],
     )

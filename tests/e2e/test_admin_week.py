@@ -48,7 +48,7 @@ class Week:
 
 
 BESIDE: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("docs/operations/access.md", ("Two modes", "Keys", "A key for each consumer's host")),
+    ("docs/operations/access.md", ("Two modes", "Keys", "Quotas", "A key for each consumer's host")),
     ("docs/how-to/give-access.md", ("Make a key", "What the student does", "Later")),
     ("docs/how-to/monitor.md", ("Is the host well?", "What happened?")),
     ("docs/how-to/no-dns.md", ("One command, without touching the client",)),

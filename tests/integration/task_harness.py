@@ -23,6 +23,7 @@ from private_api.loops.reaper import Reaper
 from private_api.models import register_model
 from private_api.placement.consumers import register_consumer
 from private_api.placement.task_claim import claim_task
+from private_api.quotas.limits import NO_LIMITS, Limits
 from private_api.server_tables import HeartbeatRow
 from private_api.settings import YIELD_AFTER
 from private_api.tables import AttemptRow, ConsumerRow, EventRow, OutboxRow, TaskRow
@@ -69,6 +70,7 @@ class Harness:
         caller: Caller = ANONYMOUS,
         priority: int = 0,
         label: str | None = None,
+        defaults: Limits = NO_LIMITS,
     ) -> str:
         upload = self.store.open_upload(None)
         try:
@@ -82,6 +84,7 @@ class Harness:
                 caller=caller,
                 priority=priority,
                 label=label,
+                defaults=defaults,
             )
         finally:
             upload.discard()

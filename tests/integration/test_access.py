@@ -166,6 +166,7 @@ def expected(role: str, route: tuple[str, str], *, require_key: bool, of_ada: bo
         ("get", "/api/consumers/"): 401 if role == "anonymous" else 200,
         ("get", "/api/queue"): 200,
         ("get", "/api/me"): 200,
+        ("get", "/api/quota"): 200,
         ("get", "/api/events"): 200,
         ("get", "/api/keys/"): manages_keys,
         # Nobody has the key's scope that is asked for but the admin, and there is no key with the id.

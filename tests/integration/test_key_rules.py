@@ -10,12 +10,14 @@ import pytest
 
 from contract.access import ANONYMOUS, Caller, Scope
 from contract.errors import InvalidRequest, KeyNotFound, PermissionDenied, Unauthenticated
-from contract.keys import KeyCreation, KeyListQuery, KeyState
+from contract.keys import KeyCreation, KeyListQuery, KeyQuotas, KeyRotation, KeyState
+from contract.quotas import Quota
 from inference_client import InferenceClient
 from inference_client import errors as client_errors
 from private_api.database import Database
-from private_api.key_rules import list_visible_keys, make_key, revoke_visible_key
-from private_api.keys import check_key, create_key, list_keys
+from private_api.key_rules import list_visible_keys, make_key, revoke_visible_key, rotate_visible_key
+from private_api.keys import check_key, create_key, list_keys, rotate_key
+from private_api.quotas.limits import NO_LIMITS, Limits
 from tests.integration.infer_harness import User, serve
 from tests.integration.public_door import PLAIN, serve_door
 from tests.running_api import RunningApi
@@ -27,8 +29,10 @@ def caller(database: Database, *scopes: Scope, owner: str = "ada", lifetime: tim
     return check_key(database, create_key(database, owner=owner, scopes=scopes, lifetime=lifetime))
 
 
-def wanted(*scopes: Scope, owner: str | None = None, lifetime_s: int | None = None) -> KeyCreation:
-    return KeyCreation(scopes=list(scopes), owner=owner, lifetime_s=lifetime_s)
+def wanted(
+    *scopes: Scope, owner: str | None = None, lifetime_s: int | None = None, quotas: KeyQuotas | None = None
+) -> KeyCreation:
+    return KeyCreation(scopes=list(scopes), owner=owner, lifetime_s=lifetime_s, quotas=quotas or {})
 
 
 def seen(database: Database, who: Caller, **query: object) -> list[str]:
@@ -108,6 +112,51 @@ def test_the_keys_of_others_are_refused_without_the_scope(database: Database) ->
                 act(refused)
 
 
+DEFAULTS: Limits = {**NO_LIMITS, Quota.QUEUED: 100, Quota.STORED: 1000}
+
+
+def test_no_key_makes_one_that_may_have_more(database: Database) -> None:
+    key = create_key(database, owner="ada", scopes=[Scope.KEYS], lifetime=None, quotas={Quota.QUEUED: 10})
+    keeper = check_key(database, key)
+    assert keeper.quotas == {Quota.QUEUED: 10}
+    # What is not given is what the key has that makes it; and so it goes on.
+    heir = make_key(database, keeper, wanted(Scope.KEYS, quotas={Quota.RUNNING: 2}), defaults=DEFAULTS)
+    assert heir.quotas == {Quota.QUEUED: 10, Quota.RUNNING: 2}
+    narrower = wanted(Scope.KEYS, quotas={Quota.QUEUED: 9, Quota.RUNNING: 1, Quota.STORED: 1000})
+    assert make_key(database, check_key(database, heir.key), narrower, defaults=DEFAULTS).quotas == narrower.quotas
+    for quota, limit in ((Quota.QUEUED, 11), (Quota.QUEUED, None), (Quota.STORED, 1001), (Quota.STORED, None)):
+        with pytest.raises(PermissionDenied, match=f"may have more than itself: its own quotas are {quota} 10"):
+            make_key(database, keeper, wanted(Scope.KEYS, quotas={quota: limit}), defaults=DEFAULTS)
+    assert len(list_keys(database)) == 3
+
+
+def test_an_admin_gives_what_it_likes(database: Database) -> None:
+    key = create_key(database, owner="dan", scopes=[Scope.ADMIN], lifetime=None, quotas={Quota.QUEUED: 1})
+    admin = check_key(database, key)
+    given: KeyQuotas = {Quota.QUEUED: 1000, Quota.STORED: None}
+    made = make_key(database, admin, wanted(Scope.SUBMIT, owner="eve", quotas=given), defaults=DEFAULTS)
+    assert (made.quotas, check_key(database, made.key).quotas) == (given, given)
+    assert make_key(database, admin, wanted(Scope.SUBMIT, owner="eve"), defaults=DEFAULTS).quotas == {}
+
+
+def test_a_key_that_replaces_another_has_its_quotas_and_is_not_made_by_a_narrower_one(database: Database) -> None:
+    def made(*scopes: Scope, **quotas: int | None) -> Caller:
+        own: KeyQuotas = {Quota(name): limit for name, limit in quotas.items()}
+        return check_key(database, create_key(database, owner="ada", scopes=scopes, lifetime=None, quotas=own))
+
+    wide, narrow, usual = made(Scope.KEYS, queued=500), made(Scope.KEYS, queued=5), made(Scope.KEYS)
+    overlap = KeyRotation(overlap_s=60)
+    replaced = rotate_key(database, str(wide.key_id), timedelta(hours=1))
+    assert replaced is not None
+    assert check_key(database, replaced).quotas == {Quota.QUEUED: 500}
+    mine = rotate_visible_key(database, narrow, str(narrow.key_id), overlap, defaults=DEFAULTS)
+    assert mine.quotas == {Quota.QUEUED: 5}
+    for keeper, theirs in ((narrow, wide), (narrow, usual), (usual, wide)):
+        with pytest.raises(PermissionDenied, match="may have more than itself"):
+            rotate_visible_key(database, keeper, str(theirs.key_id), overlap, defaults=DEFAULTS)
+    assert rotate_visible_key(database, usual, str(narrow.key_id), overlap, defaults=DEFAULTS).quotas == mine.quotas
+
+
 # Through the door
 
 
@@ -175,6 +224,8 @@ def test_a_bad_wish_is_refused_by_name_and_a_new_key_is_stored_by_no_cache(priva
             ({"scopes": ["submit"], "owner": "a b"}, "owner"),
             ({"scopes": ["submit"], "lifetime_s": 0}, "lifetime_s"),
             ({"scopes": ["submit"], "lifetime": 5}, "lifetime"),
+            ({"scopes": ["submit"], "quotas": {"queued": 0}}, "quotas.queued"),
+            ({"scopes": ["submit"], "quotas": {"waiting": 5}}, "quotas.waiting"),
         ):
             answer = client.post("/api/keys/", json=body)
             assert (answer.status_code, word in answer.json()["detail"]) == (422, True), answer.text

@@ -12,6 +12,7 @@ import pytest
 from contract.access import ANONYMOUS, Caller, Scope
 from contract.errors import Unauthenticated
 from contract.queries import ModelRegistration
+from contract.quotas import Quota
 from private_api.archives import ArchiveStore
 from private_api.keys import check_key, list_keys
 from private_api.models import register_model, show_model
@@ -55,6 +56,17 @@ def test_a_key_is_made_listed_and_revoked(database_url: str) -> None:
     assert key.split("_")[2] not in listed
     assert (revoked.returncode, revoked.stdout) == (0, "")
     assert "revoked" in keys(database_url, "list").stdout
+
+
+def test_a_key_is_made_with_limits_of_its_own_which_its_successor_has_too(database_url: str) -> None:
+    limits = ("--quota", "queued=10", "--quota", "stored=50GiB", "--quota", "running=off")
+    made = keys(database_url, "create", "--owner", "ada", "--scope", "submit", *limits)
+    assert made.returncode == 0, made.stderr
+    successor = keys(database_url, "rotate", made.stdout.split("_")[1]).stdout
+    own = {Quota.QUEUED: 10, Quota.RUNNING: None, Quota.STORED: 50 * 1024**3}
+    with opened(database_url) as database:
+        assert [check_key(database, key.strip()).quotas for key in (made.stdout, successor)] == [own, own]
+    assert keys(database_url, "list").stdout.count("queued=10 running=off stored=50.0GiB") == 2
 
 
 def test_a_key_is_replaced_and_those_of_an_owner_are_listed(database_url: str) -> None:
@@ -115,6 +127,11 @@ def test_a_standalone_servers_keys_are_in_its_data_folder(sqlite_template: Path,
         (("create", "--owner", "ada", "--scope", "submit", "--expires", "soon"), 2, "a duration is"),
         (("create", "--owner", "ada", "--scope", "submit", "--expires", "0d"), 2, "must live"),
         (("list", "--data-dir", "nowhere"), 2, "no inference.db"),
+        (("create", "--owner", "ada", "--scope", "submit", "--quota", "queued"), 2, "'queued' is no quota"),
+        (("create", "--owner", "ada", "--scope", "submit", "--quota", "waiting=5"), 2, "'waiting=5' is no quota"),
+        (("create", "--owner", "ada", "--scope", "submit", "--quota", "queued=0"), 2, "from 1 up, or off"),
+        (("create", "--owner", "ada", "--scope", "submit", "--quota", "stored=much"), 2, "is not a size"),
+        (("create", "--owner", "ada", "--scope", "consume", "--quota", "queued=1"), 2, "consume stands alone"),
     ],
 )
 def test_what_is_wrong_is_said_and_makes_no_key(

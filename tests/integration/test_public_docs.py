@@ -30,7 +30,7 @@ def http() -> Iterator[httpx.Client]:
 
 
 ROUTES = {
-    ("post", "/api/models/"): {200, 401, 403, 409, 413, 422, 500, 503, 507},
+    ("post", "/api/models/"): {200, 401, 403, 409, 413, 422, 429, 500, 503, 507},
     ("get", "/api/models/"): {200, 401, 403, 422, 500, 503},
     ("get", "/api/models/{human_readable_id}"): {200, 401, 403, 422, 500, 503, 550},
     ("patch", "/api/models/{human_readable_id}"): {200, 401, 403, 409, 413, 422, 500, 503, 550},
@@ -42,7 +42,7 @@ ROUTES = {
     ("get", "/api/models/{human_readable_id}/deployment"): {200, 401, 403, 404, 422, 500, 503},
     ("delete", "/api/models/{human_readable_id}/deployment"): {204, 401, 403, 422, 500, 503, 550},
     ("get", "/api/deployments/"): {200, 401, 403, 422, 500, 503},
-    ("post", "/api/tasks/"): {200, 401, 403, 409, 413, 422, 500, 503, 507, 550},
+    ("post", "/api/tasks/"): {200, 401, 403, 409, 413, 422, 429, 500, 503, 507, 550},
     ("get", "/api/tasks/"): {200, 401, 403, 422, 500, 503},
     ("get", "/api/tasks/{uid}"): {200, 401, 403, 422, 500, 503, 551, 552, 553, 554},
     ("head", "/api/tasks/{uid}"): {200, 401, 403, 422, 500, 503, 551, 552, 553, 554},
@@ -65,13 +65,14 @@ ROUTES = {
         (method, "/api/tasks/{uid}/input/files/{path}"): {200, 206, 304, 416, 401, 403, 404, 410, 422, 500, 503, 554}
         for method in ("get", "head")
     },
-    ("post", "/api/tasks/{uid}/rerun"): {200, 401, 403, 409, 410, 422, 500, 503, 507, 550, 554},
+    ("post", "/api/tasks/{uid}/rerun"): {200, 401, 403, 409, 410, 422, 429, 500, 503, 507, 550, 554},
     ("post", "/api/tasks/{uid}/cancel"): {200, 401, 403, 422, 500, 503, 554},
     ("delete", "/api/tasks/{uid}"): {204, 401, 403, 422, 500, 503, 554},
     ("get", "/api/queue"): {200, 401, 403, 422, 500, 503},
     ("get", "/api/consumers/"): {200, 401, 403, 422, 500, 503},
     ("get", "/api/events"): {200, 401, 403, 422, 429, 500, 503},
     ("get", "/api/me"): {200, 401, 403, 422, 500, 503},
+    ("get", "/api/quota"): {200, 401, 403, 422, 500, 503},
     ("get", "/api/keys/"): {200, 401, 403, 422, 500, 503},
     ("post", "/api/keys/"): {200, 401, 403, 413, 422, 500, 503},
     ("post", "/api/keys/{key_id}/rotate"): {200, 401, 403, 404, 413, 422, 500, 503},
@@ -120,6 +121,7 @@ OPERATIONS = {
     ("get", "/api/consumers/"): "list_consumers",
     ("get", "/api/events"): "stream_events",
     ("get", "/api/me"): "show_me",
+    ("get", "/api/quota"): "show_quota",
     ("get", "/api/keys/"): "list_keys",
     ("post", "/api/keys/"): "create_key",
     ("post", "/api/keys/{key_id}/rotate"): "rotate_key",

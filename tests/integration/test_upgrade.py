@@ -19,6 +19,7 @@ from contract.broker import CPU_QUEUE
 from contract.broker.memory import InMemoryBroker
 from contract.errors import TaskFailed
 from contract.model_versions import VersionListQuery
+from contract.quotas import Quota
 from contract.schemas import Assignment
 from contract.statuses import Phase, Status
 from private_api.archives import ArchiveStore
@@ -30,6 +31,7 @@ from private_api.migrate import current_revision, known_revisions, upgrade
 from private_api.model_versions import list_versions
 from private_api.models import list_models, show_model
 from private_api.placement.outlook import find_output, show_task
+from private_api.quotas.usage import read_usage
 from private_api.task_logs import TaskLogs
 from private_api.tasks.attempts import show_assignment
 from tests.integration.task_harness import SIZES, Harness
@@ -112,6 +114,20 @@ def test_rows_of_every_earlier_revision_go_on_after_the_upgrade(old: Harness, re
     fill(old, revision)
     upgrade(old.database)
     check_goes_on(old)
+
+
+def test_what_an_owner_stored_before_there_were_quotas_is_counted(old: Harness) -> None:
+    before = REVISIONS[REVISIONS.index("0028") - 1]
+    upgrade(old.database, before)
+    fill(old, before)
+    with old.database.write() as session:
+        session.execute(text("UPDATE tasks SET owner = 'ada' WHERE uid IN ('aaaa', 'cccc')"))
+    upgrade(old.database)
+    with old.database.read() as session:
+        # Two inputs and an output; a finished task has no other.
+        sizes = session.scalars(text("SELECT size_bytes FROM archives WHERE owner = 'ada' ORDER BY size_bytes")).all()
+        assert sizes == [12, 12, 13]
+        assert read_usage(session, "ada", Quota.STORED, old.database.now(session)) == sum(sizes)
 
 
 @pytest.mark.parametrize("revision", REVISIONS[-2:])

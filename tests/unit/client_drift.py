@@ -241,8 +241,9 @@ def record_calls(folder: Path) -> list[httpx.Request]:
         list(client.list_consumers())
         next(client.watch(types=["task"], uids=[UID], after=1))
         client.whoami()
+        client.quota(owner="ada")
         list(client.list_keys(owner="ada"))
-        client.create_key(["submit"], owner="ada", lifetime_s=60)
+        client.create_key(["submit"], owner="ada", lifetime_s=60, quotas={"queued": 10, "stored": None})
         client.rotate_key("0" * 16, overlap_s=60)
         client.revoke_key("0" * 16)
         client.drain_consumer("host-a")
@@ -263,6 +264,7 @@ def _answer_to(request: httpx.Request) -> bytes:
         ("POST", "/api/keys/"): {**KEY, "key": "is_"},
         ("POST", f"/api/keys/{'0' * 16}/rotate"): {**KEY, "key": "is_"},
         ("GET", "/api/me"): ME,
+        ("GET", "/api/quota"): {"owner": None, "quotas": []},
         ("GET", "/api/queue"): {"lanes": [], "tasks": []},
         ("GET", f"/api/tasks/{UID}/events"): [],
         ("GET", f"/api/tasks/{UID}/attempts"): [],

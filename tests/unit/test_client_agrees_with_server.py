@@ -69,6 +69,8 @@ VIEWS: list[type[BaseModel]] = [
     key_schemas.KeyView,
     key_schemas.CreatedKey,
     key_schemas.MeView,
+    key_schemas.QuotaView,
+    key_schemas.OwnerQuotas,
     event_schemas.TaskEvent,
     event_schemas.DeploymentEvent,
     event_schemas.QueueEvent,

@@ -20,6 +20,7 @@ from inference_client.errors import (
     Conflict,
     InferenceError,
     InvalidRequest,
+    QuotaExceeded,
     RouteNotFound,
     ServiceUnavailable,
     TooLarge,
@@ -102,6 +103,47 @@ def test_a_503_is_repeated_after_the_time_the_server_asks_for(
     assert client.status(UID).uid == UID
     assert len(pauses) == 1
     assert 7 <= pauses[0] < 9
+
+
+def test_a_429_of_something_in_front_of_the_server_is_repeated(
+    client: InferenceClient, peer: Peer, pauses: list[float]
+) -> None:
+    peer.plan("GET", STATUS, Answer(429, b"Too Many Requests", {"Content-Type": "text/plain"}))
+    assert client.status(UID).uid == UID
+    assert len(pauses) == 1
+
+
+UPLOADS_FULL = Answer.of(
+    server.QuotaExceeded("4 of 4 uploads", quota="uploads", limit=4, used=4), **{"Retry-After": "5"}
+)
+QUEUE_FULL = Answer.of(server.QuotaExceeded("10 of 10 tasks wait", quota="queued", limit=10, used=10))
+DAY_FULL = Answer.of(server.QuotaExceeded("room in 3 hours", quota="daily"), **{"Retry-After": "10800"})
+
+
+def test_a_quota_that_time_alone_frees_soon_is_waited_for(
+    client: InferenceClient, peer: Peer, scan: Path, pauses: list[float]
+) -> None:
+    peer.plan("POST", "/api/tasks/", UPLOADS_FULL)
+    assert client.submit(MODEL, scan) == UID
+    assert len(pauses) == 1
+    assert 5 <= pauses[0] < 7
+    first, second = peer.calls("POST", "/api/tasks/")
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+    peer.plan("POST", "/api/tasks/", *[UPLOADS_FULL] * 20)
+    with pytest.raises(QuotaExceeded) as caught:
+        client.submit(MODEL, scan)
+    assert caught.value.fields == {"quota": "uploads", "limit": 4, "used": 4, "retry_after_s": 5}
+    assert len(peer.calls("POST", "/api/tasks/")) == 2 + TRIES
+
+
+@pytest.mark.parametrize("answer", [QUEUE_FULL, DAY_FULL])
+def test_a_quota_that_somebody_must_make_room_in_is_raised_at_once(
+    client: InferenceClient, peer: Peer, scan: Path, pauses: list[float], answer: Answer
+) -> None:
+    peer.plan("POST", "/api/tasks/", *[answer] * 20)
+    with pytest.raises(QuotaExceeded, match=r"10 of 10 tasks wait|room in 3 hours"):
+        client.submit(MODEL, scan)
+    assert (len(peer.calls("POST", "/api/tasks/")), pauses) == (1, [])
 
 
 def test_no_server_can_make_the_client_sleep_for_hours(

@@ -8,6 +8,7 @@ import pytest
 from pydantic import Field, SecretStr
 
 from contract.broker.rabbitmq.settings import BrokerSettings
+from contract.quotas import Quota
 from kit.settings import Duration, Settings, SettingsError
 from private_api.settings import PrivateApiSettings
 
@@ -108,3 +109,24 @@ def test_passwords_may_hold_any_character() -> None:
     assert f"{quoted}@postgres:5432/inference" in settings.effective_database_url
     broker = BrokerSettings.load({"RABBIT_PASSWORD": password, "RABBIT_VHOST": "a/b"})
     assert broker.broker_url == f"amqp://inference:{quoted}@rabbitmq:5672/a%2Fb"
+
+
+def test_a_quota_is_a_number_its_generous_default_or_off() -> None:
+    usual = PrivateApiSettings.load(SECRETS).quotas
+    assert usual == {
+        Quota.QUEUED: 10_000,
+        Quota.RUNNING: 256,
+        Quota.STORED: 10 * 1024**4,
+        Quota.DAILY: 2 * 1024**4,
+        Quota.UPLOADS: 64,
+    }
+    given = {"QUOTA_QUEUED_TASKS": "20", "QUOTA_RUNNING_TASKS": "off", "QUOTA_STORED_BYTES": "0", "QUOTA_UPLOADS": ""}
+    assert PrivateApiSettings.load({**SECRETS, **given}).quotas == {
+        **usual,
+        Quota.QUEUED: 20,
+        Quota.RUNNING: None,
+        Quota.STORED: None,
+    }
+    wrong = {"QUOTA_QUEUED_TASKS": "-1", "QUOTA_DAILY_BYTES": "2TiB", "QUOTA_UPLOADS": "many"}
+    faults = faults_of({**SECRETS, **wrong}, PrivateApiSettings)
+    assert faults == [f"{name}: a limit is a whole number from 1 up, or off for any number" for name in wrong]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests import audit
+from tests import advisories
 from tests.services import missing
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +92,7 @@ def test_the_same_sources_give_the_same_bytes(written: bytes, tmp_path: Path) ->
 
 
 @contextmanager
-def advisories(answer: str | None) -> Iterator[str]:
+def osv(answer: str | None) -> Iterator[str]:
     """A service of advisories, which says `answer` of alembic and nothing of others; None: it never answers."""
     over = Event()
 
@@ -122,33 +122,33 @@ def advisories(answer: str | None) -> Iterator[str]:
 
 
 def test_a_known_hole_fails_the_check_and_says_what_mends_it(capsys: pytest.CaptureFixture[str]) -> None:
-    with advisories(json.dumps({"vulns": [HOLE]})) as url:
-        assert audit.main(["--osv-url", url]) == 1
+    with osv(json.dumps({"vulns": [HOLE]})) as url:
+        assert advisories.main(["--osv-url", url]) == 1
         said = capsys.readouterr().err
-        assert re.fullmatch(r"audit: alembic \S+ has PYSEC-1, CVE-2026-1; fixed in 99\.1\n", said)
-        assert audit.main(["--osv-url", url, "--ignore-vuln", "PYSEC-1"]) == 0
+        assert re.fullmatch(r"advisories: alembic \S+ has PYSEC-1, CVE-2026-1; fixed in 99\.1\n", said)
+        assert advisories.main(["--osv-url", url, "--ignore-vuln", "PYSEC-1"]) == 0
 
 
 def test_without_a_hole_the_check_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    with advisories("{}") as url:
-        assert audit.main(["--osv-url", url]) == 0
-    assert re.fullmatch(r"audit: no advisory names any of the \d\d packages\n", capsys.readouterr().out)
+    with osv("{}") as url:
+        assert advisories.main(["--osv-url", url]) == 0
+    assert re.fullmatch(r"advisories: no advisory names any of the \d\d packages\n", capsys.readouterr().out)
 
 
 def test_where_nobody_answers_the_check_goes_on(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert audit.main(["--osv-url", "http://127.0.0.1:1"]) == 0
-    with advisories("<html>log in</html>") as url:
-        assert audit.main(["--osv-url", url]) == 0
-    monkeypatch.setattr(audit, "LIMIT_S", 3.0)
-    with advisories(None) as url:
-        assert audit.main(["--osv-url", url]) == 0
+    assert advisories.main(["--osv-url", "http://127.0.0.1:1"]) == 0
+    with osv("<html>log in</html>") as url:
+        assert advisories.main(["--osv-url", url]) == 0
+    monkeypatch.setattr(advisories, "LIMIT_S", 3.0)
+    with osv(None) as url:
+        assert advisories.main(["--osv-url", url]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
-    assert all(line.startswith("audit: advisories could not be looked up: ") for line in lines)
+    assert all(line.startswith("advisories could not be looked up: ") for line in lines)
 
 
 def test_a_tool_that_fails_by_itself_fails_the_check(capsys: pytest.CaptureFixture[str]) -> None:
-    assert audit.main(["--no-such-option"]) == 1
+    assert advisories.main(["--no-such-option"]) == 1
     assert "no-such-option" in capsys.readouterr().err

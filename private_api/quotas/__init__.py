@@ -1,0 +1,1 @@
+"""Quotas of owners: what limits whom, what is used, and what is refused or passed over for it."""
