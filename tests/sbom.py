@@ -1,7 +1,7 @@
 """Names what a release is made of, as CycloneDX: `make sbom`, or `python -m tests.sbom FILE` in its environment.
 
-That is our own distributions, the Python packages that are locked for the image, with their hashes, and the images of
-others. The same sources give the same bytes.
+That is our own distributions, the Python packages that are locked for the image, with their hashes, the files of others
+that lie in this repository, and the images of others. The same sources give the same bytes.
 """
 
 import json
@@ -24,6 +24,11 @@ ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements/server.txt"
 USES = {"PYTHON_IMAGE": "base", "TRAEFIK_IMAGE": "beside", "POSTGRES_IMAGE": "beside", "RABBITMQ_IMAGE": "beside"}
 """By the variable that names the image, whether ours is built on it or runs beside it."""
+FILES = (
+    PackageURL("npm", name="swagger-ui-dist", version="5.35.0"),
+    PackageURL("golang", "github.com/moby/profiles", "seccomp", "v0.1.0"),
+)
+"""In `kit/docs_files` and `job_consumer/engines/docker/seccomp_profile`; decisions 0019 and 0044 say more."""
 _IN_THE_IMAGE = {
     "sys_platform": "linux",
     "platform_system": "Linux",
@@ -38,7 +43,8 @@ _IN_THE_IMAGE = {
 def main(out: Path) -> None:
     """Write the document."""
     document = list_packages(select(LOCK.read_text()))
-    document["components"] += [describe_client(), *map(describe_image, USES, find_images(), USES.values())]
+    document["components"] += [describe_client(), *map(describe_files, FILES)]
+    document["components"] += map(describe_image, USES, find_images(), USES.values())
     document["components"].sort(key=lambda component: component["bom-ref"])
     document["dependencies"] = [{"ref": component["bom-ref"]} for component in document["components"]]
     text = json.dumps(document, indent=2) + "\n"
@@ -79,6 +85,13 @@ def describe_client() -> dict[str, Any]:
     purl = PackageURL("pypi", name=project["name"], version=project["version"]).to_string()
     named = {"name": project["name"], "version": project["version"], "purl": purl, "bom-ref": purl}
     return {"type": "library", **named, "licenses": [{"license": {"id": project["license"]}}]}
+
+
+def describe_files(url: PackageURL) -> dict[str, Any]:
+    """Files of others that lie in this repository; both sets are under this license."""
+    purl = url.to_string()
+    named = {"name": "/".join(filter(None, (url.namespace, url.name))), "version": url.version, "purl": purl}
+    return {"type": "library", "bom-ref": purl, **named, "licenses": [{"license": {"id": "Apache-2.0"}}]}
 
 
 def describe_image(variable: str, image: str, use: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def report_trial(
     The log goes to stderr. Raises `InvalidArchive`, `UnusableInput`, `EngineUnavailable`.
     """
     with _work_dir(work) as (folder, volume), open_bench(options, folder, volume) as bench:
-        with _shown_log() as show:
+        with shown_log() as show:
             trial = bench.run(isolation, show)
         if trial.has_finished and output is not None:
             _keep(bench.output_zip, output)
@@ -82,7 +82,8 @@ def _keep(made: Path, output: Path) -> None:
 
 
 @contextmanager
-def _shown_log() -> Iterator[Callable[[bytes], None]]:
+def shown_log() -> Iterator[Callable[[bytes], None]]:
+    """Shows the pieces of a log on stderr as they come, without what a terminal would obey."""
     text = LogText()
     try:
         yield lambda piece: _write(text.clean(piece))

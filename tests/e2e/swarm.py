@@ -218,7 +218,7 @@ def _joined(manager: Host, worker: Host) -> Iterator[None]:
 def _deployed(manager: Host, worker: Host, folder: Path) -> Iterator[Swarm]:
     make_files(folder)
     ours = (build_image(), echo_image())
-    platform = re.findall(r"^ +image: ([\w.:/-]+)$", (ROOT / "stack.yaml").read_text(), re.MULTILINE)
+    platform = re.findall(r"^ +image: \$\{(?!INFERENCE_)\w+:-(\S+)\}$", (ROOT / "stack.yaml").read_text(), re.MULTILINE)
     with ThreadPoolExecutor() as pool:
         loads = [pool.submit(worker.load, *ours), pool.submit(manager.load, *ours, *platform)]
     for load in loads:

@@ -78,6 +78,15 @@ def test_the_document_lists_every_package_of_the_image_with_its_hashes(document:
     assert len(locked) < len(entries)
 
 
+def test_it_names_the_files_of_others_by_the_versions_that_lie_here(document: dict[str, Any]) -> None:
+    found = {each["purl"] for each in document["components"] if each["purl"].startswith(("pkg:npm/", "pkg:golang/"))}
+    swagger = (ROOT / "docs/decisions/0019-swagger-ui.md").read_text()
+    seccomp = (ROOT / "job_consumer/engines/docker/seccomp_profile/NOTICE").read_text()
+    (version,) = re.findall(r"`swagger-ui-dist` ([\d.]+\d),", swagger)
+    (module,) = re.findall(r"module (\S+ v[\d.]+\d),", seccomp)
+    assert found == {f"pkg:npm/swagger-ui-dist@{version}", f"pkg:golang/{module.replace(' ', '@')}"}
+
+
 def test_it_names_the_images_of_others_as_they_are_pinned(document: dict[str, Any]) -> None:
     images = {each["name"]: each for each in document["components"] if each["type"] == "container"}
     assert images.keys() == {"python", "postgres", "rabbitmq", "registry.example.org:5000/mirror/traefik"}
