@@ -34,7 +34,7 @@ def verify(
     data_dir: DataDir = None,
 ) -> None:
     """Check that no entry was changed, removed or inserted. Exit 1: one was."""
-    from private_api.audit.chain import BrokenChain, check_entries, check_tail, read_entries
+    from private_api.audit.chain import BrokenChain, check_entries, check_tail, last_link, read_entries
 
     try:
         if file is not None:
@@ -42,8 +42,9 @@ def verify(
             waiting = 0
         else:
             with open_database(data_dir) as database:
+                link = last_link(database)
                 last = _walk(check_entries(read_entries(database), from_start=True), head)
-                waiting = check_tail(database, last)
+                waiting = check_tail(database, last, linked=link.position if link else 0)
     except BrokenChain as error:
         _tell_broken(str(error))
     if last is None:

@@ -98,17 +98,19 @@ def check_entries(entries: Iterable[Entry], *, from_start: bool) -> Iterator[Ent
         before = entry.position, entry.hash
 
 
-def check_tail(database: Database, last: Entry | None) -> int:
-    """How many events wait for their link, after the last entry. Raises `BrokenChain` for what should be before it."""
+def check_tail(database: Database, last: Entry | None, *, linked: int) -> int:
+    """How many events wait for their link, after the last entry that was read. Raises `BrokenChain`.
+
+    `linked` is the position of the last link as of before that, since a running server goes on.
+    """
     waiting = select(func.count(), func.min(AuditEventRow.id)).outerjoin(AuditLinkRow)
     with database.read() as session:
         count, first = session.execute(waiting.where(AuditLinkRow.position.is_(None))).one()
-        highest = session.scalar(select(func.max(AuditLinkRow.position))) or 0
     position, newest = (last.position, last.id) if last else (0, 0)
     if count and first < newest:
         raise BrokenChain(f"the event {first} was inserted among events that were linked without it")
-    if highest > position:
-        raise BrokenChain(f"entry {highest} is linked, but its event is missing")
+    if linked > position:
+        raise BrokenChain(f"entry {linked} is linked, but its event is missing")
     return int(count)
 
 
@@ -136,7 +138,9 @@ def _hash_at(database: Database, position: int) -> str:
     if position == 0:
         return START
     with database.read() as session:
-        return session.scalars(select(AuditLinkRow.hash).where(AuditLinkRow.position == position)).one()
+        return (
+            session.scalars(select(AuditLinkRow.hash).where(AuditLinkRow.position == position)).one_or_none() or START
+        )
 
 
 def _link_page(database: Database, until: int) -> int:

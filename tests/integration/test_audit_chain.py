@@ -11,7 +11,14 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import DBAPIError
 
 from contract.access import Caller
-from private_api.audit.chain import link_events, newest_event, read_entries
+from private_api.audit.chain import (
+    check_entries,
+    check_tail,
+    last_link,
+    link_events,
+    newest_event,
+    read_entries,
+)
 from private_api.audit.record import record_alone
 from private_api.audit_tables import Action, AuditEventRow
 from private_api.database import Database
@@ -98,6 +105,25 @@ def test_a_change_is_found(trail: Database, statements: tuple[str, ...], says: s
     assert (code, says in said) == (1, True), said
 
 
+def test_an_event_that_is_missing_at_the_end_is_found(trail: Database) -> None:
+    with trail.load() as connection:
+        if not trail.is_sqlite:
+            connection.exec_driver_sql("ALTER TABLE audit_links DROP CONSTRAINT audit_links_event_id_fkey")
+        else:
+            pytest.skip("SQLite keeps the rule that links refer to events")
+    as_root(trail, "DELETE FROM audit_events WHERE id >= 5")
+    code, said = audit(trail, "verify")
+    assert (code, "entry 5 is linked, but its event is missing" in said) == (1, True), said
+
+
+def test_a_trail_that_grows_meanwhile_is_whole(trail: Database) -> None:
+    link = last_link(trail)
+    assert link is not None
+    entries = list(check_entries(read_entries(trail), from_start=True))
+    link_events(trail, until=newest_event(trail))
+    assert check_tail(trail, entries[-1], linked=link.position) == 0
+
+
 def test_an_event_put_among_older_ones_is_found(trail: Database) -> None:
     as_root(trail, "UPDATE audit_events SET id = 0 WHERE id = 6")
     code, said = audit(trail, "verify")
@@ -123,6 +149,7 @@ def test_an_export_is_verified_where_no_server_is(trail: Database, tmp_path: Pat
     assert [sum_up(line) for line in lines] == [json.loads(line)["hash"] for line in lines]
     # A part of it, too: its first entry says what it follows.
     assert audit(trail, "export", "--after", "2")[1].splitlines() == lines[2:]
+    assert audit(trail, "export", "--after", "99") == (0, "")
     file.write_text("\n".join([*lines[:2], lines[2].replace("ada", "eve"), *lines[3:]]))
     assert run("operations", "audit", "verify", str(file)).returncode == 1
     file.write_text("nothing of the kind\n")
