@@ -135,12 +135,9 @@ def _entry(event: AuditEventRow, link: AuditLinkRow, previous: str) -> Entry:
 
 
 def _hash_at(database: Database, position: int) -> str:
-    if position == 0:
-        return START
     with database.read() as session:
-        return (
-            session.scalars(select(AuditLinkRow.hash).where(AuditLinkRow.position == position)).one_or_none() or START
-        )
+        link = session.get(AuditLinkRow, position)
+        return START if link is None else link.hash
 
 
 def _link_page(database: Database, until: int) -> int:
