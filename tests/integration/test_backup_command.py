@@ -11,7 +11,6 @@ from private_api.database import Database
 from private_api.task_logs import TaskLogs
 from tests.databases import copy_sqlite
 from tests.integration.task_harness import Harness
-from tests.running_api import TOKEN
 
 SECRET = "a-password-nobody-may-see"
 
@@ -66,23 +65,20 @@ def test_a_folder_without_a_server_is_not_taken_for_one(tmp_path: Path) -> None:
 def test_the_variables_of_the_private_api_say_where_everything_is(
     standalone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SERVICE_TOKEN", TOKEN)
-    monkeypatch.setenv("RABBIT_PASSWORD", SECRET)
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{standalone}/inference.db")
     monkeypatch.setenv("DATA_DIR", str(standalone))
     assert run("backup", tmp_path / "backup").exit_code == 0
 
 
 def test_a_missing_variable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SERVICE_TOKEN", raising=False)
+    for name in ("DATABASE_URL", "POSTGRES_HOSTNAME", "POSTGRES_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
     done = run("backup", tmp_path / "backup")
     assert done.exit_code == 2
-    assert "SERVICE_TOKEN" in done.stderr
+    assert "POSTGRES_PASSWORD" in done.stderr
 
 
 def test_an_unreachable_database_is_named_without_its_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SERVICE_TOKEN", TOKEN)
-    monkeypatch.setenv("RABBIT_PASSWORD", SECRET)
     monkeypatch.setenv("DATABASE_URL", f"postgresql+psycopg2://inference:{SECRET}@127.0.0.1:1/inference")
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     done = run("backup", tmp_path / "backup")
