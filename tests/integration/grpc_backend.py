@@ -46,6 +46,7 @@ class Backend:
 class _Handler(grpc.GenericRpcHandler):
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._looking: asyncio.Task[None] | None = None
 
     def service(self, details: Any) -> Any:
         path = details.method
@@ -70,8 +71,8 @@ class _Handler(grpc.GenericRpcHandler):
         """Every message back, with the backend's name in the trailers."""
         if "pause" in metadata:
             await asyncio.sleep(float(metadata["pause"]))
-        while "held" in metadata and not self._backend.may_go_on.is_set():
-            await asyncio.sleep(0.01)
+        if "held" in metadata:
+            await self._until_allowed()
         context.set_trailing_metadata((("served-by", self._backend.name),))
         while (message := await context.read()) is not grpc.aio.EOF:
             self._backend.received.append(message)
@@ -93,18 +94,26 @@ class _Handler(grpc.GenericRpcHandler):
         details = bytes(metadata.get("details-bin", b"")).decode() * int(metadata.get("times", "1"))
         await context.abort(code, details, (("why", "asked"),))
 
+    async def _until_allowed(self) -> None:
+        """Wait until the test lets calls go on. One task looks for all: a thousand would keep a CPU busy."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_out())
+        await asyncio.shield(self._looking)
+
+    async def _look_out(self) -> None:
+        while not self._backend.may_go_on.is_set():
+            await asyncio.sleep(0.01)
+
     async def _held(self, context: Any, _metadata: Metadata) -> None:
         """No answer until the test allows it."""
         message = await context.read()
-        while not self._backend.may_go_on.is_set():
-            await asyncio.sleep(0.01)
+        await self._until_allowed()
         await context.write(message)
 
     async def _heldstream(self, context: Any, _metadata: Metadata) -> None:
         """One message at once, and the end once the test allows it."""
         await context.write(b"open")
-        while not self._backend.may_go_on.is_set():
-            await asyncio.sleep(0.01)
+        await self._until_allowed()
 
     async def _earlyend(self, context: Any, metadata: Metadata) -> None:
         """One answer to the first message, then the end, whatever the caller still has to say."""
