@@ -39,7 +39,7 @@ def show_quota(context: typer.Context, *, owner: _OtherOwner = None, as_json: Js
     if as_json:
         print_json(found)
     elif found.owner is None:
-        typer.echo("there are no quotas without a key")
+        print_line("there are no quotas without a key")
     else:
         print_table(("QUOTA", "USED", "LIMIT"), [_quota(each) for each in found.quotas])
 
