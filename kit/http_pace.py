@@ -24,6 +24,8 @@ class PacedProtocol(DecliningProtocol):
     _head_timer: asyncio.TimerHandle | None = None
     _body_timer: asyncio.TimerHandle | None = None
     _received = 0
+    _is_in_body = False
+    """Whether more of a request's body is to come; it may have been answered by then."""
 
     def connection_made(self, transport: Any) -> None:
         """Wait for the first request."""
@@ -38,7 +40,7 @@ class PacedProtocol(DecliningProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; what is not a whole head is the begin of one."""
-        if self._head_timer is None and self._is_idle():
+        if self._head_timer is None and self._is_idle() and not self._is_in_body:
             self._await_head()
         super().data_received(data)
 
@@ -46,6 +48,7 @@ class PacedProtocol(DecliningProtocol):
         """Serve the request, and watch its body."""
         self._stop(self._head_timer)
         self._head_timer = None
+        self._is_in_body = True
         super().on_headers_complete()
         self._watch_body()
 
@@ -57,6 +60,7 @@ class PacedProtocol(DecliningProtocol):
     def on_message_complete(self) -> None:
         """The body is here."""
         self._stop(self._body_timer)
+        self._is_in_body = False
         super().on_message_complete()
 
     def _await_head(self) -> None:
@@ -78,7 +82,7 @@ class PacedProtocol(DecliningProtocol):
         if self.transport.is_closing():
             return
         logger.info("a request is refused: %s", why)
-        if self._is_idle() or not self.cycle.response_started:
+        if not (self._is_in_body and self.cycle.response_started):
             body = json.dumps({"error": _NAME, "detail": f"the request is too slow: {why}"}).encode()
             head = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n"
             self.transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))

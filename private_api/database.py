@@ -41,6 +41,7 @@ _AWAY = ("08", "25", "40", "53", "57", "58")
 server that fails, one that only reads, a conflict, a lack of something, an operator, the operating system."""
 _DISK_FULL = "53100"
 _READ_ONLY = "25006"
+_INSUFFICIENT_PRIVILEGE = "42501"
 _CONFLICTS = ("40001", "40P01")
 """A serialization failure and a deadlock: nothing of the transaction happened, and the same again may succeed."""
 _TRIES = 3
@@ -231,6 +232,11 @@ def _leave_what_only_reads(context: ExceptionContext) -> None:
 def _sqlstate(error: BaseException | None) -> str:
     """PostgreSQL's code of what went wrong, or an empty text."""
     return getattr(getattr(error, "orig", error), "pgcode", None) or ""
+
+
+def lacks_right(error: DBAPIError) -> bool:
+    """Whether the role that logged in may not do what was asked."""
+    return _sqlstate(error) == _INSUFFICIENT_PRIVILEGE
 
 
 def _lift_time_limits(connection: Connection) -> None:

@@ -11,12 +11,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from private_api.database import Database
+from private_api.database import Database, lacks_right
 
 logger = logging.getLogger(__name__)
 
 VERSION_TABLE = "alembic_version"
-_INSUFFICIENT_PRIVILEGE = "42501"
 _RETRY_S = 2.0
 _ADVISORY_LOCK = 4_711_551
 """Any constant that no other user of the database picks."""
@@ -65,7 +64,7 @@ def upgrade(database: Database, revision: str = "head") -> None:
     try:
         _upgrade(database, revision)
     except ProgrammingError as error:
-        if getattr(error.orig, "pgcode", None) != _INSUFFICIENT_PRIVILEGE:
+        if not lacks_right(error):
             raise
         raise MayNotMigrate(
             f"the database is not migrated to {known_revisions()[-1]}, and this role may not do it: "

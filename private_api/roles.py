@@ -11,12 +11,11 @@ from sqlalchemy import URL, Connection, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
 from private_api.audit_tables import AuditEventRow, AuditLinkRow
-from private_api.database import Database
+from private_api.database import Database, lacks_right
 from private_api.migrate import VERSION_TABLE, hold_off_migrations
 
 SUFFIX = "_services"
 _PURPOSE = b"inference-server: the services' login"
-_INSUFFICIENT_PRIVILEGE = "42501"
 _GRANTS = (
     "GRANT USAGE ON SCHEMA public TO {role}",
     "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
@@ -45,7 +44,7 @@ def make_services_role(database: Database) -> str:
             hold_off_migrations(connection)
             _make(connection, str(services.username), str(services.password))
     except ProgrammingError as error:
-        if getattr(error.orig, "pgcode", None) != _INSUFFICIENT_PRIVILEGE:
+        if not lacks_right(error):
             raise
         raise NoRoleError(f"the role {url.username} may not make another one") from error
     return services.render_as_string(hide_password=False)

@@ -118,6 +118,25 @@ def test_a_body_that_waits_for_the_server_is_not_refused(port: int, app: App) ->
     assert app.received == 100_000
 
 
+def test_what_is_left_of_a_body_that_was_answered_early_is_no_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("HEAD_S", 1), ("BODY_S", 1), ("BODY_BYTES", 0)):
+        monkeypatch.setattr(http_pace, name, value)
+
+    async def refuse(scope: Scope, _receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-length", b"2")]})
+            await send({"type": "http.response.body", "body": b"no"})
+
+    with serve_in_thread(refuse, "127.0.0.1", 0, is_door=True) as early, connect(early) as connection:
+        connection.sendall(HEAD)
+        time.sleep(0.5)
+        connection.sendall(bytes(50_000))
+        time.sleep(2)
+        connection.sendall(bytes(50_000) + b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        answer = rest(connection)
+    assert (answer.count(b"HTTP/1.1 403 "), answer.count(b"HTTP/1.1 408 ")) == (2, 0)
+
+
 def test_other_servers_wait(monkeypatch: pytest.MonkeyPatch, app: App) -> None:
     monkeypatch.setattr(http_pace, "HEAD_S", 0.01)
     with serve_in_thread(app, "127.0.0.1", 0) as port, connect(port) as connection:
