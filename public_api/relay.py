@@ -6,11 +6,12 @@ accepts, and each side learns when the other goes away.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import httpcore
 import httpx
+from anyio import CancelScope
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
@@ -153,22 +154,22 @@ class _Exchange(Response):
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Make the call, and pass its answer on."""
-        relaying = asyncio.create_task(self._relay(send))
-        ends = [relaying, asyncio.create_task(self._body.wait_until_gone())]
         stopping = stopping_of(scope)
-        if self._is_endless:
-            ends.append(asyncio.create_task(_wait(stopping)))
-        try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            # A cancelled request closes its connection, which tells the private API that nobody waits.
-            for each in ends:
-                each.cancel()
-            await asyncio.wait(ends)
-        if self._is_endless and stopping.is_set() and relaying.cancelled() and self._has_begun:
+        # A cancelled call closes its connection, which tells the private API that nobody waits. It is cancelled by a
+        # scope and never by its task: httpcore closes connections in shielded scopes, and what cancels the task breaks
+        # those, which leaves connections open that nobody knows of.
+        with CancelScope() as relaying:
+            ends = [asyncio.create_task(_cancel_after(self._body.wait_until_gone(), relaying))]
+            if self._is_endless:
+                ends.append(asyncio.create_task(_cancel_after(stopping.wait(), relaying)))
+            try:
+                await self._relay(send)
+            finally:
+                for each in ends:
+                    each.cancel()
+        await asyncio.wait(ends)
+        if relaying.cancelled_caught and self._is_endless and stopping.is_set() and self._has_begun:
             await send({"type": "http.response.body", "body": b""})
-        if not relaying.cancelled() and (error := relaying.exception()):
-            raise error
 
     async def _relay(self, send: Send) -> None:
         try:
@@ -194,19 +195,15 @@ class _Exchange(Response):
         """The answer, as soon as its headers are here. Raises `httpx.ReadTimeout` once the private API is silent."""
         if self._pulse is None:
             return await self._client.send(self._outgoing, stream=True)
-        sending = asyncio.create_task(self._client.send(self._outgoing, stream=True))
-        silence = asyncio.create_task(self._wait_for_silence(self._pulse))
-        try:
-            await asyncio.wait((sending, silence), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            silence.cancel()
-            is_silent = not sending.done()
-            if is_silent:
-                sending.cancel()
-                await asyncio.wait((sending,))
-        if is_silent:
-            raise httpx.ReadTimeout("it answers nothing at all")
-        return sending.result()
+        with CancelScope() as sending:
+            silence = asyncio.create_task(_cancel_after(self._wait_for_silence(self._pulse), sending))
+            try:
+                answer = await self._client.send(self._outgoing, stream=True)
+                self._pulse.feel()
+                return answer
+            finally:
+                silence.cancel()
+        raise httpx.ReadTimeout("it answers nothing at all")
 
     async def _wait_for_silence(self, pulse: Pulse) -> None:
         # A connection that is still being made has a limit of its own.
@@ -214,8 +211,9 @@ class _Exchange(Response):
         await pulse.wait_until_gone()
 
 
-async def _wait(event: asyncio.Event) -> None:
-    await event.wait()
+async def _cancel_after(end: Awaitable[object], scope: CancelScope) -> None:
+    await end
+    scope.cancel()
 
 
 class _ClientBody:
