@@ -266,7 +266,9 @@ def test_a_full_queue_is_told_and_health_still_answers(stack: GrpcDoor) -> None:
     model = stack.deploy(call_server_image(), max_in_flight=1, max_queued=1)
     with stack.channel() as channel, stack.channel(None) as control:
         sleep = channel.unary_unary("/calls.Echo/Sleep")
-        # Limits are shared out to the gateway's processes; one channel leads to one of them.
+        # Limits are shared out to the gateway's processes; one channel leads to one of them. From the first answer on
+        # it knows the replica: before, calls for it wait, and count as queued.
+        sleep(b"0", metadata=application(model), timeout=60)
         calls = [sleep.future(b"5", metadata=application(model), timeout=60) for _ in range(6)]
         codes = Counter(call.code() for call in calls)
         assert codes[grpc.StatusCode.OK] >= 2
