@@ -1,4 +1,13 @@
-"""What the name of an image consists of: https://github.com/distribution/reference/blob/v0.6.0/reference.go"""
+"""What the name of an image consists of, and which are allowed: names as
+https://github.com/distribution/reference/blob/v0.6.0/reference.go has them."""
+
+import re
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+_PATTERN = re.compile(r"[A-Za-z0-9*][A-Za-z0-9._/:@*-]*")
 
 
 def bare_name(image: str) -> str:
@@ -14,3 +23,27 @@ def full_name(image: str) -> str:
     if slash and (host == "localhost" or "." in host or ":" in host):
         return image
     return f"docker.io/{image}" if slash else f"docker.io/library/{image}"
+
+
+def parse_images(text: str) -> tuple[str, ...]:
+    """The patterns in a text, with spaces or commas between. Raises `ValueError` for one that matches no image."""
+    patterns = tuple(text.replace(",", " ").split())
+    for pattern in patterns:
+        if not _PATTERN.fullmatch(pattern):
+            raise ValueError(f"{pattern!r} matches no image: name images as in lab/segment or registry.example.org/*")
+    return patterns
+
+
+Images = Annotated[tuple[str, ...], BeforeValidator(parse_images)]
+"""Patterns of images, as in `lab/* registry.example.org/*`."""
+
+
+def is_allowed(image: str, allowed: tuple[str, ...]) -> bool:
+    """Whether one of the patterns matches the image; without patterns every image is allowed.
+
+    A pattern is compared with the image as it is named, with and without its tag or digest, and with its full name, in
+    which Docker's registry is `docker.io`. `*` stands for any text, also with slashes in it.
+    """
+    bare = bare_name(image)
+    names = {image, bare, full_name(image), full_name(bare)}
+    return not allowed or any(fnmatchcase(name, pattern) for name in names for pattern in allowed)

@@ -91,7 +91,7 @@ def standalone(
     from job_consumer.gpu_check import GpuMissing
     from kit.logging import configure_logging
     from kit.signals import stop_event
-    from private_api.image_rules import parse_images
+    from contract.image_names import parse_images
     from public_api.cors import parse_origins
     from public_api.sites import parse_hosts
     from standalone.server import DataDirInUseError, Options, host_limits, standalone_server

@@ -129,13 +129,13 @@ def fill_model(folder: Path, script: str) -> None:
 
 
 @contextmanager
-def docker_harness(root: Path, client: docker.APIClient) -> Iterator[Harness]:
-    """A harness of the Docker engine, which leaves no container and no volume."""
+def docker_harness(root: Path, client: docker.APIClient, *, base_url: str | None = None) -> Iterator[Harness]:
+    """A harness of the Docker engine, or of what stands before it at `base_url`; leaves no container and no volume."""
     work = WorkDir(root, "consumer")
     harness = Harness(
         "docker",
         work,
-        lambda: DockerEngine(work_dir=work.root, work_volume=None),
+        lambda: DockerEngine(work_dir=work.root, work_volume=None, base_url=base_url),
         lambda script: build_image(client, f"CMD {json.dumps(['/bin/sh', '-c', script])}"),
     )
     try:

@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
@@ -13,6 +13,7 @@ import pytest
 from job_consumer.engines import RunKey, RunState, RunVanished
 from tests.engine_client import engine_client
 from tests.integration.engine_harness import END_S, MIB, Harness, docker_harness, process_harness
+from tests.integration.filtered_engine import run_filter
 from tests.services import require_docker
 from tests.waiting import repeat_until_told, wait_until
 
@@ -21,7 +22,7 @@ ROOT = {"isolation": "compatible", "user": "0:0"}
 """What makes a container's root writable."""
 
 
-@pytest.fixture(params=["docker", "process"])
+@pytest.fixture(params=["docker", "docker behind its filter", "process"])
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
     """Each engine in turn."""
     if request.param == "process":
@@ -29,8 +30,11 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]
             yield made
         return
     require_docker()
-    with closing(engine_client()) as client, docker_harness(tmp_path / "work", client) as made:
-        yield made
+    with ExitStack() as stack:
+        client = stack.enter_context(closing(engine_client()))
+        is_filtered = request.param == "docker behind its filter"
+        base_url = stack.enter_context(run_filter(tmp_path / "work")) if is_filtered else None
+        yield stack.enter_context(docker_harness(tmp_path / "work", client, base_url=base_url))
 
 
 def test_an_engine_says_who_it_is(harness: Harness) -> None:

@@ -35,7 +35,9 @@ def engine_errors() -> Iterator[None]:
     try:
         yield
     except APIError as error:
-        raise EngineUnavailable("the Docker Engine refused", engine_text(error)) from error
+        # 503 is what a filter before an Engine answers while the Engine is away.
+        says = "no Docker Engine answers" if error.status_code == 503 else "the Docker Engine refused"
+        raise EngineUnavailable(says, engine_text(error)) from error
     # requests' errors are OSErrors.
     except (DockerException, urllib3.exceptions.HTTPError, OSError) as error:
         kind = EngineRefused if is_refusal(error) else EngineUnavailable

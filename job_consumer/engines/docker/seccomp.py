@@ -5,6 +5,7 @@ The profile is a file of moby's, unchanged; decision 0044 says how it is renewed
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ def choose_profile(info: Mapping[str, Any]) -> str | None:
     profiles = [option.get("profile", "default") for option in options if option.get("name") == "seccomp"]
     if not _ENGINES_OWN.intersection(profiles):
         return None
+    return models_profile()
+
+
+@cache
+def models_profile() -> str:
+    """The profile for models, as JSON."""
     return json.dumps(narrow(json.loads(FILE.read_text())), separators=(",", ":"))
 
 

@@ -45,7 +45,7 @@ class DockerStorage(ABC):
             found = client.containers(all=True, size=True, filters={"label": labels})
             if not found:
                 raise RunVanished(key.name)
-            container = client.inspect_container(found[0]["Id"])
+            container = client.inspect_container(key.name)
             volumes = _measure_volumes(client, container["Mounts"])
             return int(found[0].get("SizeRw") or 0) + volumes + _measure_files(container)
 
