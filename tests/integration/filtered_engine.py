@@ -8,8 +8,8 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from job_consumer.engine_filter.relay import EngineFilter, FilterOptions
-from job_consumer.engine_filter.service import serve_at
+from job_consumer.engines.docker.filter.relay import EngineFilter, FilterOptions
+from job_consumer.engines.docker.filter.service import serve_at
 from tests.engine_client import SOCKET
 
 

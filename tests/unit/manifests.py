@@ -69,14 +69,26 @@ class Rendered(list[Resource]):
                 (container,) = template["spec"]["containers"]
                 yield template["metadata"]["labels"][NAME], template["spec"], container
 
+    def beside(self) -> Iterator[tuple[str, Resource, Resource]]:
+        """Likewise of the containers that run beside those: the container's name, its pod's spec, itself."""
+        for resource in self:
+            if template := pod_template(resource):
+                for container in template["spec"].get("initContainers", []):
+                    if container.get("restartPolicy") == "Always":
+                        yield container["name"], template["spec"], container
+
     def variables(self, container: Resource) -> dict[str, str]:
         """The environment as written: what a later source repeats wins."""
         found: dict[str, str] = {}
         for source in container.get("envFrom", []):
             found |= self.get("ConfigMap", source["configMapRef"]["name"])["data"]
         for variable in container.get("env", []):
-            field = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
-            found[variable["name"]] = variable.get("value", "192.0.2.7" if field == "status.hostIP" else "from-the-pod")
+            source = variable.get("valueFrom", {})
+            if key := source.get("configMapKeyRef"):
+                found[variable["name"]] = self.get("ConfigMap", key["name"])["data"][key["key"]]
+            else:
+                is_address = source.get("fieldRef", {}).get("fieldPath") == "status.hostIP"
+                found[variable["name"]] = variable.get("value", "192.0.2.7" if is_address else "from-the-pod")
         return found
 
     def pods(self, selector: Resource) -> list[str]:

@@ -18,6 +18,7 @@ PLATFORM = {
     "postgres",
     "rabbitmq",
     "sweeper",
+    "engine-filter",
 }
 
 

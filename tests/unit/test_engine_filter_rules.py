@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from job_consumer.engine_filter.calls import CallRules, Refused
-from job_consumer.engine_filter.creation import Allowed, judge_creation
+from job_consumer.engines.docker.filter.calls import CallRules, Refused
+from job_consumer.engines.docker.filter.creation import Allowed, judge_creation
 from job_consumer.engines.docker.seccomp import models_profile
 from tests.engine_attacks import CALLS, CREATIONS, attack
 

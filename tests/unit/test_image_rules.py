@@ -3,8 +3,8 @@
 import pytest
 
 from contract.errors import PermissionDenied
-from kit.settings import SettingsError
 from contract.image_names import parse_images
+from kit.settings import SettingsError
 from private_api.image_rules import check_image
 from private_api.settings import PrivateApiSettings
 

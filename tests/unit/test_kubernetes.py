@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from grpc_gateway.settings import GatewaySettings
+from job_consumer.engines.docker.filter.settings import EngineFilterSettings
 from job_consumer.settings import JobConsumerSettings
 from kit.settings import Settings
 from private_api.settings import PrivateApiSettings
@@ -28,7 +29,10 @@ SETTINGS: dict[str, type[Settings]] = {
     "public-api": PublicApiSettings,
     "grpc-gateway": GatewaySettings,
     "job-consumer": JobConsumerSettings,
+    "engine-filter": EngineFilterSettings,
 }
+LIBRARY_VARIABLES = {"DOCKER_HOST"}
+"""Which libraries of ours read themselves."""
 FOREIGN_VARIABLES = {
     "postgres": {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD_FILE", "PGDATA"},
     "rabbitmq": set(),
@@ -159,7 +163,7 @@ def test_settings_load_from_the_variables_and_every_variable_is_one(
     rendered: Rendered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "read_text", lambda _: "a token of more than sixteen characters")
-    for service, _, container in rendered.workloads():
+    for service, _, container in (*rendered.workloads(), *rendered.beside()):
         variables = rendered.variables(container)
         used_inside = set(re.findall(r"\$\(([A-Z_]+)\)", str(container["env"]))) if "env" in container else set()
         used_inside |= set(re.findall(r"\$\{?([A-Z_]+)", str(container.get("args", ""))))
@@ -169,6 +173,7 @@ def test_settings_load_from_the_variables_and_every_variable_is_one(
         fields = SETTINGS[service].model_fields
         secrets = {name.upper() for name, field in fields.items() if "SecretStr" in str(field.annotation)}
         known = {name.upper() for name in fields} - secrets | {f"{name}_FILE" for name in secrets}
+        variables = {name: value for name, value in variables.items() if name not in LIBRARY_VARIABLES}
         assert set(variables) - used_inside <= known, service
         expanded = {name: re.sub(r"\$\([A-Z_]+\)", "node", value) for name, value in variables.items()}
         settings = SETTINGS[service].load(expanded)
@@ -176,13 +181,16 @@ def test_settings_load_from_the_variables_and_every_variable_is_one(
 
 
 def test_every_setting_has_its_variable(rendered: Rendered) -> None:
-    for service, _, container in rendered.workloads():
+    for service, _, container in (*rendered.workloads(), *rendered.beside()):
         if service in SETTINGS:
             fields = SETTINGS[service].model_fields.items()
             plain = {name.upper() for name, field in fields if "SecretStr" not in str(field.annotation)}
-            # The Engine sees the work directory under the same path, so no volume is named; nothing fails on purpose.
+            # The Engine sees the work directory under the same path, so no volume is named; nothing fails on purpose;
+            # the sockets are where the manifest mounts them.
             unset = plain - set(rendered.variables(container))
-            assert unset <= {"WORK_VOLUME", "FAIL_AT"} | FOUND_OUT_BY_THE_GPU_SCRIPT, service
+            assert (
+                unset <= {"WORK_VOLUME", "FAIL_AT", "ENGINE_SOCKET", "FILTER_SOCKET"} | FOUND_OUT_BY_THE_GPU_SCRIPT
+            ), service
 
 
 def test_ports_are_the_settings_ports_everywhere(rendered: Rendered) -> None:
@@ -368,7 +376,7 @@ def test_images_are_ours_or_official_ones_with_a_fixed_tag(rendered: Rendered) -
 
 
 def test_every_container_has_limits_probes_and_the_least_rights(rendered: Rendered) -> None:
-    for service, pod, container in rendered.workloads():
+    for service, pod, container in (*rendered.workloads(), *rendered.beside()):
         assert set(container["resources"]["limits"]) == {"cpu", "memory"}
         assert set(container["resources"]["requests"]) == {"cpu", "memory"}
         assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container)
@@ -381,8 +389,8 @@ def test_every_container_has_limits_probes_and_the_least_rights(rendered: Render
         assert rights["readOnlyRootFilesystem"] is True
         assert rights["allowPrivilegeEscalation"] is False
         assert "privileged" not in rights
-        is_consumer = service == "job-consumer"
-        added = {"add": ["DAC_OVERRIDE", "FOWNER"]} if is_consumer else {}
+        is_consumer = service in ("job-consumer", "engine-filter")
+        added = {"add": ["DAC_OVERRIDE", "FOWNER"]} if service == "job-consumer" else {}
         assert rights["capabilities"] == {"drop": ["ALL"], **added}
         assert pod["securityContext"]["runAsNonRoot"] is not is_consumer
         assert (pod["securityContext"]["runAsUser"] == 0) is is_consumer
@@ -400,7 +408,13 @@ def test_the_node_and_the_consumer_see_the_work_directory_under_one_path(rendere
             paths = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
             mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
             assert rendered.variables(container)["WORK_DIR"] == paths["work"] == mounts["work"]
-            assert paths["docker-socket"] == mounts["docker-socket"]
+            (own,) = [beside for name, beside_pod, beside in rendered.beside() if beside_pod is pod]
+            seen = {mount["name"]: mount["mountPath"] for mount in own["volumeMounts"]}
+            assert seen["work"] == rendered.variables(own)["WORK_DIR"] == paths["work"]
+            assert paths["docker-socket"] == seen["docker-socket"]
+            # The consumer itself reaches the Engine through the filter alone.
+            assert "docker-socket" not in mounts
+            assert rendered.variables(container)["DOCKER_HOST"] == f"unix://{mounts['engine']}/docker.sock"
             alive = rendered.variables(container)["ALIVE_FILE"]
             probe = ["python", "-m", "kit.healthcheck", f"file:{alive}"]
             assert all(
@@ -441,7 +455,7 @@ def test_a_gpu_consumer_finds_its_gpu_or_says_that_it_is_not_there(
         folder = tmp_path / f"0000:{number:02x}:00.0"
         folder.mkdir()
         (folder / "information").write_text(f"Model: \t\t Some GPU\nGPU UUID: \t {uuid}\nVideo BIOS: \t 92.00\n")
-    (container,) = containers(render(manifests / "consumers/gpu/one-gpu")[0])
+    (_, container) = containers(render(manifests / "consumers/gpu/one-gpu")[0])
     script = container["args"][0].replace("/proc/driver/nvidia/gpus", str(tmp_path))
     assert "exec python -m job_consumer" in script
     script = script.replace("exec python -m job_consumer", 'echo "$GPU_UUID"')

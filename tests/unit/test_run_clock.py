@@ -61,4 +61,4 @@ def test_the_start_of_a_run_is_noted_once_and_means_nothing_after_a_reboot(tmp_p
 
 def test_a_run_whose_start_cannot_be_noted_has_its_time_all_the_same(tmp_path: Path) -> None:
     clock = RunClock.open(tmp_path / "no folder" / "clock.json", 60)
-    assert clock.deadline - clock.started == 60
+    assert clock.deadline == clock.started + 60

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from contract.image_names import is_allowed
-from job_consumer.engine_filter.calls import VOLUME, Refused
 from job_consumer.engines import LABEL
+from job_consumer.engines.docker.filter.calls import VOLUME, Refused
 from job_consumer.engines.docker.profile import CDI_GPU
 from job_consumer.engines.docker.seccomp import models_profile
 

@@ -1,11 +1,11 @@
-"""`python -m job_consumer.engine_filter`: one filter, for all consumers of a host."""
+"""`python -m job_consumer.engines.docker.filter`: one filter, for all consumers of a host."""
 
 import asyncio
 import sys
 
-from job_consumer.engine_filter.relay import FilterOptions
-from job_consumer.engine_filter.service import run_filter
-from job_consumer.engine_filter.settings import EngineFilterSettings
+from job_consumer.engines.docker.filter.relay import FilterOptions
+from job_consumer.engines.docker.filter.service import run_filter
+from job_consumer.engines.docker.filter.settings import EngineFilterSettings
 from kit.service_start import start_service
 
 

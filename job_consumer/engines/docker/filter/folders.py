@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from job_consumer.engine_filter.calls import Refused
+from job_consumer.engines.docker.filter.calls import Refused
 
 
 def check_folders(devices: Iterable[str], *, work_root: PurePosixPath, work_dir: Path) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import h11
 
-from job_consumer.engine_filter.calls import Call, CallRules, Refused
-from job_consumer.engine_filter.creation import Allowed, devices_of, judge_creation
-from job_consumer.engine_filter.folders import check_folders
+from job_consumer.engines.docker.filter.calls import Call, CallRules, Refused
+from job_consumer.engines.docker.filter.creation import Allowed, devices_of, judge_creation
+from job_consumer.engines.docker.filter.folders import check_folders
 
 logger = logging.getLogger(__name__)
 

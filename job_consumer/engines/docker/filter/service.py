@@ -7,7 +7,7 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from job_consumer.engine_filter.relay import EngineAway, EngineFilter, FilterOptions
+from job_consumer.engines.docker.filter.relay import EngineAway, EngineFilter, FilterOptions
 
 logger = logging.getLogger(__name__)
 
