@@ -9,6 +9,7 @@ class QuotaUnit(StrEnum):
     TASKS = "tasks"
     BYTES = "bytes"
     UPLOADS = "uploads"
+    REQUESTS = "requests"
 
 
 class Quota(StrEnum):
@@ -24,13 +25,17 @@ class Quota(StrEnum):
     """The bytes of inputs that it uploaded in the last 24 hours, those of deleted tasks included."""
     UPLOADS = "uploads"
     """Its zips that arrive right now, of inputs and of models."""
+    REQUESTS = "requests"
+    """Its requests to the HTTP API in one second."""
 
     @property
     def unit(self) -> QuotaUnit:
         """What it counts."""
         if self in (Quota.QUEUED, Quota.RUNNING):
             return QuotaUnit.TASKS
-        return QuotaUnit.UPLOADS if self is Quota.UPLOADS else QuotaUnit.BYTES
+        if self in (Quota.UPLOADS, Quota.REQUESTS):
+            return QuotaUnit(self.value)
+        return QuotaUnit.BYTES
 
 
 HIGHEST_LIMIT = 2**62

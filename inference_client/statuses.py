@@ -219,6 +219,8 @@ class Quota(Word):
     """The bytes of inputs that it uploaded in the last 24 hours."""
     UPLOADS = "uploads"
     """Its zips that arrive right now."""
+    REQUESTS = "requests"
+    """Its requests to the HTTP API in one second."""
 
 
 class QuotaUnit(Word):
@@ -227,6 +229,7 @@ class QuotaUnit(Word):
     TASKS = "tasks"
     BYTES = "bytes"
     UPLOADS = "uploads"
+    REQUESTS = "requests"
 
 
 class EventType(Word):

@@ -1,11 +1,23 @@
 """The private API as an ASGI app over given services."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from anyio import to_thread
 from fastapi import Depends, FastAPI, Security
 from fastapi.security import HTTPBearer
 
-from contract.errors import InferenceError, InvalidRequest, PermissionDenied, RouteNotFound, Unauthenticated
+from contract.errors import (
+    InferenceError,
+    InvalidRequest,
+    PermissionDenied,
+    QuotaExceeded,
+    RouteNotFound,
+    Unauthenticated,
+)
 from kit.http_docs import install_docs, name_operation
 from kit.http_errors import RequestIdMiddleware, document_errors, install_error_handlers
+from private_api.database import REQUEST_THREADS
 from private_api.routes.access import caller_resolver, consumer_resolver, token_checker
 from private_api.routes.attempts import attempt_routes
 from private_api.routes.deployments import deployment_routes
@@ -42,6 +54,12 @@ _TAGS = [
 ]
 
 
+@asynccontextmanager
+async def _with_its_threads(_app: FastAPI) -> AsyncIterator[None]:
+    to_thread.current_default_thread_limiter().total_tokens = REQUEST_THREADS
+    yield
+
+
 def create_app(services: Services, *, service_token: str) -> FastAPI:
     """The app. Every call needs `Authorization: Bearer <service_token>`; a consumer may show a key instead.
 
@@ -54,6 +72,7 @@ def create_app(services: Services, *, service_token: str) -> FastAPI:
         generate_unique_id_function=name_operation,
         docs_url=None,
         redoc_url=None,
+        lifespan=_with_its_threads,
     )
     install_error_handlers(app, unknown=InferenceError, invalid=InvalidRequest, no_route=RouteNotFound)
     install_docs(app)
@@ -61,9 +80,9 @@ def create_app(services: Services, *, service_token: str) -> FastAPI:
 
     app.include_router(health_routes(services, service_token=service_token))
     app.include_router(express_routes(services), responses=document_errors(InferenceError))
-    errors = document_errors(Unauthenticated, PermissionDenied, InvalidRequest, InferenceError)
+    errors = document_errors(Unauthenticated, PermissionDenied, InvalidRequest, QuotaExceeded, InferenceError)
     for_services = [_TOKEN_SCHEME, Depends(token_checker(service_token))]
-    for_doors = [*for_services, Depends(caller_resolver(services.database))]
+    for_doors = [*for_services, Depends(caller_resolver(services.database, services.count_request))]
     for build in (model_routes, deployment_routes, task_routes, file_routes, overview_routes, event_routes, key_routes):
         app.include_router(build(services), dependencies=for_doors, responses=errors)
     app.include_router(

@@ -21,6 +21,13 @@ from contract.errors import InvalidRequest, ServiceUnavailable, StorageFull
 
 logger = logging.getLogger(__name__)
 
+REQUEST_THREADS = 28
+"""How many requests work at once; others wait for their turn, first come, first served."""
+_LOOPS = 8
+POOL_SIZE = REQUEST_THREADS + _LOOPS
+"""A connection for each thread. A smaller pool gives what is returned to whoever comes next, and of a crowd one waits
+until it is refused. Two processes, as in a rolling upgrade, stay below the 100 that PostgreSQL has by default.
+"""
 _SQLITE_TIMEOUT_S = 10
 """How long a transaction waits for another one."""
 _POSTGRES_OPTIONS = (
@@ -68,7 +75,9 @@ class Look:
 class Database:
     """A PostgreSQL or SQLite database. Thread-safe; a session belongs to the thread that opened it."""
 
-    def __init__(self, url: str, *, pool_size: int = 20, before_write: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, url: str, *, pool_size: int = POOL_SIZE, before_write: Callable[[], None] = lambda: None
+    ) -> None:
         """`before_write` is called at the start of each `write`, and raises nothing."""
         self.url = url
         self._before_write = before_write

@@ -1,5 +1,6 @@
 """Who may see, make and revoke which keys. No key makes one that may do more, or lives longer, than it does itself."""
 
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, or_, select, true
@@ -8,10 +9,10 @@ from sqlalchemy.orm import Session
 from contract.access import Caller, DoorPolicy, Scope
 from contract.errors import InvalidRequest, KeyNotFound, PermissionDenied, Unauthenticated
 from contract.keys import CreatedKey, KeyCreation, KeyListQuery, KeyQuotas, KeyRotation, KeyView, MeView, OwnerQuotas
+from contract.quotas import Quota
 from private_api.database import Database
 from private_api.keys import add_key, end_key, replace_key, view_key
 from private_api.quotas.limits import NO_LIMITS, Limits, exceeding, limits_of, parse_quotas
-from private_api.quotas.uploads import UploadPlaces
 from private_api.quotas.usage import read_quotas
 from private_api.tables import ApiKeyRow
 
@@ -35,10 +36,16 @@ def describe_caller(database: Database, caller: Caller, anonymous: Caller | None
 
 
 def show_quotas(
-    database: Database, places: UploadPlaces, caller: Caller, owner: str | None, *, defaults: Limits
+    database: Database,
+    caller: Caller,
+    owner: str | None,
+    *,
+    defaults: Limits,
+    counted: Callable[[str], Mapping[Quota, int]],
 ) -> OwnerQuotas:
     """What the caller may have and has; or another owner, whose keys may have limits of their own.
 
+    `counted` says what this process counts of an owner, and no row tells.
     Raises `PermissionDenied` for another owner without the scope operate.
     """
     if owner not in (None, caller.owner):
@@ -48,7 +55,7 @@ def show_quotas(
         return OwnerQuotas(owner=None, quotas=[])
     limits = limits_of(caller, defaults) if whose == caller.owner else defaults
     with database.read() as session:
-        return read_quotas(session, whose, limits, database.now(session), uploads=places.count(whose))
+        return read_quotas(session, whose, limits, database.now(session), counted=counted(whose))
 
 
 def list_visible_keys(database: Database, caller: Caller, query: KeyListQuery) -> list[KeyView]:

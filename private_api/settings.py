@@ -102,6 +102,7 @@ class PrivateApiSettings(DatabaseSettings, BrokerSettings):
     quota_stored_bytes: _Limit = 10 * TIB
     quota_daily_bytes: _Limit = 2 * TIB
     quota_uploads: _Limit = 64
+    quota_requests: _Limit = 1000
     fail_at: Annotated[str, AfterValidator(known_point(Failpoint))] | None = Field(None, description="For tests.")
 
     @property
@@ -113,4 +114,5 @@ class PrivateApiSettings(DatabaseSettings, BrokerSettings):
             Quota.STORED: self.quota_stored_bytes,
             Quota.DAILY: self.quota_daily_bytes,
             Quota.UPLOADS: self.quota_uploads,
+            Quota.REQUESTS: self.quota_requests,
         }

@@ -12,6 +12,7 @@ from contract.errors import (
     InferenceError,
     InvalidRequest,
     PermissionDenied,
+    QuotaExceeded,
     RouteNotFound,
     ServiceUnavailable,
     Unauthenticated,
@@ -107,7 +108,9 @@ def create_app(
         return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
 
     app.include_router(health_routes(relay))
-    errors = document_errors(Unauthenticated, PermissionDenied, InvalidRequest, ServiceUnavailable, InferenceError)
+    errors = document_errors(
+        Unauthenticated, PermissionDenied, InvalidRequest, QuotaExceeded, ServiceUnavailable, InferenceError
+    )
     guards = [Depends(SiteGuard(hosts, cors_origins)), *KEY_SCHEMES]
     for build in (model_routes, deployment_routes, task_routes, file_routes, overview_routes, event_routes, key_routes):
         app.include_router(build(relay), dependencies=guards, responses=errors)

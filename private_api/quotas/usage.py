@@ -1,6 +1,7 @@
 """What an owner uses, counted where it is: nothing is kept that could drift from the tasks and archives themselves."""
 
 import math
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, func, select
@@ -16,7 +17,7 @@ _DAY = timedelta(days=1)
 
 
 def read_usage(session: Session, owner: str, quota: Quota, now: datetime) -> int:
-    """What the owner uses of a quota; of `UPLOADS`, which no row tells, nothing."""
+    """What the owner uses of a quota; of `UPLOADS` and `REQUESTS`, which no row tells, nothing."""
     if quota is Quota.QUEUED:
         return _count(session, owner, TaskRow.status == Status.QUEUED)
     if quota is Quota.RUNNING:
@@ -30,9 +31,11 @@ def read_usage(session: Session, owner: str, quota: Quota, now: datetime) -> int
     return 0
 
 
-def read_quotas(session: Session, owner: str, limits: Limits, now: datetime, *, uploads: int) -> OwnerQuotas:
-    """What the owner uses of each quota, of which this process counted `uploads`."""
-    used = {quota: read_usage(session, owner, quota, now) for quota in Quota} | {Quota.UPLOADS: uploads}
+def read_quotas(
+    session: Session, owner: str, limits: Limits, now: datetime, *, counted: Mapping[Quota, int]
+) -> OwnerQuotas:
+    """What the owner uses of each quota; `counted` is what no row tells."""
+    used = {quota: read_usage(session, owner, quota, now) for quota in Quota} | dict(counted)
     views = [QuotaView(quota=quota, unit=quota.unit, limit=limits[quota], used=used[quota]) for quota in Quota]
     return OwnerQuotas(owner=owner, quotas=views)
 

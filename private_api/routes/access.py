@@ -63,10 +63,10 @@ def consumer_resolver(holders: Lane, service_token: str) -> Callable[..., Awaita
     return resolve_consumer
 
 
-def caller_resolver(database: Database) -> Callable[..., Awaitable[None]]:
+def caller_resolver(database: Database, count_request: Callable[[Caller], None]) -> Callable[..., Awaitable[None]]:
     """The dependency of every route below `/api/`: it runs before theirs.
 
-    Raises `Unauthenticated`, and `PermissionDenied` for the key of a consumer's host.
+    Raises `Unauthenticated`, `PermissionDenied` for the key of a consumer's host, and what `count_request` raises.
     """
 
     async def resolve_caller(
@@ -88,6 +88,7 @@ def caller_resolver(database: Database) -> Callable[..., Awaitable[None]]:
         if key is not None:
             caller = await run_in_threadpool(check_key, database, key)
             caller.require_user()
+            count_request(caller)
         elif door.requires_key:
             raise Unauthenticated(KEY_WANTED)
         else:

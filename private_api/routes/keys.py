@@ -42,7 +42,7 @@ def key_routes(services: Services) -> APIRouter:
     @router.get("/quota")
     def show_quota(query: Annotated[QuotaQuery, Query()], caller: GivenCaller) -> OwnerQuotas:
         """What the caller's owner, or another one, may have of the server and has."""
-        return show_quotas(database, services.upload_places, caller, query.owner, defaults=services.quotas)
+        return show_quotas(database, caller, query.owner, defaults=services.quotas, counted=services.counted)
 
     @router.get("/keys/", name="list_keys")
     def list_all(query: Annotated[KeyListQuery, Query()], caller: GivenCaller) -> list[KeyView]:

@@ -185,7 +185,7 @@ def test_one_command_starts_it_and_a_hard_reset_starts_it_again(clone: Host) -> 
     clone.type("docker compose up -d")
     clone.wait_ready()
     wait_until(lambda: all(map(is_fine, clone.states())), lambda: str(clone.states()))
-    assert len(clone.states()) == 10
+    assert len(clone.states()) == 11
     assert clone.get("/docs").status_code == 200
     # Nobody allowed it, so nothing but the door's own answer.
     refused = clone.post("/api/tasks/", params={"container_tag": "x", "human_readable_id": "x"})

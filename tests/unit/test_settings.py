@@ -119,6 +119,7 @@ def test_a_quota_is_a_number_its_generous_default_or_off() -> None:
         Quota.STORED: 10 * 1024**4,
         Quota.DAILY: 2 * 1024**4,
         Quota.UPLOADS: 64,
+        Quota.REQUESTS: 1000,
     }
     given = {"QUOTA_QUEUED_TASKS": "20", "QUOTA_RUNNING_TASKS": "off", "QUOTA_STORED_BYTES": "0", "QUOTA_UPLOADS": ""}
     assert PrivateApiSettings.load({**SECRETS, **given}).quotas == {
