@@ -1,10 +1,17 @@
-"""Routes whose JSON bodies are bounded: the framework reads a body whole, before it asks for a key."""
+"""Routes whose JSON bodies are bounded, and judged by JSON's own types.
 
-from collections.abc import Callable, Coroutine
-from typing import Any
+The framework reads a body whole, before it asks for a key; and it takes `false` and "0" for the number 0.
+"""
 
-from fastapi import APIRouter, Request, Response
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.params import Depends as Dependency
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
 from starlette.types import Message, Receive
 
 from contract.errors import TooLarge
@@ -19,6 +26,41 @@ class JsonRouter(APIRouter):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(route_class=_BoundedRoute, **options)
+
+    def add_api_route(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        *,
+        dependencies: Sequence[Dependency] | None = None,
+        **options: Any,
+    ) -> None:
+        """Add a route. Its body is judged after the dependencies that say who calls."""
+        # What comes from elsewhere than the body is `Annotated`.
+        hints = {name: hint for name, hint in get_type_hints(endpoint, include_extras=True).items() if name != "return"}
+        bodies = [hint for hint in hints.values() if isinstance(hint, type) and issubclass(hint, BaseModel)]
+        strict = [Depends(_StrictBody(body)) for body in bodies]
+        super().add_api_route(path, endpoint, dependencies=[*(dependencies or []), *strict], **options)
+
+
+@dataclass(frozen=True)
+class _StrictBody:
+    """A dependency that refuses a body with a value of another type than its member has."""
+
+    body: type[BaseModel]
+
+    async def __call__(self, request: Request) -> None:
+        try:
+            self.body.model_validate_json(await request.body(), strict=True)
+        except ValidationError as error:
+            # To JSON, 1.0 is an integer.
+            faults = [
+                {**fault, "loc": ("body", *fault["loc"])}
+                for fault in error.errors()
+                if fault["type"] != "int_type" or not isinstance(fault["input"], float)
+            ]
+            if faults:
+                raise RequestValidationError(faults) from error
 
 
 class _BoundedRoute(APIRoute):

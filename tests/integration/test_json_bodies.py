@@ -1,4 +1,4 @@
-"""JSON bodies are bounded, at every route of both APIs, before any key is asked for."""
+"""JSON bodies are bounded, at every route of both APIs, before any key is asked for, and read by JSON's own types."""
 
 import re
 from collections.abc import Iterator
@@ -63,3 +63,30 @@ def test_the_door_passes_the_refusal_on(api: RunningApi) -> None:
                     # The server hung up, since nobody will read the rest.
                     continue
                 assert answer.status_code in (401, 413), (method, path, answer.text)
+
+
+def test_a_value_of_another_type_is_not_taken_for_one_of_the_right_type(api: RunningApi) -> None:
+    with api.client() as http:
+        for body, fault in (
+            ('{"port": "9000"}', "port: Input should be a valid integer"),
+            ('{"port": 9000, "replicas_min": true}', "replicas_min: Input should be a valid integer"),
+            ('{"port": 9000, "express": 0}', "express: Input should be a valid boolean"),
+        ):
+            answer = http.post("/api/models/nobody/deployment", content=body, headers=JSON)
+            assert (answer.status_code, answer.json()["error"]) == (422, "InvalidRequest"), body
+            assert fault in answer.json()["detail"]
+        integral = http.post("/api/models/nobody/deployment", content='{"port": 9000.0}', headers=JSON)
+        assert integral.json()["error"] == "ModelNotFound"
+
+
+def test_a_body_that_is_no_text_is_an_invalid_request(api: RunningApi) -> None:
+    with api.client() as http:
+        answer = http.post("/api/models/nobody/deployment", content=b"\x86\xff", headers=JSON)
+        assert (answer.status_code, answer.json()["error"]) == (422, "InvalidRequest")
+
+
+def test_the_methods_of_a_path_are_all_named_to_whoever_asks_for_another(api: RunningApi) -> None:
+    with serve_door(api.url) as url:
+        for base in (url, api.url):
+            answer = httpx.put(f"{base}/api/models/nobody", **PLAIN)
+            assert (answer.status_code, answer.headers["Allow"]) == (405, "DELETE, GET, PATCH")
