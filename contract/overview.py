@@ -1,9 +1,10 @@
 """What can be seen of the whole server at once: lists of tasks, the queue, the consumers."""
 
+import re
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BeforeValidator, Field
 
 from contract.deployments import ReplicaStatus
 from contract.schemas import MODEL_REFERENCE_LENGTH, Label, ListQuery, Message, Query
@@ -11,6 +12,13 @@ from contract.statuses import ConsumerStatus, Kind, Phase, Status, WaitsFor
 
 EVERYBODY = "*"
 """In the place of an owner, whose name cannot be this."""
+
+
+def _refuse_number(text: object) -> object:
+    """Raises `ValueError` for a number, which pydantic would take for seconds, or milliseconds, since 1970."""
+    if isinstance(text, str) and not re.match(r"\d{4}-", text):
+        raise ValueError("a time is written as in 2026-11-21T07:00:00Z")
+    return text
 
 
 class TaskListQuery(ListQuery):
@@ -37,7 +45,7 @@ class TaskListQuery(ListQuery):
         ),
     ] = None
     since: Annotated[
-        AwareDatetime | None,
+        Annotated[AwareDatetime, BeforeValidator(_refuse_number)] | None,
         Field(description="Only tasks submitted at this time or later, as in `2026-11-21T07:00:00Z`."),
     ] = None
     label: Annotated[

@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kit.errors import ServiceError
@@ -22,6 +23,7 @@ from kit.logging import request_id
 logger = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER = "x-request-id"
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -61,8 +63,14 @@ def install_error_handlers(
 
     async def handle_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
+        if error.status_code == HTTPStatus.BAD_REQUEST:
+            # The framework's answer to a body that is not even text.
+            return render_error(invalid(f"body: {error.detail}"))
+        headers = dict(error.headers or {})
+        if "Allow" in headers:
+            headers["Allow"] = ", ".join(_allowed_methods(request))
         body = no_route(f"{request.method} {request.url.path}: {error.detail}; /docs lists what there is").to_body()
-        return JSONResponse(body, error.status_code, error.headers)
+        return JSONResponse(body, error.status_code, headers)
 
     async def handle_gone(_request: Request, _error: Exception) -> Response:
         # Nobody reads this. Without it every interrupted upload would be logged as a failure of the server.
@@ -124,6 +132,16 @@ class RequestIdMiddleware:
             await self._app(scope, receive, send_with_id)
         finally:
             request_id.reset(token)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Every method that there is at the path. The framework names those of one route, of which each has its own."""
+    routes: list[BaseRoute] = request.app.routes
+    return [
+        method
+        for method in _METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 def _describe(error: RequestValidationError) -> str:

@@ -14,6 +14,7 @@ from contract.access import Caller
 from kit.openapi import OCTETS, ZIP
 from private_api.archives import StoredArchive
 from private_api.database import Database
+from private_api.routes.file_answers import find_part
 from private_api.services import Services
 from private_api.soundness import note_damaged
 from private_api.task_logs import TaskLogs
@@ -64,8 +65,9 @@ class ZipResponse(FileResponse):
         accepted = headers.get("accept", "")
         if OCTETS in accepted and ZIP not in accepted:
             self.headers["content-type"] = OCTETS
-        if "," in headers.get("range", ""):
-            # Many ranges would make a small request expensive; the whole file is a correct answer to them.
+        if find_part(headers.get("range", ""), self._archive.size_bytes) is None:
+            # Many ranges would make a small request expensive, and the framework answers malformed ones with an error
+            # of its own; the whole file is a correct answer to both.
             scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"range"]}
         is_head = scope["method"] == "HEAD"
         await super().__call__(scope, receive, send if is_head else _CheckedBody(send, self._archive, self._database))

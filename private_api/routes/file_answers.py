@@ -63,7 +63,7 @@ def _answer(request: Request, file: BinaryIO, entry: ArchiveEntry, sha256: str) 
     if request.method == "HEAD":
         return Response(headers={**headers, "content-length": str(entry.size)})
     asked = request.headers.get("range", "") if request.headers.get("if-range", etag) == etag else ""
-    part = _find_part(asked, entry.size)
+    part = find_part(asked, entry.size)
     if part is None:
         return _Stream(file, entry, (0, entry.size), 200, headers)
     start, stop = part
@@ -89,7 +89,7 @@ def _disposition(name: str) -> str:
     return f'attachment; filename="{name}"' if encoded == name else f"attachment; filename*=UTF-8''{encoded}"
 
 
-def _find_part(asked: str, size: int) -> tuple[int, int] | None:
+def find_part(asked: str, size: int) -> tuple[int, int] | None:
     """Where the asked range begins and ends, empty if it lies outside; None for the whole (RFC 9110, 14.2).
 
     For several ranges, which would make a small request expensive, the whole is a correct answer.

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Response
 
 from contract.deployments import ReplicaAssignment, ReplicaBeat, ReplicaBeatReply, ReplicaClaim, ReplicaEnd
-from contract.errors import PermissionDenied, StaleFence
+from contract.errors import DeploymentNotFound, PermissionDenied, StaleFence
 from contract.schemas import UID_PATTERN
 from kit.http_errors import document_errors
 from kit.openapi import ZIP_ANSWER
@@ -40,7 +40,9 @@ def _add_replicas(parent: APIRouter, services: Services) -> None:
         return await holders.run(check_replica_host, uid, owner=caller.owner)
 
     # Before every route of a replica: only the consumer that claimed it may call.
-    router = JsonRouter(prefix="/{uid}/{fence}", dependencies=[Depends(find_host)])
+    router = JsonRouter(
+        prefix="/{uid}/{fence}", dependencies=[Depends(find_host)], responses=document_errors(DeploymentNotFound)
+    )
 
     @router.get("", name="show_replica")
     async def show(uid: Uid, fence: Fence) -> ReplicaAssignment:

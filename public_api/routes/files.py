@@ -35,7 +35,9 @@ _ERRORS = {
         OutputMissing,
     ),
 }
-_BYTES: dict[str, Any] = {"content": {OCTETS: {"schema": {"type": "string", "format": "binary"}}}}
+_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+# The first is the one that every generator of clients knows.
+_BYTES: dict[str, Any] = {"content": {OCTETS: _BINARY, "*/*": _BINARY}}
 _FILE_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {**_BYTES, "description": "The file. Its `Content-Type` follows from its name."},
     206: {**_BYTES, "description": "The range that was asked for."},

@@ -32,12 +32,9 @@ from public_api.routes.examples import CANCELLED_TASK, EXAMPLE_TASK, EXAMPLE_UID
 from public_api.routes.models import UPLOAD_ERRORS, forward_registration
 from public_api.routes.parameters import RecordUid, Uid, document_download, document_submission
 
-_POLL_ANSWERS: dict[int | str, dict[str, Any]] = {
+_OUTPUT_ANSWERS: dict[int | str, dict[str, Any]] = {
     **ZIP_ANSWER,
     **document_errors(TaskPending, TaskFailed, OutputMissing, TaskNotFound),
-}
-_OUTPUT_ANSWERS: dict[int | str, dict[str, Any]] = {
-    **_POLL_ANSWERS,
     206: {**ZIP_ANSWER[200], "description": "The range that was asked for."},
     304: {"description": "The output is the one that `If-None-Match` names."},
     416: {"description": "The range lies outside the output."},
@@ -121,7 +118,7 @@ def _add_submission(router: APIRouter, relay: Relay) -> None:
 def _add_downloads(router: APIRouter, relay: Relay) -> None:
     headers = [Depends(document_download)]
 
-    @router.get("/{uid}", response_class=Response, responses=_POLL_ANSWERS, dependencies=headers)
+    @router.get("/{uid}", response_class=Response, responses=_OUTPUT_ANSWERS, dependencies=headers)
     async def poll_task(request: Request, uid: Uid, query: Annotated[TaskPoll, Query()]) -> Response:
         """The output zip, or one of the codes 551 to 554. `wait` holds the answer until the task ends.
 
@@ -130,7 +127,7 @@ def _add_downloads(router: APIRouter, relay: Relay) -> None:
         """
         return relay.forward(request, f"/api/tasks/{uid}", query=query)
 
-    @router.head("/{uid}", response_class=Response, responses=_POLL_ANSWERS)
+    @router.head("/{uid}", response_class=Response, responses=_OUTPUT_ANSWERS)
     async def probe_task(request: Request, uid: Uid) -> Response:
         """The code and the headers of the poll, at once and without a body."""
         return relay.forward(request, f"/api/tasks/{uid}")

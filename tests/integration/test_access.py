@@ -346,6 +346,7 @@ def test_the_list_has_pages(stage: Stage) -> None:
         assert client.get("/api/tasks/", params={"status": "broken"}).status_code == 422
         # Without a zone nobody knows which time is meant.
         assert client.get("/api/tasks/", params={"since": "2026-11-21T07:00:00"}).status_code == 422
+        assert client.get("/api/tasks/", params={"since": "1763708400"}).status_code == 422
         assert client.get("/api/tasks/", params={"surprise": "x"}).status_code == 422
 
 

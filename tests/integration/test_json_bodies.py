@@ -1,4 +1,4 @@
-"""JSON bodies are bounded, at every route of both APIs, before any key is asked for."""
+"""JSON bodies are bounded, at every route of both APIs, before any key is asked for; and what is no JSON is told."""
 
 import re
 from collections.abc import Iterator
@@ -63,3 +63,16 @@ def test_the_door_passes_the_refusal_on(api: RunningApi) -> None:
                     # The server hung up, since nobody will read the rest.
                     continue
                 assert answer.status_code in (401, 413), (method, path, answer.text)
+
+
+def test_a_body_that_is_no_text_is_an_invalid_request(api: RunningApi) -> None:
+    with api.client() as http:
+        answer = http.post("/api/models/nobody/deployment", content=b"\x86\xff", headers=JSON)
+        assert (answer.status_code, answer.json()["error"]) == (422, "InvalidRequest")
+
+
+def test_the_methods_of_a_path_are_all_named_to_whoever_asks_for_another(api: RunningApi) -> None:
+    with serve_door(api.url) as url:
+        for base in (url, api.url):
+            answer = httpx.put(f"{base}/api/models/nobody", **PLAIN)
+            assert (answer.status_code, answer.headers["Allow"]) == (405, "DELETE, GET, PATCH")

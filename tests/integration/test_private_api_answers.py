@@ -177,6 +177,9 @@ def test_an_output_is_served_whole_in_part_or_not_again(http: httpx.Client, cons
         assert (changed.status_code, changed.content) == (200, OUTPUT)
         many = http.get(path, headers={"Range": "bytes=0-1,5-6"})
         assert (many.status_code, many.content) == (200, OUTPUT)
+        for malformed in ("", "bytes", "bytes=5-1", "lines=0-1", "bytes=a-b"):
+            whole = http.get(path, headers={"Range": malformed})
+            assert (whole.status_code, whole.content) == (200, OUTPUT), malformed
         assert http.get(path, headers={"Range": f"bytes={len(OUTPUT)}-"}).status_code == 416
     same = http.get(f"/api/tasks/{uid}/output", headers={"If-None-Match": f'"x", {etag}'})
     assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", etag)
