@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from grpc_gateway.settings import GatewaySettings
+from job_consumer.engines.docker.filter.settings import EngineFilterSettings
 from job_consumer.settings import JobConsumerSettings
 from kit.settings import Settings
 from private_api.settings import PrivateApiSettings
@@ -17,6 +18,7 @@ SERVICES: dict[str, type[Settings]] = {
     "Public API": PublicApiSettings,
     "gRPC gateway": GatewaySettings,
     "Job consumer": JobConsumerSettings,
+    "Engine filter": EngineFilterSettings,
 }
 SHARED = r"LOG_\w+|RABBIT_\w+"
 """Listed once, above the services."""

@@ -215,5 +215,6 @@ def judge_creation(body: bytes, allowed: Allowed) -> bytes:
 
 def devices_of(container: Mapping[str, Any]) -> list[str]:
     """The folders of a container, as described to the Engine or by it."""
-    mounts = container["HostConfig"].get("Mounts") or []
-    return [mount["VolumeOptions"]["DriverConfig"]["Options"]["device"] for mount in mounts]
+    options = [mount.get("VolumeOptions") or {} for mount in container["HostConfig"].get("Mounts") or []]
+    drivers = [(each.get("DriverConfig") or {}).get("Options") or {} for each in options]
+    return [driver["device"] for driver in drivers if "device" in driver]
