@@ -27,7 +27,10 @@ from tests.services import require_docker
 from tests.waiting import wait_until
 from tests.zips import make_zip, read_zip
 
-SERVICES = ("postgres", "rabbitmq", "private-api", "public-api", "grpc-gateway", "traefik", "job-consumer")
+SERVICES = (
+    *("postgres", "rabbitmq", "private-api", "public-api", "grpc-gateway", "traefik"),
+    *("engine-filter", "job-consumer"),
+)
 UNTIL_LET_GO = "until [ -e /tmp/go ]; do sleep 0.1; done; echo x > /output/x"
 TASKS = 50
 CROWD = 500
@@ -91,6 +94,20 @@ def test_every_service_killed_in_turn_costs_no_task(compose: Compose, door: Door
     assert {uid: door.result(uid)["n"] for uid in tasks} == tasks
     # Finished once: what ran again after a kill was refused its commit.
     assert {door.status(uid)["status"] for uid in tasks} == {"finished"}
+
+
+def test_a_run_goes_on_when_the_filter_before_the_engine_dies(compose: Compose, door: DoorClient) -> None:
+    lines = [f"line {number}" for number in range(20)]
+    script = "".join(f"echo {line}; sleep 1; " for line in lines) + "echo done > /output/n"
+    uid = door.submit(door.add_model(script_image(script)), {"i": b""})
+    door.wait_status(uid, "running")
+    (run,) = running_tasks(compose)
+    compose.run("kill", "--signal", "KILL", "engine-filter")
+    compose.run("up", "--detach", "--wait")
+    assert running_tasks(compose) == [run]
+    assert door.result(uid)["n"] == b"done\n"
+    assert door.status(uid)["attempt"] == 1
+    assert door.http.get(f"/api/tasks/{uid}/logs").text.splitlines() == lines
 
 
 def test_who_polls_while_the_door_is_replaced_waits_a_moment(compose: Compose, door: DoorClient) -> None:
