@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 REQUEST_THREADS = 28
 """How many requests work at once; others wait for their turn, first come, first served."""
 POOL_SIZE = REQUEST_THREADS + 8
-"""A connection for each thread, those of loops included. A smaller pool gives what is returned to whoever comes next, and
-one of a crowd waits until it is refused. Two processes stay below the 100 that PostgreSQL has by default."""
+"""A connection for each thread, those of loops too. A smaller pool gives what is returned to whoever comes next, and
+one of a crowd waits until it is refused. Two processes stay below the 100 connections that PostgreSQL usually has."""
 _SQLITE_TIMEOUT_S = 10
 """How long a transaction waits for another one."""
 _POSTGRES_OPTIONS = (
