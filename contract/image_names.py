@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
+_RUNTIME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _PATTERN = re.compile(r"[A-Za-z0-9*][A-Za-z0-9._/:@*-]*")
 
 
@@ -34,6 +35,17 @@ def parse_images(text: str) -> tuple[str, ...]:
     return patterns
 
 
+def parse_runtimes(text: str) -> tuple[str, ...]:
+    """The names of runtimes in a text, with spaces or commas between. Raises `ValueError`."""
+    names = tuple(text.replace(",", " ").split())
+    for name in names:
+        if not _RUNTIME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a runtime, as in runsc")
+    return names
+
+
+Runtimes = Annotated[tuple[str, ...], BeforeValidator(parse_runtimes)]
+"""Names of an Engine's runtimes, as in `runsc kata`."""
 Images = Annotated[tuple[str, ...], BeforeValidator(parse_images)]
 """Patterns of images, as in `lab/* registry.example.org/*`."""
 

@@ -69,6 +69,14 @@ class ModelRegistration(Query):
             description="Cores that one run may use, such as 1.5; unset: the consumer's own limit.",
         ),
     ] = None
+    runtime: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+            description="The Engine's runtime for its containers, such as `runsc`; unset: the Engine's default. "
+            "The operator says which there are.",
+        ),
+    ] = None
     strict_output: Annotated[
         bool,
         Field(

@@ -129,6 +129,7 @@ class ModelView(Message):
     temporary_bytes: int | None = Field(description="Of `/tmp`.")
     pids_limit: int | None = Field(description="Processes and threads of one run.")
     cpus: float | None = Field(description="Cores of one run.")
+    runtime: str | None = Field(None, description="The Engine's runtime for its containers; null: its default.")
     strict_output: bool = Field(description="Whether an output with anything that cannot travel is refused.")
     archive: ArchiveView | None
     created_at: datetime
@@ -233,6 +234,7 @@ class RunAssignment(Message):
     temporary_bytes: int | None = None
     pids_limit: int | None = None
     cpus: float | None = None
+    runtime: str | None = None
     max_unpacked_bytes: int = Field(description="Of each archive, once unpacked.")
     # A private API of the release before does not say it.
     max_entries: int = Field(10_000, description="Files and folders of each archive, and of the output.")

@@ -29,6 +29,8 @@ class ModelRegistration(BaseModel):
     temporary_bytes: int | None = None
     pids_limit: int | None = None
     cpus: float | None = None
+    runtime: str | None = None
+    """The Engine's runtime for its containers, by name; None: the Engine's default."""
     strict_output: bool = False
     pin: bool | None = None
     """Whether every run is of the image that the tag stands for now; None: if a registry has it."""
@@ -65,6 +67,8 @@ class ModelView(Answer):
     temporary_bytes: int | None = None
     pids_limit: int | None = None
     cpus: float | None = None
+    runtime: str | None = None
+    """The Engine's runtime for its containers, by name; None: the Engine's default."""
     strict_output: bool = False
     """Whether an output with anything that cannot travel is refused, instead of that being left out with a warning."""
     archive: ArchiveView | None

@@ -158,4 +158,5 @@ def decide_run(
         log_limit_bytes=sandbox.limits.log_bytes,
         network=network,
         publication=publication,
+        runtime=assignment.runtime,
     )

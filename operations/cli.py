@@ -79,13 +79,14 @@ def standalone(
         str,
         typer.Option(help="The images that may be registered, as in lab/*, with commas between. Default: any."),
     ] = "",
+    model_runtimes: Annotated[str, typer.Option(help="Runtimes of the Engine that models may ask for.")] = "",
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
 ) -> None:
     """Run every service in this process, until Ctrl-C, which ends what runs: the next start runs it again.
 
     After SIGTERM containers run on, and the next start finds them.
     """
-    from contract.image_names import parse_images
+    from contract.image_names import parse_images, parse_runtimes
     from inference_client.errors import UnusableInput
     from inference_client.units import parse_size
     from job_consumer.engines import EngineUnavailable
@@ -115,6 +116,7 @@ def standalone(
         cors_origins=_listed(cors_origins, parse_origins, "--cors-origins"),
         allowed_hosts=_listed(allowed_hosts, parse_hosts, "--allowed-hosts"),
         allowed_images=_listed(allowed_images, parse_images, "--allowed-images"),
+        model_runtimes=_listed(model_runtimes, parse_runtimes, "--model-runtimes"),
     )
     if engine == "auto":
         typer.echo("--engine auto means docker: programs without containers run with --engine process alone", err=True)

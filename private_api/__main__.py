@@ -32,6 +32,7 @@ def _run(settings: PrivateApiSettings) -> int:
         unschedulable_after=settings.unschedulable_after,
         yield_after=settings.yield_after,
         allowed_images=settings.allowed_images,
+        model_runtimes=settings.model_runtimes,
         gateway_address=settings.grpc_gateway_address,
         domain=settings.proxy_domain,
         disk_reserve_bytes=settings.disk_reserve_bytes,

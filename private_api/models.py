@@ -18,7 +18,7 @@ from private_api.archives import ArchiveStore, StoredArchive, Upload
 from private_api.audit.record import record
 from private_api.audit_tables import Action
 from private_api.database import Database
-from private_api.image_rules import check_image
+from private_api.image_rules import check_image, check_runtime
 from private_api.model_owners import change_owner, may_change, require_change, set_first_owner
 from private_api.tables import ArchiveRow, ModelRow, ModelVersionRow
 
@@ -91,13 +91,15 @@ def check_registration(
     *,
     allow_process: bool,
     allowed_images: tuple[str, ...] = (),
+    runtimes: tuple[str, ...] = (),
 ) -> None:
     """Refuse before the body is read what can be refused.
 
-    Raises `ModelExists`, `PermissionDenied` for a model of another owner or an image that is not allowed, and
+    Raises `ModelExists`, `PermissionDenied` for another owner's model or what the operator does not allow, and
     `InvalidRequest`.
     """
     check_image(registration.container_tag, allowed_images)
+    check_runtime(registration.runtime, runtimes)
     if registration.container_tag.startswith(PROCESS_TAG_PREFIX):
         if not allow_process:
             raise InvalidRequest(
@@ -198,6 +200,7 @@ def view_model(row: ModelVersionRow, caller: Caller) -> ModelView:
         temporary_bytes=row.temporary_bytes,
         pids_limit=row.pids_limit,
         cpus=row.cpus,
+        runtime=row.runtime,
         strict_output=row.strict_output,
         archive=view_archive(row.archive),
         created_at=row.created_at,

@@ -51,6 +51,7 @@ class PrivateApiOptions:
     keep_records_for: timedelta = KEEP_RECORDS_FOR
     allow_process_models: bool = False
     allowed_images: tuple[str, ...] = ()
+    model_runtimes: tuple[str, ...] = ()
     """Patterns of the images that models may be registered with; empty: any."""
     gateway_address: str = "grpc-gateway:9000"
     """`host:port` at which containers of replicas reach the gRPC gateway; empty without one."""
@@ -97,6 +98,7 @@ def private_api_service(broker: Broker, options: PrivateApiOptions) -> Iterator[
             max_upload_bytes=options.max_upload_bytes,
             allow_process_models=options.allow_process_models,
             allowed_images=options.allowed_images,
+            model_runtimes=options.model_runtimes,
             hosting=Hosting(
                 options.service_token,
                 options.gateway_address,

@@ -49,6 +49,8 @@ class Services:
     allow_process_models: bool
     allowed_images: tuple[str, ...]
     """Patterns of the images that models may be registered with; empty: any."""
+    model_runtimes: tuple[str, ...]
+    """The runtimes that models may be registered with, beside the Engine's default."""
     hosting: Hosting
     domain: str
     """The name clients use for the server."""

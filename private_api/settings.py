@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from contract.broker.rabbitmq.settings import BrokerSettings
-from contract.image_names import Images
+from contract.image_names import Images, Runtimes
 from contract.quotas import HIGHEST_LIMIT, Quota
 from contract.zip_rules import MAX_ENTRIES, MOST_ENTRIES
 from kit.disk import DISK_RESERVE_BYTES
@@ -97,6 +97,7 @@ class PrivateApiSettings(DatabaseSettings, BrokerSettings):
     grpc_gateway_address: Annotated[str, Field(pattern=r"^[^\s:]+:[0-9]{1,5}$")] = "grpc-gateway:9000"
     proxy_domain: str = "localhost"
     allowed_images: Images = ()
+    model_runtimes: Runtimes = ()
     quota_queued_tasks: _Limit = 10_000
     quota_running_tasks: _Limit = 256
     quota_stored_bytes: _Limit = 10 * TIB

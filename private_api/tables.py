@@ -89,6 +89,8 @@ class ModelVersionRow(Base):
     temporary_bytes: Mapped[int | None] = mapped_column(BigInteger)
     pids_limit: Mapped[int | None] = mapped_column(Integer)
     cpus: Mapped[float | None] = mapped_column(Double)
+    runtime: Mapped[str | None] = mapped_column(String(64))
+    """The Engine's runtime for its containers. NULL: the Engine's default."""
     strict_output: Mapped[bool]
     archive_id: Mapped[int | None] = mapped_column(ForeignKey("archives.id"))
     created_at: Mapped[datetime] = mapped_column(Instant)

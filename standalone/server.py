@@ -68,6 +68,8 @@ class Options:
     """The names by which the server is known, beside its machine's."""
     allowed_images: tuple[str, ...] = ()
     """Patterns of the images that models may be registered with; empty: any."""
+    model_runtimes: tuple[str, ...] = ()
+    """The Engine's runtimes that models may ask for."""
     keep_finished_for: timedelta = timedelta(days=30)
     max_upload_bytes: int = 33 * GIB
     disk_reserve_bytes: int = DISK_RESERVE_BYTES
@@ -179,6 +181,7 @@ def _private_api_options(
         unschedulable_after=timedelta(hours=24),
         allow_process_models=isinstance(engine, ProcessEngine),
         allowed_images=options.allowed_images,
+        model_runtimes=options.model_runtimes,
         gateway_address=door.address_for_replicas if door else "",
         disk_reserve_bytes=options.disk_reserve_bytes,
     )

@@ -72,6 +72,9 @@ def add_model(
     temporary: Temporary = None,
     pids_limit: PidsLimit = None,
     cpus: Cpus = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="The Engine's runtime for its containers, such as runsc, if the server has it.")
+    ] = None,
     strict_output: StrictOutput = False,
     pin: Annotated[
         bool | None,
@@ -105,6 +108,7 @@ def add_model(
             use_gpu=gpu,
             pull_policy=pull_policy,
             isolation=isolation,
+            runtime=runtime,
             strict_output=strict_output,
             time_limit=time_limit,
             limits=RunLimits(memory, shared_memory, temporary, pids_limit, cpus),
@@ -199,6 +203,7 @@ def _facts(model: ModelView) -> list[tuple[str, str]]:
         ("gpu", "yes" if model.use_gpu else "no"),
         ("pull policy", model.pull_policy),
         ("isolation", model.isolation),
+        *([("runtime", model.runtime)] if model.runtime is not None else []),
         ("strict output", "yes" if model.strict_output else "no"),
         ("time limit", format_duration(model.time_limit_s)),
         ("memory", _show_size(model.memory_limit_bytes, "the consumer's limit")),

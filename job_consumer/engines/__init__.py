@@ -128,6 +128,8 @@ class ContainerSpec:
     """The only network it sees, by name; with None it sees none at all. Only replicas have one."""
     publication: Publication | None = None
     """How it is reached from hosts that do not reach its network."""
+    runtime: str | None = None
+    """The engine's runtime for it, by name; None is the engine's default."""
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,7 @@ def build_assignment(row: ReplicaRow, hosting: Hosting) -> ReplicaAssignment:
         temporary_bytes=version.temporary_bytes,
         pids_limit=version.pids_limit,
         cpus=version.cpus,
+        runtime=version.runtime,
         max_unpacked_bytes=hosting.max_unpacked_bytes,
         max_entries=hosting.max_entries,
         model_archive=view_archive(version.archive),

@@ -81,6 +81,7 @@ def _add_catalogue(router: APIRouter, services: Services) -> None:
             caller,
             allow_process=services.allow_process_models,
             allowed_images=services.allowed_images,
+            runtimes=services.model_runtimes,
         )
         with services.upload_place(caller):
             async with receive_optional_zip(request, services.store, max_bytes=services.max_upload_bytes) as upload:

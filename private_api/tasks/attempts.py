@@ -100,6 +100,7 @@ def build_assignment(session: Session, row: TaskRow, sizes: SizeLimits, replica_
         temporary_bytes=version.temporary_bytes,
         pids_limit=version.pids_limit,
         cpus=version.cpus,
+        runtime=version.runtime,
         strict_output=version.strict_output,
         max_unpacked_bytes=sizes.max_unpacked_bytes,
         max_entries=sizes.max_entries,

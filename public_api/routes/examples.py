@@ -19,6 +19,7 @@ EXAMPLE_MODEL: dict[str, Any] = {
     "temporary_bytes": 1073741824,
     "pids_limit": 1024,
     "cpus": 8.0,
+    "runtime": None,
     "strict_output": False,
     "archive": {"sha256": "6d9f206d84890af21dbaf255736ec1716a5c0791a0bb4ed45ac7d71209d457e0", "size_bytes": 98566144},
     "created_at": "2026-11-21T07:10:36.248436Z",

@@ -108,6 +108,7 @@ CASES = [
     Case("memory-of-the-model", lambda: task(memory_limit_bytes=16 * MIB)),
     Case("limits-of-the-model", lambda: task(**LIMITS)),
     Case("all", lambda: task(OWN_USER, MODEL, use_gpu=True, memory_limit_bytes=4096 * MIB)),
+    Case("runtime", lambda: task(runtime="runsc")),
     Case("replica", replica),
     Case("replica-limits-of-the-model", lambda: replica(**LIMITS)),
     Case("replica-gpu-published", lambda: replica(replace(SANDBOX, publish_address="192.0.2.7"), use_gpu=True)),

@@ -69,6 +69,9 @@ def test_what_listens_at_an_address_that_is_no_registry_is_not_told(said: str) -
     ("said", "kind", "told"),
     [
         ('could not select device driver "" with capabilities: [[gpu]]', EngineUnavailable, "nvidia-ctk"),
+        # Up to version 20.10, and since.
+        ("Unknown runtime specified runsc", EngineUnavailable, "no runtime runsc: add it to"),
+        ("unknown or invalid runtime name: runsc", EngineUnavailable, "no runtime runsc: add it to"),
         ("No such image: lab/secret:1", ImageNotFound, "not on this host any more"),
         (
             'OCI runtime create failed: exec: "foo": executable file not found in $PATH',

@@ -111,6 +111,13 @@ def test_passwords_may_hold_any_character() -> None:
     assert broker.broker_url == f"amqp://inference:{quoted}@rabbitmq:5672/a%2Fb"
 
 
+def test_runtimes_are_names() -> None:
+    assert PrivateApiSettings.load(SECRETS).model_runtimes == ()
+    assert PrivateApiSettings.load({**SECRETS, "MODEL_RUNTIMES": "runsc, kata"}).model_runtimes == ("runsc", "kata")
+    (fault,) = faults_of({**SECRETS, "MODEL_RUNTIMES": "../runsc"}, PrivateApiSettings)
+    assert fault == "MODEL_RUNTIMES: '../runsc' is no name of a runtime, as in runsc"
+
+
 def test_a_quota_is_a_number_its_generous_default_or_off() -> None:
     usual = PrivateApiSettings.load(SECRETS).quotas
     assert usual == {

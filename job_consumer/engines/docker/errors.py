@@ -22,6 +22,7 @@ _COMMAND_FAULTS = (
     (re.compile(r"executable file not found", re.IGNORECASE), "it is not in the image, or not on its PATH"),
 )
 PART_OF_ENGINE = re.compile(r"docker-init|nvidia-container")
+_RUNTIME = re.compile(r"unknown (?:or invalid runtime name:|runtime specified) (\S+)", re.IGNORECASE)
 NO_GPU_SUPPORT = "could not select device driver"
 INSTALL_GPU_SUPPORT = (
     "this Docker Engine cannot hand out GPUs: install nvidia-container-toolkit on the host, "
@@ -70,6 +71,8 @@ def start_error(error: APIError) -> ImageNotFound | EngineUnavailable:
     text = engine_text(error)
     if NO_GPU_SUPPORT in text:
         return EngineUnavailable(INSTALL_GPU_SUPPORT)
+    if found := _RUNTIME.search(text):
+        return EngineUnavailable(f"this Docker Engine has no runtime {found[1]}: add it to the host's daemon.json")
     if "no such image" in text.lower():
         return ImageNotFound("the image is not on this host any more", text)
     if (fault := _command_fault(text)) is not None:

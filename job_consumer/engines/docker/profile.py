@@ -77,6 +77,7 @@ def container_config(spec: ContainerSpec, host: EngineHost) -> dict[str, Any]:
             # Kept after it has ended, for a consumer that is down at that moment.
             "AutoRemove": False,
             "DeviceRequests": _gpu_request(spec.gpu_uuid, host),
+            **({"Runtime": spec.runtime} if spec.runtime else {}),
         },
     }
 

@@ -36,6 +36,8 @@ class Allowed:
     """The only address of the host at which they may publish a port."""
     images: tuple[str, ...] = ()
     """Patterns of images; without any, every image."""
+    runtimes: tuple[str, ...] = ()
+    """The runtimes that containers may have, beside the Engine's default."""
 
 
 class _Part(BaseModel):
@@ -64,6 +66,12 @@ def _check_labels(value: dict[str, str]) -> dict[str, str]:
 def _check_network(value: str, info: ValidationInfo) -> str:
     if value not in ("none", _allowed(info).network):
         raise ValueError("is no network of replicas")
+    return value
+
+
+def _check_runtime(value: str, info: ValidationInfo) -> str:
+    if value not in _allowed(info).runtimes:
+        raise ValueError("the operator does not offer it (MODEL_RUNTIMES)")
     return value
 
 
@@ -182,6 +190,7 @@ class _HostConfig(_Part):
     RestartPolicy: _Restart
     AutoRemove: Literal[False]
     DeviceRequests: Annotated[list[_DeviceRequest], Field(max_length=1)]
+    Runtime: Annotated[str, AfterValidator(_check_runtime)] = ""
 
     @model_validator(mode="after")
     def _check_swap(self) -> Self:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from contract.image_names import Images
+from contract.image_names import Images, Runtimes
 from kit.settings import Settings
 
 
@@ -19,4 +19,5 @@ class EngineFilterSettings(Settings):
     replica_network: str | None = None
     replica_publish_address: IPv4Address | IPv6Address | None = None
     allowed_images: Images = ()
+    model_runtimes: Runtimes = ()
     alive_file: Path | None = None
