@@ -78,6 +78,10 @@ _PUBLIC_CLIENTS = "installs into the reader's environment; tests/grpc runs the p
 _FIRST_MINUTE = "tests/e2e/test_first_minute.py and tests/e2e/test_stack.py do the same in words of their own"
 
 NOT_RUN: dict[tuple[str, str], str] = {
+    (
+        "docs/writing-a-model.md",
+        "A runtime",
+    ): "the Engine has no runsc here; tests/e2e/test_runtimes.py asks for another",
     ("CONTRIBUTING.md", "Set up"): "is how the environment of the tests was made",
     ("docs/client.md", "`infer`"): "asks a person at a terminal; tests/integration/test_infer_login.py is one",
     ("docs/client.md", "Where the server is"): "tests/integration/test_infer_login.py gives a key on stdin",
