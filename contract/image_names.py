@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-_RUNTIME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+RUNTIME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 _PATTERN = re.compile(r"[A-Za-z0-9*][A-Za-z0-9._/:@*-]*")
 
 
@@ -39,7 +39,7 @@ def parse_runtimes(text: str) -> tuple[str, ...]:
     """The names of runtimes in a text, with spaces or commas between. Raises `ValueError`."""
     names = tuple(text.replace(",", " ").split())
     for name in names:
-        if not _RUNTIME.fullmatch(name):
+        if not re.fullmatch(RUNTIME_PATTERN, name):
             raise ValueError(f"{name!r} is no name of a runtime, as in runsc")
     return names
 

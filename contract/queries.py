@@ -5,6 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from contract.image_names import RUNTIME_PATTERN
 from contract.schemas import MODEL_REFERENCE_LENGTH, Isolation, Label, ModelId, PullPolicy, Query
 
 MIB = 1024**2
@@ -72,7 +73,7 @@ class ModelRegistration(Query):
     runtime: Annotated[
         str | None,
         Field(
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+            pattern=RUNTIME_PATTERN,
             description="The Engine's runtime for its containers, such as `runsc`; unset: the Engine's default. "
             "The operator says which there are.",
         ),

@@ -115,6 +115,7 @@ CALLS: dict[str, tuple[str, str]] = {
     "list-everything": ("GET", "/v1.41/containers/json?all=1"),
     "list-everything-else": ("GET", '/v1.41/containers/json?filters={"label":["com.docker.compose.project"]}'),
     "all-events": ("GET", "/v1.41/events?since=1"),
+    "events-of-another": ("GET", '/v1.41/events?since=1&filters={"container":["inference-server-postgres-1"]}'),
     "create-under-another-name": ("POST", "/v1.41/containers/create?name=postgres"),
     "create-without-a-name": ("POST", "/v1.41/containers/create"),
     "name-given-twice": ("POST", "/v1.41/containers/create?name=is-a-1&name=postgres"),

@@ -15,6 +15,7 @@ from job_consumer.engines import LABEL
 RUN = r"is-[A-Za-z0-9][A-Za-z0-9_.-]{0,250}"
 """The name of a run's container, as `RunKey` makes it. An id is no name: it would reach every container."""
 VOLUME = rf"{RUN}-[0-9a-f]{{8}}"
+_ID = r"[0-9a-f]{64}"
 _IMAGE = r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,1000}"
 _OFF = frozenset({"", "0", "false", "False"})
 _VERSION = re.compile(r"/v1\.[4-9][0-9](?=/)")
@@ -55,9 +56,10 @@ def _is_ours(parameters: Mapping[str, str]) -> None:
 
 
 def _of_one_container(parameters: Mapping[str, str]) -> None:
+    """By its whole id, which its inspection tells: names of others can be guessed."""
     containers = _filters(parameters).get("container")
-    if not isinstance(containers, list) or len(containers) != 1:
-        raise Refused("events are those of one container")
+    if not isinstance(containers, list) or len(containers) != 1 or not re.fullmatch(_ID, str(containers[0])):
+        raise Refused("events are those of one container, by its id")
 
 
 def _named(parameters: Mapping[str, str]) -> None:
