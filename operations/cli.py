@@ -86,13 +86,14 @@ def standalone(
 
     After SIGTERM containers run on, and the next start finds them.
     """
-    from contract.image_names import parse_images, parse_runtimes
+    from contract.image_names import parse_runtimes
     from inference_client.errors import UnusableInput
     from inference_client.units import parse_size
     from job_consumer.engines import EngineUnavailable
     from job_consumer.gpu_check import GpuMissing
     from kit.logging import configure_logging
     from kit.signals import stop_event
+    from private_api.image_rules import parse_images
     from public_api.cors import parse_origins
     from public_api.sites import parse_hosts
     from standalone.server import DataDirInUseError, Options, host_limits, standalone_server

@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from contract.broker.rabbitmq.settings import BrokerSettings
-from contract.image_names import Images, Runtimes
+from contract.image_names import Runtimes
 from contract.quotas import HIGHEST_LIMIT, Quota
 from contract.zip_rules import MAX_ENTRIES, MOST_ENTRIES
 from kit.disk import DISK_RESERVE_BYTES
@@ -17,6 +17,7 @@ from kit.failpoints import known_point
 from kit.secret_rules import is_well_known
 from kit.settings import Duration, Secret, Settings, check_secret, is_loopback, is_off
 from private_api.failpoints import Failpoint
+from private_api.image_rules import Images
 
 GIB = 1024**3
 TIB = 1024**4

@@ -3,9 +3,8 @@
 import pytest
 
 from contract.errors import PermissionDenied
-from contract.image_names import parse_images
 from kit.settings import SettingsError
-from private_api.image_rules import check_image
+from private_api.image_rules import check_image, parse_images
 from private_api.settings import PrivateApiSettings
 
 ALLOWED = ("registry.example.org/*", "lab/segment", "docker.io/library/python", "localhost:5000/team/*:stable")

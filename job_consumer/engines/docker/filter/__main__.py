@@ -22,7 +22,6 @@ def _run(settings: EngineFilterSettings) -> int:
         work_volume=settings.work_volume,
         network=settings.replica_network,
         publish_address=str(address) if address else None,
-        images=settings.allowed_images,
         runtimes=settings.model_runtimes,
     )
     return asyncio.run(run_filter(options, settings.filter_socket, settings.alive_file))

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
-from contract.image_names import is_allowed
 from job_consumer.engines import LABEL
 from job_consumer.engines.docker.filter.calls import VOLUME, Refused
 from job_consumer.engines.docker.profile import CDI_GPU
@@ -34,8 +33,6 @@ class Allowed:
     """The only network that containers may have."""
     publish_address: str | None = None
     """The only address of the host at which they may publish a port."""
-    images: tuple[str, ...] = ()
-    """Patterns of images; without any, every image."""
     runtimes: tuple[str, ...] = ()
     """The runtimes that containers may have, beside the Engine's default."""
 
@@ -48,12 +45,6 @@ def _allowed(info: ValidationInfo) -> Allowed:
     if not isinstance(info.context, Allowed):
         raise TypeError("a container is judged with what is allowed on its host")
     return info.context
-
-
-def _check_image(value: str, info: ValidationInfo) -> str:
-    if not is_allowed(value, _allowed(info).images):
-        raise ValueError("the operator does not allow it (ALLOWED_IMAGES)")
-    return value
 
 
 def _check_labels(value: dict[str, str]) -> dict[str, str]:
@@ -200,7 +191,7 @@ class _HostConfig(_Part):
 
 
 class _Container(_Part):
-    Image: Annotated[str, Field(min_length=1), AfterValidator(_check_image)]
+    Image: Annotated[str, Field(min_length=1)]
     User: str
     Env: list[str]
     Labels: Labels

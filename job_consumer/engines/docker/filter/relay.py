@@ -39,7 +39,6 @@ class FilterOptions:
     """The volume that it lies on; without one the Engine sees it under the same path."""
     network: str | None = None
     publish_address: str | None = None
-    images: tuple[str, ...] = ()
     runtimes: tuple[str, ...] = ()
 
 
@@ -114,7 +113,7 @@ class EngineFilter:
                 raise Refused(f"this Docker Engine has no volume {self._options.work_volume}")
             self._work_root = PurePosixPath(volume["Mountpoint"])
         options = self._options
-        return Allowed(self._work_root, options.network, options.publish_address, options.images, options.runtimes)
+        return Allowed(self._work_root, options.network, options.publish_address, options.runtimes)
 
     async def _ask(self, path: str) -> dict[str, Any] | None:
         """What the Engine answers to a GET of the filter's own; None if there is no such thing."""

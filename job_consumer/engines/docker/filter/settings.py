@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from contract.image_names import Images, Runtimes
+from contract.image_names import Runtimes
 from kit.settings import Settings
 
 
@@ -18,6 +18,5 @@ class EngineFilterSettings(Settings):
     work_volume: str | None = None
     replica_network: str | None = None
     replica_publish_address: IPv4Address | IPv6Address | None = None
-    allowed_images: Images = ()
     model_runtimes: Runtimes = ()
     alive_file: Path | None = None
