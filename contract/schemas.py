@@ -213,6 +213,8 @@ class ConsumerRegistration(Message):
         str | None, Field(max_length=64, description="Names the process; another one after each start.")
     ] = None
     looks_up_images: Annotated[bool, Field(description="Whether it says of models' images what it finds.")] = False
+    # A consumer of the release before does not say it.
+    guards_replicas: Annotated[bool, Field(description="Whether replicas reach only what they are given there.")] = True
 
 
 class RunAssignment(Message):

@@ -51,6 +51,7 @@ def _work(settings: JobConsumerSettings) -> None:
         work_dir=settings.work_dir,
         work_volume=settings.work_volume,
         registry_auth_file=settings.registry_auth_file,
+        guard_image=settings.replica_guard_image,
     )
     with RabbitMQBroker(settings.broker_url, queue_type=settings.rabbit_queue_type) as broker:
         wake_at_stop(stopping, broker).start()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from contract.schemas import Assignment, Isolation, RunAssignment
-from job_consumer.engines import ContainerSpec, Mount, Publication, RunKey
+from job_consumer.engines import ContainerSpec, Mount, NetworkAccess, Publication, RunKey
 from job_consumer.settings import MAX_PIDS, SCRATCH_BYTES, LimitSettings
 from job_consumer.workspace import PROGRESS_NAME, ModelFolder, Workspace
 from kit.disk import DISK_RESERVE_BYTES
@@ -95,6 +95,8 @@ class Sandbox:
     """`uid:gid` of a consumer that is not root: it cannot remove another user's files, so its runs have this user."""
     network: str | None = None
     """The engine's network that replicas are on; None if this consumer hosts none. Tasks never have a network."""
+    guards: bool = True
+    """Whether the engine can guard replicas: without, they reach each other and whatever is on their network."""
     publish_address: str | None = None
     """The address of this host that gateways reach replicas at; None if they reach the network itself."""
 
@@ -131,7 +133,7 @@ def decide_run(
     key: RunKey,
     environment: Mapping[str, str],
     mounts: list[Mount],
-    network: str | None = None,
+    network: NetworkAccess | None = None,
     publication: Publication | None = None,
 ) -> ContainerSpec:
     """What the containers of tasks and of replicas have in common, around what differs."""

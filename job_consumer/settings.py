@@ -74,6 +74,9 @@ class JobConsumerSettings(BrokerSettings, LimitSettings):
     replica_network: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None = Field(
         None, description="The Engine's network that replicas are on; unset: no replicas are hosted."
     )
+    replica_guard_image: str | None = Field(
+        None, description="The image, with nft, of the containers that guard replicas; unset: this host's own nft."
+    )
     replica_publish_address: IPv4Address | IPv6Address | None = Field(
         None, description="This host's address that gateways reach replicas at; unset: they reach the network itself."
     )

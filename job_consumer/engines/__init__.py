@@ -7,6 +7,7 @@ Each engine is a folder beside this file: `docker` and, for machines without Doc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
 from threading import Event
 from typing import Protocol
@@ -103,6 +104,34 @@ class Network:
     """Whether it has no way outside; ports of a run on it cannot be published then."""
 
 
+def is_address(host: str) -> bool:
+    """Whether it is an IP address, and not a name."""
+    try:
+        ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class NetworkAccess:
+    """The only network that a run is on, and what passes between the two."""
+
+    name: str
+    port: int
+    """The TCP port at which others on the network call the run."""
+    gateway: str = ""
+    """The `host:port` that the run may call; empty is none."""
+    is_guarded: bool = True
+    """Whether nothing else passes. Without, the run reaches all that is on the network, and is reached by all."""
+
+    @property
+    def has_port_of_gateway(self) -> bool:
+        """Whether others that may call the gateway could call the run instead: by a name, only the port is known."""
+        host, _, port = self.gateway.rpartition(":")
+        return bool(host) and not is_address(host) and port == str(self.port)
+
+
 @dataclass(frozen=True)
 class ContainerSpec:
     """Everything that was decided about one run. A plain value."""
@@ -124,8 +153,8 @@ class ContainerSpec:
     temporary_bytes: int
     """Size of the tmpfs at /tmp."""
     log_limit_bytes: int
-    network: str | None = None
-    """The only network it sees, by name; with None it sees none at all. Only replicas have one."""
+    network: NetworkAccess | None = None
+    """With None it sees no network at all. Only replicas have one."""
     publication: Publication | None = None
     """How it is reached from hosts that do not reach its network."""
     runtime: str | None = None
@@ -276,6 +305,13 @@ class ReplicaEngine(Engine, Protocol):
 
     def find_network(self, name: str) -> Network | None:
         """The network of this name that runs can be put on."""
+        ...
+
+    def why_unguarded(self, network: str) -> str | None:
+        """Why runs on this network cannot be kept from each other, in a sentence for the operator; None if they can.
+
+        It is tried out.
+        """
         ...
 
     def address(self, key: RunKey, port: int) -> str | None:

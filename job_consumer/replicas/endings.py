@@ -1,11 +1,13 @@
 """How replicas end, in words."""
 
-from contract.deployments import ReplicaReason
+from contract.deployments import ReplicaEnd, ReplicaReason
 from job_consumer.container_spec import RunLimits
-from job_consumer.engines import EngineUnavailable, ExitState, ReplicaEngine, RunKey, RunVanished
+from job_consumer.engines import EngineUnavailable, ExitState, Interruption, ReplicaEngine, RunKey, RunVanished
 from job_consumer.exit_codes import explain_exit
 
 LOG_TAIL_BYTES = 2048
+_MOST_CHARACTERS = 4096
+"""As many as the private API takes."""
 
 
 class ReplicaEnded(Exception):
@@ -31,6 +33,26 @@ class ReplicaEnded(Exception):
         self.said = said
         super().__init__(f"{reason}: {summary}")
 
+    def told_by(self, consumer: str) -> ReplicaEnd:
+        """The same as the private API takes it."""
+        return ReplicaEnd(
+            consumer=consumer,
+            reason=self.reason,
+            summary=storable(self.summary),
+            detail=storable(self.detail),
+            exit_code=self.exit_code,
+        )
+
+
+def container_ended(engine: ReplicaEngine, key: RunKey, state: ExitState, limits: RunLimits) -> ReplicaEnded:
+    """How a replica ended whose container did."""
+    if state.interruption is Interruption.ENGINE:
+        return ReplicaEnded(ReplicaReason.RELEASED, "the engine or its host was stopped")
+    tail = read_log_end(engine, key)
+    detail = with_log(describe_exit(state, tail, limits), tail)
+    summary = describe_exit(state, "", limits)
+    return ReplicaEnded(ReplicaReason.CONTAINER_ENDED, summary, state.exit_code, detail=detail)
+
 
 def describe_exit(state: ExitState, log_end: str, limits: RunLimits) -> str:
     """How it ended, with the limit that it ran into if its log tells; the log is quoted then."""
@@ -52,3 +74,8 @@ def read_log_end(engine: ReplicaEngine, key: RunKey) -> str:
 def with_log(text: str, log_end: str) -> str:
     """The text, and the end of the log that goes with it."""
     return f"{text}; its log ends with:\n{log_end}" if log_end else f"{text}; it wrote no log"
+
+
+def storable(text: str) -> str:
+    """What a container said, as the private API takes it."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")[:_MOST_CHARACTERS]

@@ -1,13 +1,15 @@
 """Asks the container of one replica whether it is ready."""
 
+import socket
+
 from contract.deployments import ReplicaAssignment
 from job_consumer.engines import EngineUnavailable, ReplicaEngine, RunKey
 from job_consumer.replicas.calls import why_not_ready
+from job_consumer.replicas.endings import storable
 from job_consumer.replicas.spec import model_names
 
 _TIMEOUT_S = 2.0
-_MOST_CHARACTERS = 4096
-"""As many as the private API takes."""
+_WALL_S = 1.0
 
 
 class Probe:
@@ -30,7 +32,25 @@ class Probe:
         heard = why_not_ready(address, self._serving, self._models, _TIMEOUT_S)
         return address, None if heard is None else storable(heard)
 
+    def has_network(self) -> bool:
+        """False if it has no address any more: somebody ended its guard. True as long as the engine does not answer."""
+        try:
+            return self._engine.address(self._key, self._serving.port) is not None
+        except EngineUnavailable:
+            return True
 
-def storable(text: str) -> str:
-    """What a container said, as the private API takes it."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")[:_MOST_CHARACTERS]
+
+def is_walled(address: str, port: int) -> bool:
+    """Whether the kernel refuses connections to other ports of a run at this address, and not the run itself.
+
+    A runtime with a network stack of its own, such as gVisor's, takes packets before the kernel filters them.
+    """
+    host = address.rpartition(":")[0].strip("[]")
+    other = 1 if port != 1 else 2
+    try:
+        socket.create_connection((host, other), timeout=_WALL_S).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        return True
+    return False

@@ -16,7 +16,6 @@ from job_consumer.engine_watch import Complaint
 from job_consumer.engines import (
     EngineUnavailable,
     ImageNotFound,
-    Interruption,
     ReplicaEngine,
     RunKey,
     RunKind,
@@ -28,9 +27,9 @@ from job_consumer.hit_limits import explain_hits
 from job_consumer.image_cache import choose_image, open_image
 from job_consumer.model_files import open_model
 from job_consumer.reconcile import let_go
-from job_consumer.replicas.endings import ReplicaEnded, describe_exit, read_log_end, with_log
+from job_consumer.replicas.endings import ReplicaEnded, container_ended, read_log_end, with_log
 from job_consumer.replicas.liveness import Liveness, Verdict
-from job_consumer.replicas.probe import Probe, storable
+from job_consumer.replicas.probe import Probe, is_walled
 from job_consumer.replicas.ready import ReadyReplica, ReadyReplicas
 from job_consumer.replicas.spec import decide_replica
 from job_consumer.run_disk import DiskFull, DiskLimits, RunDisk
@@ -155,6 +154,9 @@ class Replica:
             raise ReplicaEnded(ReplicaReason.MODEL_REJECTED, summary, detail=f"{summary}: {error}") from error
         self._check(heartbeat)
         spec = decide_replica(self._key, self._assignment, self._context.sandbox, self._folder, model)
+        if spec.publication is None and spec.network is not None and spec.network.has_port_of_gateway:
+            summary = f"its port {spec.network.port} is the one at which containers call the gateway; take another"
+            raise ReplicaEnded(ReplicaReason.NOT_READY, summary)
         if spec.gpu_uuid is not None:
             shares = self._assignment.serving.share_gpu
             self._context.gpu.enter(self._key, shares=shares, check=lambda: self._check(heartbeat))
@@ -178,8 +180,15 @@ class Replica:
                 summary = f"it was not ready within {limit_s:g} s"
                 detail = with_log(f"{summary}: {answer}{explain_hits(tail, self._limits)}", tail)
                 raise ReplicaEnded(ReplicaReason.NOT_READY, summary, detail=detail)
+        self._check_wall(address)
         self._log.info("ready at %s", address)
         self._offer(address, heartbeat)
+
+    def _check_wall(self, address: str) -> None:
+        sandbox = self._context.sandbox
+        if sandbox.guards and not sandbox.publish_address and not is_walled(address, self._assignment.serving.port):
+            summary = f"its network has no wall: the runtime {self._assignment.runtime} does not let the kernel filter it"
+            raise ReplicaEnded(ReplicaReason.NOT_READY, f"{summary}; models with this runtime cannot be kept warm")
 
     def _watch(self, heartbeat: ReplicaHeartbeat) -> NoReturn:
         limits = self._context.sandbox.limits
@@ -191,6 +200,8 @@ class Replica:
             self._raise_if_ended(_WATCH_S)
             self._check(heartbeat)
             self._look_alive(liveness, heartbeat)
+            if not self._probe.has_network():
+                raise ReplicaEnded(ReplicaReason.RELEASED, "the container that guards its network was ended")
             # Ending one that did not fill the disk would help nobody.
             with suppress(DiskFull):
                 if (failed := disk.fault()) is not None:
@@ -233,13 +244,8 @@ class Replica:
             self._context.stopping.wait(_WATCH_S)
             return
         self._complaint.is_over()
-        if state is not None and state.interruption is Interruption.ENGINE:
-            raise ReplicaEnded(ReplicaReason.RELEASED, "the engine or its host was stopped")
         if state is not None:
-            tail = read_log_end(self._engine, self._key)
-            detail = with_log(describe_exit(state, tail, self._limits), tail)
-            summary = describe_exit(state, "", self._limits)
-            raise ReplicaEnded(ReplicaReason.CONTAINER_ENDED, summary, state.exit_code, detail=detail)
+            raise container_ended(self._engine, self._key, state, self._limits)
 
     def _check(self, heartbeat: ReplicaHeartbeat) -> None:
         """Raises when the replica must not continue."""
@@ -253,13 +259,7 @@ class Replica:
 
     def _end(self, ended: ReplicaEnded) -> ReplicaEnd:
         self._log.info("ends: %s %s", ended.reason, ended.said or ended.summary)
-        return ReplicaEnd(
-            consumer=self._context.consumer,
-            reason=ended.reason,
-            summary=storable(ended.summary),
-            detail=storable(ended.detail),
-            exit_code=ended.exit_code,
-        )
+        return ended.told_by(self._context.consumer)
 
     def _report(self, heartbeat: ReplicaHeartbeat, end: ReplicaEnd) -> None:
         try:

@@ -2,9 +2,11 @@
 
 from contract.deployments import ReplicaAssignment
 from job_consumer.container_spec import Sandbox, decide_run
-from job_consumer.engines import ContainerSpec, Mount, Publication, RunKey
+from job_consumer.engines import ContainerSpec, Mount, NetworkAccess, Publication, RunKey
 from job_consumer.workspace import ModelFolder, ReplicaFolder
 
+GATEWAY = "GRPC_GATEWAY"
+"""The variable that tells a container where to call others."""
 INPUTS = "/tasks/input"
 OUTPUTS = "/tasks/output"
 PROGRESS = "/tasks/progress"
@@ -18,7 +20,7 @@ def model_names(assignment: ReplicaAssignment) -> list[str]:
 def decide_replica(
     key: RunKey, assignment: ReplicaAssignment, sandbox: Sandbox, folder: ReplicaFolder, model: ModelFolder | None
 ) -> ContainerSpec:
-    """The container of one replica: on the replicas' network, and with the files of tasks if it runs any.
+    """The container of one replica: on the replicas' network, guarded there, and with the files of tasks if it runs any.
 
     With a `publish_address` its serving port is published at that address of this host.
     The platform's part of the environment comes with the assignment; `MODEL_DIR` and `PORT` are the same for all.
@@ -39,6 +41,17 @@ def decide_replica(
         key=key,
         environment={"MODEL_DIR": "/model", "PORT": str(port), **assignment.environment},
         mounts=mounts,
-        network=sandbox.network,
+        network=_access(assignment, sandbox),
         publication=Publication(address, port) if address else None,
+    )
+
+
+def _access(assignment: ReplicaAssignment, sandbox: Sandbox) -> NetworkAccess | None:
+    if sandbox.network is None:
+        return None
+    return NetworkAccess(
+        sandbox.network,
+        port=assignment.serving.port,
+        gateway=assignment.environment.get(GATEWAY, ""),
+        is_guarded=sandbox.guards,
     )

@@ -14,7 +14,18 @@ from typing import Any
 
 import docker
 
-from job_consumer.engines import LABEL, ContainerSpec, Engine, ExitState, Mount, ReplicaEngine, RunKey
+from job_consumer.engines import (
+    LABEL,
+    ContainerSpec,
+    Engine,
+    ExitState,
+    Mount,
+    NetworkAccess,
+    Publication,
+    ReplicaEngine,
+    RunKey,
+    RunKind,
+)
 from job_consumer.engines.docker.engine import DockerEngine
 from job_consumer.engines.process.engine import ProcessEngine
 from job_consumer.engines.process.walls import Walls, find_walls
@@ -88,6 +99,16 @@ class Harness:
         spec = self.spec(script, **changes)
         self.engine.start(spec)
         return spec.key
+
+    def start_replica(
+        self, script: str, access: NetworkAccess, publication: Publication | None = None, **changes: Any
+    ) -> RunKey:
+        """Start a run of the script as replicas are: on a network, without a task's folders."""
+        spec = self.spec(script, network=access, publication=publication, **changes)
+        key = replace(spec.key, kind=RunKind.REPLICA)
+        self.keys.append(key)
+        self.engine.start(replace(spec, key=key, mounts=tuple(mount for mount in spec.mounts if mount.kept)))
+        return key
 
     def run(self, script: str, **changes: Any) -> tuple[RunKey, ExitState]:
         """Run the script to its end."""

@@ -19,6 +19,7 @@ from job_consumer.engines import (
     ImageNotFound,
     Interruption,
     Network,
+    NetworkAccess,
     Publication,
     RunKey,
     RunKind,
@@ -139,14 +140,11 @@ def test_a_replica_is_on_its_network_alone_and_reached_from_here(harness: Harnes
     assert engine.network_host(network) == client.inspect_network(network)["IPAM"]["Config"][0]["Gateway"]
     try:
         script = "while true; do echo hello | nc -l -p 9000; done"
-        spec = harness.spec(script, network=network)
-        mounts = tuple(mount for mount in spec.mounts if mount.kept)
-        key = replace(spec.key, kind=RunKind.REPLICA)
-        harness.keys.append(key)
-        harness.engine.start(replace(spec, key=key, mounts=mounts))
+        key = harness.start_replica(script, NetworkAccess(network, 9000))
         container = client.inspect_container(f"is-replica-{key.uid}-1")
-        assert container["HostConfig"]["NetworkMode"] == network
-        assert list(container["NetworkSettings"]["Networks"]) == [network]
+        guard = client.inspect_container(f"is-replica-{key.uid}-1-guard")
+        assert container["HostConfig"]["NetworkMode"] == f"container:{guard['Id']}"
+        assert list(guard["NetworkSettings"]["Networks"]) == [network]
         assert container["Config"]["Labels"] == {
             "inference-server.replica": key.uid,
             "inference-server.fence": "1",
@@ -199,8 +197,7 @@ def test_a_published_replica_is_reached_at_an_address_of_the_host(harness: Harne
     with network_for_publishing(client) as network:
         assert harness.replica_engine.find_network(network) == Network(is_internal=False)
         script = "while true; do echo hello | nc -l -p 9000; done"
-        publication = Publication("127.0.0.2", 9000)
-        keys = [harness.start(script, network=network, publication=publication) for _ in range(2)]
+        keys = [harness.start_replica(script, NetworkAccess(network, 9000), Publication("127.0.0.2", 9000)) for _ in range(2)]
         addresses = [harness.replica_engine.address(key, 9000) for key in keys]
         assert len(set(addresses)) == 2
         for address in addresses:
@@ -220,21 +217,22 @@ def test_runs_on_such_a_network_see_neither_each_other_nor_names_outside(
 ) -> None:
     with network_for_publishing(client) as network:
         script = "while true; do echo hello | nc -l -p 9000; done"
-        listener = harness.start(script, network=network, publication=Publication("127.0.0.1", 9000))
+        listener = harness.start_replica(script, NetworkAccess(network, 9000), Publication("127.0.0.1", 9000))
         published = harness.replica_engine.address(listener, 9000)
         assert published is not None
         wait_until(lambda: answer_of(published) == b"hello\n")
-        networks = client.inspect_container(listener.name)["NetworkSettings"]["Networks"]
+        networks = client.inspect_container(f"{listener.name}-guard")["NetworkSettings"]["Networks"]
         address = networks[network]["IPAddress"]
-        other, _ = harness.run(
-            f"cat /etc/resolv.conf; nc -w 3 {address} 9000 </dev/null || echo unreached; nslookup example.org || true",
-            network=network,
+        script = (
+            f"cat /etc/resolv.conf; nc -w 3 {address} 9000 </dev/null || echo unreached; nslookup example.org || true"
         )
+        other = harness.start_replica(script, NetworkAccess(network, 9000))
+        harness.end_of(other)
         log = harness.log_of(other)
         assert "unreached" in log
         assert "hello" not in log
         assert "Address: 9" not in log
-        assert client.inspect_container(other.name)["HostConfig"]["Dns"] == ["127.0.0.1"]
+        assert client.inspect_container(f"{other.name}-guard")["HostConfig"]["Dns"] == ["127.0.0.1"]
         for key in (listener, other):
             harness.engine.remove(key)
 

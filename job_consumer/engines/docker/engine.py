@@ -21,23 +21,24 @@ from docker.utils import kwargs_from_env
 from job_consumer.engines import (
     ContainerSpec,
     ExitState,
-    Network,
     RunKey,
+    RunKind,
     RunState,
     RunVanished,
 )
 from job_consumer.engines.docker.ending import START_LABEL, describe_run, engine_start, exit_state
 from job_consumer.engines.docker.errors import engine_errors, is_read_timeout, run_errors, start_error
+from job_consumer.engines.docker.guard import guarded_key
 from job_consumer.engines.docker.host import describe_host
 from job_consumer.engines.docker.images import PullingClient, ran_image
 from job_consumer.engines.docker.log import follow_log, follow_output, read_tail
+from job_consumer.engines.docker.networks import DockerNetworks
 from job_consumer.engines.docker.profile import (
     ENDED,
     SERVER_LABEL,
     EngineHost,
     consumer_label,
     container_config,
-    reached_at,
     run_key,
     run_labels,
     run_state,
@@ -55,12 +56,13 @@ CONFLICT_LIMIT_S = 30.0
 WaitCondition = Literal["not-running", "next-exit"]
 
 
-class DockerEngine(DockerStorage):
+class DockerEngine(DockerStorage, DockerNetworks):
     """One Docker Engine; connects at the first call, so it may be down when this is made.
 
     `work_volume` names the volume that holds `work_dir` if the consumer is a container itself; None if the Engine sees
     `work_dir` under the same path. Without `base_url`, `DOCKER_HOST` says where the Engine is, else the local socket.
     `registry_auth_file` has the logins for private registries; without it, those of this process's user are taken.
+    `guard_image` has `nft`, for the guards of replicas; without it, that of this host is taken.
     """
 
     def __init__(
@@ -71,12 +73,14 @@ class DockerEngine(DockerStorage):
         call_timeout_s: float = 60,
         base_url: str | None = None,
         registry_auth_file: Path | None = None,
+        guard_image: str | None = None,
     ) -> None:
         self._work_dir = work_dir.absolute()
         self._work_volume = work_volume
         self._call_timeout_s = call_timeout_s
         self._base_url = base_url
         self._registry_auth_file = registry_auth_file
+        self._guard_image = guard_image
         self._lock = Lock()
         self._closing = Event()
         self._connected: docker.APIClient | None = None
@@ -104,6 +108,8 @@ class DockerEngine(DockerStorage):
         """The container's name decides: of two creations, one is a conflict."""
         with engine_errors():
             client = self._client()
+            if spec.network is not None and spec.network.is_guarded:
+                self._open_guard(client, spec, spec.network)
             if self._create(client, spec) != "created":
                 return
             reach(Failpoint.RUN_CREATED)
@@ -118,16 +124,19 @@ class DockerEngine(DockerStorage):
         with engine_errors():
             label = "=".join(consumer_label(consumer))
             containers = self._client().containers(all=True, filters={"label": label})
-        found = []
+        found: dict[RunKey, RunState] = {}
         for container in containers:
             if (key := run_key(container["Labels"])) is not None:
-                found.append((key, run_state(container["State"])))
+                found[key] = run_state(container["State"])
+            elif (key := guarded_key(container["Labels"])) is not None:
+                # Alone it is a run that was not created yet, or one whose removal was cut short.
+                found.setdefault(key, RunState.CREATED)
             else:
                 logger.warning(
                     "container %s carries our label but names no run, and is left alone; remove it if nothing needs it",
                     container["Id"],
                 )
-        return found
+        return list(found.items())
 
     def wait(self, key: RunKey, timeout_s: float) -> ExitState | None:
         """The wait call waits, inspections decide: only they show that a process was killed for memory."""
@@ -163,31 +172,6 @@ class DockerEngine(DockerStorage):
         with engine_errors(), run_errors(key):
             return read_tail(self._client(), key.name, max_bytes)
 
-    def find_network(self, name: str) -> Network | None:
-        """An attachable overlay network counts once this host takes part in it."""
-        with engine_errors():
-            try:
-                return Network(is_internal=self._client().inspect_network(name)["Internal"])
-            except NotFound:
-                return None
-
-    def make_network(self, name: str) -> None:
-        """Make a bridge network without a way outside, unless a network of this name exists."""
-        with engine_errors():
-            if self.find_network(name) is None:
-                self._client().create_network(name, driver="bridge", internal=True, check_duplicate=True)
-
-    def network_host(self, name: str) -> str | None:
-        """The address at which containers of a bridge network reach the Engine's host; None if there is none."""
-        with engine_errors():
-            settings = self._client().inspect_network(name)["IPAM"]["Config"] or []
-        return next((each["Gateway"] for each in settings if each.get("Gateway")), None)
-
-    def address(self, key: RunKey, port: int) -> str | None:
-        """A run has one network; once it has ended it has no address."""
-        with engine_errors():
-            return reached_at(self._inspect(key), port)
-
     def environment(self, key: RunKey) -> Mapping[str, str]:
         with engine_errors():
             variables = self._inspect(key)["Config"]["Env"] or []
@@ -211,6 +195,8 @@ class DockerEngine(DockerStorage):
             client = self._client()
             # v=True removes the nameless volumes that an image declares; ours have names.
             self._remove(partial(client.remove_container, key.name, v=True, force=True))
+            if key.kind is RunKind.REPLICA:
+                self._remove_guard(client, key)
             labels = [f"{name}={value}" for name, value in run_labels(key).items()]
             for volume in client.volumes(filters={"label": labels})["Volumes"] or []:
                 # The filter of a key without a server finds those of every server.

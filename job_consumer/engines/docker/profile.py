@@ -14,6 +14,9 @@ ENDED = ("exited", "dead")
 SERVER_LABEL = f"{LABEL}.server"
 CDI_GPU = "nvidia.com/gpu="
 """What the Container Device Interface calls a GPU, before its UUID."""
+NO_NAMES = ["127.0.0.1"]
+"""A container's own loopback as its resolver, where nothing answers: otherwise the Engine asks its machine's resolvers
+about foreign names, which leads out of networks that have no other way outside (CVE-2024-29018)."""
 OPEN_FILES = 16_384
 """At most what the Engine itself may open: an Engine without CAP_SYS_RESOURCE cannot raise it."""
 
@@ -38,20 +41,24 @@ class EngineHost:
 
 
 def container_config(spec: ContainerSpec, host: EngineHost) -> dict[str, Any]:
-    """The body of `POST /containers/create`. The Engine makes the volumes along with the container."""
+    """The body of `POST /containers/create`. The Engine makes the volumes along with the container.
+
+    A run with a guard has the guard's network, where its ports are published.
+    """
+    access = spec.network
+    guard = guard_name(spec.key) if access and access.is_guarded else None
+    ports = {} if guard else published(spec)
     return {
         "Image": spec.image,
         "User": spec.user or "",
         "Env": [f"{name}={value}" for name, value in _environment(spec, host).items()],
         "Labels": _labels(spec),
         "Healthcheck": {"Test": ["NONE"]},
-        "ExposedPorts": {port: {} for port in _published(spec)},
+        "ExposedPorts": {port: {} for port in ports},
         "HostConfig": {
-            "NetworkMode": spec.network or "none",
-            "PortBindings": _published(spec),
-            # Its own loopback, where nothing answers: otherwise the Engine asks its machine's resolvers about foreign
-            # names, which leads out of networks that have no other way outside (CVE-2024-29018).
-            "Dns": ["127.0.0.1"] if spec.network else [],
+            "NetworkMode": f"container:{guard}" if guard else access.name if access else "none",
+            "PortBindings": ports,
+            "Dns": NO_NAMES if access and not guard else [],
             "IpcMode": "private",
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges", *([f"seccomp={host.seccomp}"] if host.seccomp else [])],
@@ -123,7 +130,13 @@ def _host_port(host: str, port: int | str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _published(spec: ContainerSpec) -> dict[str, list[dict[str, str]]]:
+def guard_name(key: RunKey) -> str:
+    """The name of the container that guards the run's network."""
+    return f"{key.name}-guard"
+
+
+def published(spec: ContainerSpec) -> dict[str, list[dict[str, str]]]:
+    """The ports that the Engine publishes for the run, as it takes them."""
     if spec.publication is None:
         return {}
     # With an empty port the Engine takes a free one.

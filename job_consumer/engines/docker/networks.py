@@ -1,0 +1,163 @@
+"""How runs of a Docker Engine are reached: the networks of replicas, and the guard of each."""
+
+import secrets
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from threading import Event
+from time import monotonic
+from typing import Any
+
+import docker
+from docker.errors import APIError, NotFound
+
+from contract.schemas import PullPolicy
+from job_consumer.engines import (
+    ContainerSpec,
+    EngineUnavailable,
+    ImageNotFound,
+    Network,
+    NetworkAccess,
+    OnPull,
+    RunKey,
+    StoredImage,
+)
+from job_consumer.engines.docker.errors import engine_errors, readable
+from job_consumer.engines.docker.guard import (
+    STANDS,
+    guard_config,
+    guard_labels,
+    guard_rules,
+    segments_of,
+)
+from job_consumer.engines.docker.profile import ENDED, consumer_label, guard_name, published, reached_at
+
+NOTHING = "inference-server/nothing:1"
+"""The image of a guard that is made of its host's programs."""
+_PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
+_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+_EMPTY_TAR = bytes(10_240)
+_STANDS_WITHIN_S = 30.0
+_LOOK_S = 0.02
+
+
+class DockerNetworks(ABC):
+    """The part of a `DockerEngine` that is about networks."""
+
+    _closing: Event
+    """Set by `close`."""
+    _work_volume: str | None
+    _guard_image: str | None
+    """The image with `nft` of which guards are made; without one they are made of this host's programs."""
+
+    @abstractmethod
+    def _client(self) -> docker.APIClient: ...
+
+    @abstractmethod
+    def find_image(self, image: str) -> StoredImage | None: ...
+
+    @abstractmethod
+    def ensure_image(
+        self, image: str, pull_policy: PullPolicy, on_progress: OnPull | None = None, *, has_run: bool = False
+    ) -> None: ...
+
+    @abstractmethod
+    def _inspect(self, key: RunKey) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def _remove(self, call: Callable[[], object]) -> None: ...
+
+    def find_network(self, name: str) -> Network | None:
+        """An attachable overlay network counts once this host takes part in it."""
+        with engine_errors():
+            try:
+                return Network(is_internal=self._client().inspect_network(name)["Internal"])
+            except NotFound:
+                return None
+
+    def make_network(self, name: str) -> None:
+        """Make a bridge network without a way outside, unless a network of this name exists."""
+        with engine_errors():
+            if self.find_network(name) is None:
+                self._client().create_network(name, driver="bridge", internal=True, check_duplicate=True)
+
+    def network_host(self, name: str) -> str | None:
+        """The address at which containers of a bridge network reach the Engine's host; None if there is none."""
+        with engine_errors():
+            segments = segments_of(self._client().inspect_network(name))
+        return next((segment.host for segment in segments if segment.host), None)
+
+    def why_unguarded(self, network: str) -> str | None:
+        """Starts a guard as those of runs are, and removes it."""
+        if self._guard_image is None and shutil.which("nft", path=_PATH) is None:
+            return "nft is not on this host: install the package nftables"
+        # The form of a run's name lets it through a filter before the Engine.
+        name = f"is-trial-{secrets.token_hex(8)}-guard"
+        try:
+            with engine_errors():
+                client = self._client()
+                try:
+                    self._start_guard(client, name, self._guard(client, NetworkAccess(network, 1), {}, {}))
+                finally:
+                    self._remove(partial(client.remove_container, name, v=True, force=True))
+        except (EngineUnavailable, ImageNotFound) as error:
+            return str(error)
+        return None
+
+    def address(self, key: RunKey, port: int) -> str | None:
+        """A run has one network; once it has ended it has no address."""
+        with engine_errors():
+            container = self._inspect(key)
+            if not container["HostConfig"]["NetworkMode"].startswith("container:"):
+                return reached_at(container, port)
+            if container["State"]["Status"] in ENDED:
+                return None
+            try:
+                return reached_at(self._client().inspect_container(guard_name(key)), port)
+            except NotFound:
+                return None
+
+    def _open_guard(self, client: docker.APIClient, spec: ContainerSpec, access: NetworkAccess) -> None:
+        """Make sure that the run's guard stands, before the run starts. Raises `EngineUnavailable`."""
+        labels = guard_labels(spec.key) | dict([consumer_label(spec.consumer)])
+        self._start_guard(client, guard_name(spec.key), self._guard(client, access, published(spec), labels))
+
+    def _remove_guard(self, client: docker.APIClient, key: RunKey) -> None:
+        self._remove(partial(client.remove_container, guard_name(key), v=True, force=True))
+
+    def _guard(
+        self,
+        client: docker.APIClient,
+        access: NetworkAccess,
+        ports: Mapping[str, list[dict[str, str]]],
+        labels: Mapping[str, str],
+    ) -> dict[str, Any]:
+        segments = segments_of(client.inspect_network(access.name))
+        # A consumer that is no container calls its replicas by the host's address, as a gateway beside it does.
+        is_called_by_host = self._work_volume is None
+        rules = guard_rules(access, segments, is_published=bool(ports), is_called_by_host=is_called_by_host)
+        if self._guard_image is not None:
+            self.ensure_image(self._guard_image, PullPolicy.MISSING)
+            return guard_config(self._guard_image, access.name, rules, labels=labels, ports=ports)
+        if self.find_image(NOTHING) is None:
+            client.import_image_from_data(_EMPTY_TAR, *NOTHING.split(":"))
+        folders = [path for path in _PROGRAMS if Path(path).is_dir()]
+        return guard_config(NOTHING, access.name, rules, labels=labels, ports=ports, host_folders=folders)
+
+    def _start_guard(self, client: docker.APIClient, name: str, config: Mapping[str, Any]) -> None:
+        """Start it, unless it runs, and wait until its rules hold."""
+        try:
+            client.create_container_from_config(config, name)  # type: ignore[no-untyped-call]
+        except APIError as error:
+            # The same start again: the first one was cut short.
+            if error.status_code != 409:
+                raise
+        client.start(name)
+        deadline = monotonic() + _STANDS_WITHIN_S
+        while STANDS.encode() not in (said := client.logs(name)):
+            state = client.inspect_container(name)["State"]["Status"]
+            if state in ENDED or monotonic() > deadline or self._closing.wait(_LOOK_S):
+                what = readable(said.decode(errors="replace")) or f"it is {state}, and says nothing"
+                raise EngineUnavailable("the guard of a network does not stand", what)
