@@ -36,6 +36,8 @@ FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="InferenceServer" \
       org.opencontainers.image.description="Run containerised computations on GPU hosts behind an HTTPS API" \
       org.opencontainers.image.licenses="Apache-2.0"
+# The guards of replicas are containers of this image.
+RUN apt-get update && apt-get install --yes --no-install-recommends nftables && rm -rf /var/lib/apt/lists/* /var/cache/apt
 # /data, /login and /work exist here, so that a new named volume gets their owner.
 RUN groupadd --gid 10001 inference && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin inference \
  && install -d -o 10001 -g 10001 -m 0700 /data /login && install -d -m 0700 /work

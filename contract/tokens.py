@@ -41,12 +41,15 @@ class Claims:
     """Seconds since the epoch; None if it never expires."""
     key_id: str | None = None
     """The public part of the key that it was made for, with which it ends."""
+    is_inside: bool = False
+    """Whether it is honoured only where containers of deployments call. Releases before made none of these."""
 
 
 def sign_token(key: bytes, claims: Claims) -> str:
     """A token with these claims."""
     body = {"sub": claims.subject, "own": claims.owner, "exp": claims.expires_at}
     body |= {"kid": claims.key_id} if claims.key_id is not None else {}
+    body |= {"in": True} if claims.is_inside else {}
     encoded = _encode(json.dumps(body, separators=(",", ":")).encode())
     return f"{encoded}.{_encode(_sign(key, encoded))}"
 
@@ -71,12 +74,13 @@ def _read(encoded: str) -> Claims:
     try:
         body: Any = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
         subject, owner, expires_at, key_id = body["sub"], body["own"], body["exp"], body.get("kid")
+        is_inside = body.get("in") is True
     except (binascii.Error, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TokenRefused("this is not a token; authenticate first") from error
     is_whole = isinstance(subject, str) and isinstance(expires_at, int | None) and isinstance(owner, str | None)
     if not is_whole or not isinstance(key_id, str | None):
         raise TokenRefused("this is not a token; authenticate first")
-    return Claims(subject, owner, expires_at, key_id)
+    return Claims(subject, owner, expires_at, key_id, is_inside)
 
 
 def _derive(service_token: str, purpose: str) -> bytes:

@@ -33,6 +33,7 @@ def _run(settings: GatewaySettings) -> int:
         with (
             hold_port(settings.grpc_host, settings.grpc_port),
             hold_port(settings.grpc_host, settings.grpc_control_port),
+            hold_port(settings.grpc_host, settings.grpc_replica_port),
         ):
             supervise(
                 _plan_processes(settings),
@@ -55,6 +56,8 @@ def _plan_processes(settings: GatewaySettings) -> list[GatewayOptions]:
         name=place,
         host=settings.grpc_host,
         port=settings.grpc_port,
+        replica_host=settings.grpc_host,
+        replica_port=settings.grpc_replica_port,
         shares_port=True,
         niceness=_WORKERS_NICENESS,
         requires_key=settings.require_api_key,
@@ -69,7 +72,14 @@ def _plan_processes(settings: GatewaySettings) -> list[GatewayOptions]:
         token_lifetime_s=settings.grpc_token_lifetime.total_seconds(),
     )
     # Calls of many clients come through few connections of the proxy. To the workers it passes connections on, too.
-    control = replace(worker, name=f"{place}.control", port=settings.grpc_control_port, niceness=0, behind_proxy=True)
+    control = replace(
+        worker,
+        name=f"{place}.control",
+        port=settings.grpc_control_port,
+        replica_port=None,
+        niceness=0,
+        behind_proxy=True,
+    )
     return [*(replace(worker, name=f"{place}.{number}") for number in range(settings.workers)), control]
 
 

@@ -28,7 +28,18 @@ class Call:
     It belongs to one asyncio task. `read` and `write` are for calls that stream; a unary handler gets its request.
     """
 
-    __slots__ = ("_context", "_ended_with", "_unread", "caller", "deployment", "headers", "holder", "path", "trailers")
+    __slots__ = (
+        "_context",
+        "_ended_with",
+        "_unread",
+        "caller",
+        "deployment",
+        "headers",
+        "holder",
+        "is_inside",
+        "path",
+        "trailers",
+    )
 
     def __init__(self, path: str, headers: Headers, deployment: Deployment | None = None) -> None:
         self.path = path
@@ -39,6 +50,8 @@ class Call:
         self.caller: Caller = ANONYMOUS
         self.holder = ""
         """Who holds what the call takes: the key's owner or, without a key, where it comes from."""
+        self.is_inside = False
+        """Whether it came where only containers of deployments call."""
         self.trailers: list[tuple[str, str | bytes]] = []
         """Trailing metadata of the reply; the door adds the request id."""
         self._context: grpc.aio.ServicerContext[bytes, bytes] | Any = None

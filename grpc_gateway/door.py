@@ -47,12 +47,24 @@ class Door(grpc.GenericRpcHandler):
         self._keys = keys
         self._open: dict[Call, asyncio.Task[Any]] = {}
 
+    @property
+    def for_replicas(self) -> grpc.GenericRpcHandler:
+        """The same where only containers of deployments call."""
+        return _ForReplicas(self)
+
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
         """The handler of one call. grpc inspects the function: it must be a coroutine function."""
+        return self.handle(handler_call_details, is_inside=False)
+
+    def handle(
+        self, handler_call_details: grpc.HandlerCallDetails, *, is_inside: bool
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
+        """The handler of one call, which came from inside if it came where only containers of deployments call."""
         headers = Headers(handler_call_details.invocation_metadata)
         path = handler_call_details.method
         try:
             call = self._router.begin(path, headers)
+            call.is_inside = is_inside
             method = self._local.find(call.path)
             if method is not None:
                 return self._handle_locally(call, method)
@@ -99,7 +111,7 @@ class Door(grpc.GenericRpcHandler):
         async def handle_stream(_requests: object, context: Context) -> None:
             await self._run(call, context, method.handler, access=method.access)
 
-        if method.is_unary and not self._keys.knows(call.headers.key, method.access):
+        if method.is_unary and not self._keys.knows(call, method.access):
             return self._judge_and_read(call, method.handler, method.access)
         if method.is_unary:
             return grpc.unary_unary_rpc_method_handler(handle_unary)
@@ -109,7 +121,7 @@ class Door(grpc.GenericRpcHandler):
         async def relay_unary(request: bytes, context: Context) -> bytes | None:
             return await self._run(call, context, self._pass_unary, request)
 
-        if not self._keys.knows(call.headers.key, Access.SUBMIT):
+        if not self._keys.knows(call, Access.SUBMIT):
             return self._judge_and_read(call, self._pass_unary, Access.SUBMIT)
         return grpc.unary_unary_rpc_method_handler(relay_unary)
 
@@ -184,7 +196,7 @@ class Door(grpc.GenericRpcHandler):
         request_id.set(call.headers.request_id)
         answer = None
         try:
-            call.caller = await self._keys.caller_of(call.headers.key, access)
+            call.caller = await self._keys.caller_of(call.headers.key, access, is_inside=call.is_inside)
             call.holder = call.caller.owner or self._origin(call)
             answer = await handler(call, *arguments)
         except StatusError as error:
@@ -203,6 +215,14 @@ class Door(grpc.GenericRpcHandler):
             del self._open[call]
         context.set_trailing_metadata(_trailers(call, call.trailers))
         return answer
+
+
+class _ForReplicas(grpc.GenericRpcHandler):
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
+        return self._door.handle(handler_call_details, is_inside=True)
 
 
 def _failed(call: Call) -> "grpc.RpcMethodHandler[Any, Any]":

@@ -9,7 +9,8 @@ from contract.access import ANONYMOUS, KEY_WANTED, NOT_A_KEY, Caller, Scope, key
 from contract.errors import InferenceError, PermissionDenied, ServiceUnavailable, Unauthenticated
 from contract.gateway_client import GatewayClient
 from contract.tokens import TokenRefused, replica_key, verify_token
-from grpc_gateway.refusals import DEPLOYER_MAY_NOT, NOT_A_LIVE_REPLICA, SILENT
+from grpc_gateway.calls import Call
+from grpc_gateway.refusals import DEPLOYER_MAY_NOT, INSIDE_ONLY, NOT_A_LIVE_REPLICA, SILENT
 from grpc_gateway.statuses import StatusError, status_error_of
 from grpc_gateway.table import Table
 
@@ -56,8 +57,11 @@ class Keys:
         self._asking: dict[str, asyncio.Task[_Known]] = {}
         self._questions = asyncio.Semaphore(_MOST_QUESTIONS)
 
-    async def caller_of(self, key: str | None, access: Access) -> Caller:
-        """The caller with this key, or without one. Raises `StatusError` if it lacks what `access` asks for."""
+    async def caller_of(self, key: str | None, access: Access, *, is_inside: bool = False) -> Caller:
+        """The caller with this key, or without one. Raises `StatusError` if it lacks what `access` asks for.
+
+        `is_inside` as `Call` has it.
+        """
         if access is Access.OPEN:
             return ANONYMOUS
         if key is None:
@@ -65,7 +69,7 @@ class Keys:
                 raise status_error_of(Unauthenticated(KEY_WANTED))
             return ANONYMOUS
         # Keys look like is_<id>_<secret>; only tokens have a dot.
-        caller = self._replica(key) if "." in key else await self._ask(key)
+        caller = self._replica(key, is_inside=is_inside) if "." in key else await self._ask(key)
         try:
             if access is Access.SUBMIT:
                 caller.require_submit()
@@ -74,24 +78,27 @@ class Keys:
             raise status_error_of(error) from error
         return caller
 
-    def knows(self, key: str | None, access: Access) -> bool:
+    def knows(self, call: Call, access: Access) -> bool:
         """Whether it is certain without asking that `caller_of` lets this caller through."""
+        key = call.headers.key
         if access is Access.OPEN or key is None:
             return access is Access.OPEN or not self.requires_key
         if "." in key:
-            return self._knows_replica(key)
+            return self._knows_replica(key, is_inside=call.is_inside)
         known = self._known.get(key)
         if known is None or known.caller is None or asyncio.get_running_loop().time() - known.asked_at > GOOD_FOR_S:
             return False
         may = access is not Access.SUBMIT or known.caller.may(Scope.SUBMIT)
         return may and known.caller.key_id not in self._table.ended_keys
 
-    def _replica(self, token: str) -> Caller:
+    def _replica(self, token: str, *, is_inside: bool) -> Caller:
         """The owner of the replica's deployment, who may submit."""
         try:
             claims = verify_token(self._replica_key, token)
         except TokenRefused as error:
             raise status_error_of(Unauthenticated(str(error))) from error
+        if claims.is_inside and not is_inside:
+            raise status_error_of(Unauthenticated(INSIDE_ONLY))
         route = self._table.route_of_replica(claims.subject)
         if route is None:
             raise status_error_of(Unauthenticated(NOT_A_LIVE_REPLICA))
@@ -99,9 +106,9 @@ class Keys:
             raise status_error_of(Unauthenticated(DEPLOYER_MAY_NOT))
         return Caller(route.owner, ANONYMOUS.scopes)
 
-    def _knows_replica(self, token: str) -> bool:
+    def _knows_replica(self, token: str, *, is_inside: bool) -> bool:
         try:
-            self._replica(token)
+            self._replica(token, is_inside=is_inside)
         except StatusError:
             return False
         return True

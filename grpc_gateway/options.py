@@ -16,10 +16,11 @@ class GatewayOptions:
     host: str = "127.0.0.1"
     port: int = 0
     """0 picks a free one."""
-    more_hosts: tuple[str, ...] = ()
-    """Other addresses of this host to listen on, at the same port."""
+    replica_host: str = "127.0.0.1"
+    replica_port: int | None = None
+    """Where containers of deployments call: their tokens are honoured there alone. 0 picks a free one; None: none."""
     shares_port: bool = False
-    """Whether other processes of the same gateway listen on the port, too."""
+    """Whether other processes of the same gateway listen on its ports, too."""
     niceness: int = 0
     """How far this process yields to others of its container while the CPUs are busy, 0 to 19."""
     requires_key: bool = False

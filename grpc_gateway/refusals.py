@@ -13,6 +13,8 @@ SILENT = "The private API did not answer. Nothing was lost; repeat the request."
 NOT_A_LIVE_REPLICA = "the replica that this token was made for is no more"
 DEPLOYER_MAY_NOT = "the key that this replica was deployed with has ended, or lacks the scope submit; deploy it again"
 
+INSIDE_ONLY = "the token of a replica is honoured only from inside its container, at the address in GRPC_GATEWAY"
+
 _LISTING = "Ping /ray.serve.RayServeAPIService/ListApplications for available applications."
 
 

@@ -35,19 +35,27 @@ class GatewayServer:
         self.table = table
         self.door = door
         self._table_sync = table_sync
-        self._server: grpc.aio.Server | None = None
+        self._servers: list[grpc.aio.Server] = []
+        self.replica_port: int | None = None
+        """Where it listens for containers of deployments, once it does."""
         self._background = Background()
 
     async def start(self) -> int:
         """Serve; returns the port. Raises `PortTaken`."""
-        self._server = grpc.aio.server(handlers=[self.door], options=_server_options(self._options.shares_port))
-        port = listen(self._server, self._options.host, self._options.port)
-        for host in self._options.more_hosts:
-            listen(self._server, host, port)
-        await self._server.start()
+        options = self._options
+        port = self._listen(self.door, options.host, options.port)
+        if options.replica_port is not None:
+            self.replica_port = self._listen(self.door.for_replicas, options.replica_host, options.replica_port)
+        for server in self._servers:
+            await server.start()
         self._table_sync.start()
         self._background.start(self._end_calls_of_ended_keys(), "ending calls of ended keys")
         return port
+
+    def _listen(self, handler: grpc.GenericRpcHandler, host: str, port: int) -> int:
+        server = grpc.aio.server(handlers=[handler], options=_server_options(self._options.shares_port))
+        self._servers.append(server)
+        return listen(server, host, port)
 
     async def _end_calls_of_ended_keys(self) -> None:
         while True:
@@ -57,8 +65,8 @@ class GatewayServer:
 
     async def stop(self) -> None:
         """Drain: announce it, take no new calls, let open ones end, cut the rest."""
-        server, drain_s = self._server, self._options.drain_s
-        if server is None:
+        drain_s = self._options.drain_s
+        if not self._servers:
             return
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + drain_s
@@ -68,7 +76,7 @@ class GatewayServer:
         self.table.close()
         left_s = max(0.0, ends_at - loop.time())
         cut = loop.call_later(max(0.0, left_s - _CUT_S), self.door.end_all, shutting_down())
-        await server.stop(left_s)
+        await asyncio.gather(*(server.stop(left_s) for server in self._servers))
         cut.cancel()
         await self._background.cancel()
         await self._table_sync.stop()

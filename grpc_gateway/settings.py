@@ -24,6 +24,9 @@ class GatewaySettings(Settings):
     grpc_host: str = "0.0.0.0"  # noqa: S104 - inside its container, behind Traefik
     grpc_port: Annotated[int, Field(ge=1, le=65535)] = 9000
     grpc_control_port: Annotated[int, Field(ge=1, le=65535, description="Of the process for control calls.")] = 9001
+    grpc_replica_port: Annotated[
+        int, Field(ge=1, le=65535, description="For containers of deployments, whose tokens are honoured there alone.")
+    ] = 9002
     grpc_workers: Annotated[
         int | None, Field(ge=1, le=64, description="Processes on the port; unset: one per core but one, 1 to 4.")
     ] = None

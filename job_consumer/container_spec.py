@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from contract.schemas import Assignment, Isolation, RunAssignment
-from job_consumer.engines import ContainerSpec, Mount, NetworkAccess, Publication, RunKey
+from job_consumer.engines import ContainerSpec, Mount, RunKey
+from job_consumer.networks import NetworkAccess, Publication
 from job_consumer.settings import MAX_PIDS, SCRATCH_BYTES, LimitSettings
 from job_consumer.workspace import PROGRESS_NAME, ModelFolder, Workspace
 from kit.disk import DISK_RESERVE_BYTES

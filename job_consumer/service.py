@@ -185,7 +185,7 @@ def _can_guard(options: ConsumerOptions, engine: ReplicaEngine | None) -> bool:
         return True
     logger.error(
         "replicas on the network %s cannot be guarded here: they reach each other and all else that is on it, so none "
-        "that runs tasks is hosted here. Repair that and start this consumer again: %s",
+        "that runs tasks is hosted. Repair that, or correct REPLICA_GUARD_IMAGE, and start this consumer again: %s",
         options.replica_network,
         why,
     )

@@ -33,7 +33,7 @@ def _run(settings: PrivateApiSettings) -> int:
         yield_after=settings.yield_after,
         allowed_images=settings.allowed_images,
         model_runtimes=settings.model_runtimes,
-        gateway_address=settings.grpc_gateway_address,
+        gateway_address=settings.grpc_replica_address,
         domain=settings.proxy_domain,
         disk_reserve_bytes=settings.disk_reserve_bytes,
         quotas=settings.quotas,

@@ -53,7 +53,7 @@ class PrivateApiOptions:
     allowed_images: tuple[str, ...] = ()
     model_runtimes: tuple[str, ...] = ()
     """Patterns of the images that models may be registered with; empty: any."""
-    gateway_address: str = "grpc-gateway:9000"
+    gateway_address: str = "grpc-gateway:9002"
     """`host:port` at which containers of replicas reach the gRPC gateway; empty without one."""
     domain: str = "localhost"
     """The name clients use for the server."""

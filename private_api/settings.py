@@ -95,7 +95,7 @@ class PrivateApiSettings(DatabaseSettings, BrokerSettings):
     keep_records_for: Duration = KEEP_RECORDS_FOR
     unschedulable_after: Duration = timedelta(hours=24)
     yield_after: Annotated[Duration, Field(gt=timedelta())] = YIELD_AFTER
-    grpc_gateway_address: Annotated[str, Field(pattern=r"^[^\s:]+:[0-9]{1,5}$")] = "grpc-gateway:9000"
+    grpc_replica_address: Annotated[str, Field(pattern=r"^[^\s:]+:[0-9]{1,5}$")] = "grpc-gateway:9002"
     proxy_domain: str = "localhost"
     allowed_images: Images = ()
     model_runtimes: Runtimes = ()

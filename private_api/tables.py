@@ -226,6 +226,8 @@ class ConsumerRow(Base):
     """How many replicas it can host at once."""
     looks_up_images: Mapped[bool] = mapped_column(default=False)
     """Whether it says of models' images what it finds."""
+    guards_replicas: Mapped[bool] = mapped_column(default=True)
+    """Whether replicas reach only what they are given there: without, it hosts none that runs tasks."""
     draining_at: Mapped[datetime | None] = mapped_column(Instant)
     """Since when it is to take nothing new. NULL unless an operator said so; only an operator ends it."""
     trouble: Mapped[str | None] = mapped_column(Text)

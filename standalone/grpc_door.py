@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from grpc_gateway.options import GatewayOptions
 from grpc_gateway.ports import PortTaken
@@ -20,12 +21,13 @@ _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 
 @dataclass(frozen=True)
 class GrpcDoor:
-    """The addresses of one door, all at the same port."""
+    """The addresses of one door."""
 
     host: str
     port: int
-    network_host: str | None
-    """This host's address on the network of replicas; None if this host does not have it."""
+    replica_host: str | None
+    """This host's address on the network of replicas, where it listens for them; None if this host does not have it."""
+    replica_port: int = 0
 
     @property
     def address(self) -> str:
@@ -34,13 +36,14 @@ class GrpcDoor:
 
     @property
     def address_for_replicas(self) -> str:
-        """`host:port` for containers on the network of replicas."""
-        return _join(self.network_host or self.host, self.port)
+        """`host:port` for containers on the network of replicas; empty if they cannot call."""
+        return _join(self.replica_host, self.replica_port) if self.replica_host else ""
 
 
-def plan_door(host: str, port: int, network_host: str | None) -> GrpcDoor:
+def plan_door(host: str, port: int, network_host: str | None, port_file: Path) -> GrpcDoor:
     """Decide where to listen before anything does: replicas are given the address. A `port` of 0 picks a free one.
 
+    The port for replicas, which outlive this process, is kept in `port_file` as long as it can be had.
     Raises `OSError` when `host` is not an address of this host.
     """
     if network_host is not None and not _is_ours(network_host):
@@ -48,23 +51,24 @@ def plan_door(host: str, port: int, network_host: str | None) -> GrpcDoor:
             "models cannot call one another: %s, where they look for this host, is not its own", network_host
         )
         network_host = None
-    return GrpcDoor(host, port or _free_port(host), network_host)
+    replica_port = _kept_port(network_host, port_file) if network_host else 0
+    return GrpcDoor(host, port or _free_port(host), network_host, replica_port)
 
 
 @contextmanager
 def open_door(door: GrpcDoor, *, private_url: str, service_token: str, name: str, requires_key: bool) -> Iterator[None]:
     """Serve while the block is open; leaving it gives calls a moment to end. Raises `OSError` if the port is taken.
 
-    Containers of models cannot reach the loopback, so the door also listens at this host's address on their network.
+    Containers of models cannot reach the loopback: for them it listens at this host's address on their network.
     """
-    more = None if door.host in (*_EVERYWHERE, door.network_host) else door.network_host
     options = GatewayOptions(
         private_url=private_url,
         service_token=service_token,
         name=name,
         host=door.host,
         port=door.port,
-        more_hosts=(more,) if more else (),
+        replica_host=door.replica_host or "",
+        replica_port=door.replica_port if door.replica_host else None,
         requires_key=requires_key,
         drain_s=_DRAIN_S,
         stream_url=door.address,
@@ -86,9 +90,20 @@ def _is_ours(host: str) -> bool:
     return True
 
 
-def _free_port(host: str) -> int:
+def _kept_port(host: str, file: Path) -> int:
+    try:
+        return _free_port(host, int(file.read_text()))
+    except (OSError, ValueError, OverflowError):
+        port = _free_port(host)
+        file.write_text(f"{port}\n")
+        return port
+
+
+def _free_port(host: str, port: int = 0) -> int:
+    """This port, or any that is free. Raises `OSError` if it is not."""
     with socket.socket(_family(host)) as probe:
-        probe.bind((host, 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
         return int(probe.getsockname()[1])
 
 

@@ -106,7 +106,7 @@ def standalone_server(options: Options, for_good: threading.Event | None = None)
         engine, description = _open_engine(options, data_dir)
         stack.callback(engine.close)
         replica_network = _replica_network(engine)
-        door = _plan_door(options, engine, replica_network)
+        door = _plan_door(options, engine, replica_network, data_dir / "replica-port")
         broker = stack.enter_context(InMemoryBroker())
         private_app = stack.enter_context(
             private_api_service(broker, _private_api_options(options, data_dir, token, engine, door))
@@ -241,13 +241,15 @@ def _replica_network(engine: DockerEngine | ProcessEngine) -> str | None:
     return REPLICA_NETWORK
 
 
-def _plan_door(options: Options, engine: DockerEngine | ProcessEngine, replica_network: str | None) -> GrpcDoor | None:
+def _plan_door(
+    options: Options, engine: DockerEngine | ProcessEngine, replica_network: str | None, port_file: Path
+) -> GrpcDoor | None:
     if options.grpc_port is None:
         return None
     if replica_network is None or isinstance(engine, ProcessEngine):
         logger.info("no gRPC door: it leads to containers that are kept warm, and there are none here")
         return None
-    return plan_door(options.host, options.grpc_port, engine.network_host(replica_network))
+    return plan_door(options.host, options.grpc_port, engine.network_host(replica_network), port_file)
 
 
 @contextmanager

@@ -37,6 +37,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "job_consumer": (
         ("failpoints",),
+        ("networks",),
         # The seam's names are classes; what follows it in lower case is an engine.
         (r"engines(?!\.[a-z])", "boot", "descriptors", "error_texts", "settings", "locks", "gpu_check"),
         (r"engines\.docker(\..*)?", r"engines\.process(\..*)?", r"output(\..*)?"),

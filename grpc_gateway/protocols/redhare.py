@@ -67,10 +67,10 @@ class Redhare:
             if "." in token:
                 self._check_renewal(model, token)
                 return AuthResponse(url=self._url, token=token).SerializeToString()
-            caller = await self._keys.caller_of(token, Access.SUBMIT)
+            caller = await self._keys.caller_of(token, Access.SUBMIT, is_inside=call.is_inside)
         else:
             # The key may also be in the metadata, as in every other call; in the open mode it may be missing.
-            caller = await self._keys.caller_of(call.headers.key, Access.SUBMIT)
+            caller = await self._keys.caller_of(call.headers.key, Access.SUBMIT, is_inside=call.is_inside)
         deployment = self._find_model(model)
         deployment.require_use(caller.owner)
         return AuthResponse(url=self._url, token=self._issue(deployment, caller)).SerializeToString()

@@ -1,18 +1,18 @@
 """What runs containers, as the consumer sees it: the seam between deciding what to run and running it.
 
 Each engine is a folder beside this file: `docker` and, for machines without Docker, `process`. An engine implements
-`Engine`; one that can host replicas implements `ReplicaEngine`. This module imports nothing of ours.
+`Engine`; one that can host replicas implements `ReplicaEngine`. This module knows nothing of ours but the contract and the words for networks.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import ip_address
 from pathlib import Path
 from threading import Event
 from typing import Protocol
 
 from contract.schemas import Isolation, PullPolicy
+from job_consumer.networks import Network, NetworkAccess, Publication
 
 LABEL = "inference-server"
 """Prefix of the labels on all that an engine makes: `<LABEL>.server`, `.task` or `.replica`, `.fence`, `.consumer`."""
@@ -86,50 +86,6 @@ class Mount:
     read_only: bool
     kept: bool = False
     """Whether it outlives the run (the model's folder does)."""
-
-
-@dataclass(frozen=True)
-class Publication:
-    """A TCP port of the run to publish at an address of the engine's machine, on whichever port is free there."""
-
-    address: str
-    port: int
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network that runs can be put on."""
-
-    is_internal: bool
-    """Whether it has no way outside; ports of a run on it cannot be published then."""
-
-
-def is_address(host: str) -> bool:
-    """Whether it is an IP address, and not a name."""
-    try:
-        ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return True
-
-
-@dataclass(frozen=True)
-class NetworkAccess:
-    """The only network that a run is on, and what passes between the two."""
-
-    name: str
-    port: int
-    """The TCP port at which others on the network call the run."""
-    gateway: str = ""
-    """The `host:port` that the run may call; empty is none."""
-    is_guarded: bool = True
-    """Whether nothing else passes. Without, the run reaches all that is on the network, and is reached by all."""
-
-    @property
-    def has_port_of_gateway(self) -> bool:
-        """Whether others that may call the gateway could call the run instead: by a name, only the port is known."""
-        host, _, port = self.gateway.rpartition(":")
-        return bool(host) and not is_address(host) and port == str(self.port)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 import socket
 
-from contract.deployments import ReplicaAssignment
+from contract.deployments import ReplicaAssignment, ReplicaReason
+from job_consumer.container_spec import Sandbox
 from job_consumer.engines import EngineUnavailable, ReplicaEngine, RunKey
 from job_consumer.replicas.calls import why_not_ready
-from job_consumer.replicas.endings import storable
+from job_consumer.replicas.endings import ReplicaEnded, storable
 from job_consumer.replicas.spec import model_names
 
 _TIMEOUT_S = 2.0
@@ -38,6 +39,14 @@ class Probe:
             return self._engine.address(self._key, self._serving.port) is not None
         except EngineUnavailable:
             return True
+
+
+def check_wall(address: str, assignment: ReplicaAssignment, sandbox: Sandbox) -> None:
+    """Raises `ReplicaEnded` if the replica at this address is to be guarded and is not."""
+    if sandbox.guards and sandbox.publish_address is None and not is_walled(address, assignment.serving.port):
+        runtime = assignment.runtime or "of this Docker Engine"
+        why = f"its network has no wall, because the runtime {runtime} does not let the kernel filter it"
+        raise ReplicaEnded(ReplicaReason.NOT_READY, f"{why}: models with this runtime cannot be kept warm")
 
 
 def is_walled(address: str, port: int) -> bool:

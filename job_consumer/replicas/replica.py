@@ -29,9 +29,9 @@ from job_consumer.model_files import open_model
 from job_consumer.reconcile import let_go
 from job_consumer.replicas.endings import ReplicaEnded, container_ended, read_log_end, with_log
 from job_consumer.replicas.liveness import Liveness, Verdict
-from job_consumer.replicas.probe import Probe, is_walled
+from job_consumer.replicas.probe import Probe, check_wall
 from job_consumer.replicas.ready import ReadyReplica, ReadyReplicas
-from job_consumer.replicas.spec import decide_replica
+from job_consumer.replicas.spec import GATEWAY, decide_replica
 from job_consumer.run_disk import DiskFull, DiskLimits, RunDisk
 from job_consumer.transfer import retry_until_accepted
 from kit.logging import log_replica
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 STOP_GRACE_S = 10.0
 """Between TERM and KILL. The calls to it have ended by then."""
-_TOKENS = ("GATEWAY_TOKEN", "STREAM_TOKEN_KEY")
+_TO_CALL = (GATEWAY, "GATEWAY_TOKEN", "STREAM_TOKEN_KEY")
 _WATCH_S = 1.0
 _PROBE_PAUSE_S = 0.25
 _RETRY_S = 2.0
@@ -129,11 +129,12 @@ class Replica:
             return self._end(ReplicaEnded(ReplicaReason.RELEASED, type(error).__name__))
 
     def _take_over(self, _heartbeat: ReplicaHeartbeat) -> None:
-        """Close its tasks. A container with tokens of an earlier service token can call nobody: it is replaced."""
+        """Close its tasks. A container that was told another gateway or token can call nobody: it is replaced."""
         self._folder.close_tasks()
         wanted, has = self._assignment.environment, self._engine.environment(self._key)
-        if any(name in has and has[name] != wanted.get(name) for name in _TOKENS):
-            raise ReplicaEnded(ReplicaReason.RELEASED, "the service token has changed since its container was started")
+        if any(name in has and has[name] != wanted.get(name) for name in _TO_CALL):
+            changed = "the gateway's address or the service token has changed since its container was started"
+            raise ReplicaEnded(ReplicaReason.RELEASED, changed)
 
     def _prepare(self, heartbeat: ReplicaHeartbeat) -> None:
         self._context.work.open_replica(self._key)
@@ -180,15 +181,9 @@ class Replica:
                 summary = f"it was not ready within {limit_s:g} s"
                 detail = with_log(f"{summary}: {answer}{explain_hits(tail, self._limits)}", tail)
                 raise ReplicaEnded(ReplicaReason.NOT_READY, summary, detail=detail)
-        self._check_wall(address)
+        check_wall(address, self._assignment, self._context.sandbox)
         self._log.info("ready at %s", address)
         self._offer(address, heartbeat)
-
-    def _check_wall(self, address: str) -> None:
-        sandbox = self._context.sandbox
-        if sandbox.guards and not sandbox.publish_address and not is_walled(address, self._assignment.serving.port):
-            summary = f"its network has no wall: the runtime {self._assignment.runtime} does not let the kernel filter it"
-            raise ReplicaEnded(ReplicaReason.NOT_READY, f"{summary}; models with this runtime cannot be kept warm")
 
     def _watch(self, heartbeat: ReplicaHeartbeat) -> NoReturn:
         limits = self._context.sandbox.limits

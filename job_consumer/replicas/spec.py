@@ -2,7 +2,8 @@
 
 from contract.deployments import ReplicaAssignment
 from job_consumer.container_spec import Sandbox, decide_run
-from job_consumer.engines import ContainerSpec, Mount, NetworkAccess, Publication, RunKey
+from job_consumer.engines import ContainerSpec, Mount, RunKey
+from job_consumer.networks import NetworkAccess, Publication
 from job_consumer.workspace import ModelFolder, ReplicaFolder
 
 GATEWAY = "GRPC_GATEWAY"
@@ -20,7 +21,7 @@ def model_names(assignment: ReplicaAssignment) -> list[str]:
 def decide_replica(
     key: RunKey, assignment: ReplicaAssignment, sandbox: Sandbox, folder: ReplicaFolder, model: ModelFolder | None
 ) -> ContainerSpec:
-    """The container of one replica: on the replicas' network, guarded there, and with the files of tasks if it runs any.
+    """The container of one replica: on the replicas' network, with a guard, and with the files of tasks if it runs any.
 
     With a `publish_address` its serving port is published at that address of this host.
     The platform's part of the environment comes with the assignment; `MODEL_DIR` and `PORT` are the same for all.

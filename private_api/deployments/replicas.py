@@ -174,7 +174,9 @@ def build_assignment(row: ReplicaRow, hosting: Hosting) -> ReplicaAssignment:
             "REPLICA_UID": row.uid,
             "MODEL_DIR": "/model",
             "GRPC_GATEWAY": hosting.gateway_address,
-            "GATEWAY_TOKEN": sign_token(replica_key(hosting.service_token), Claims(row.uid, row.owner, None)),
+            "GATEWAY_TOKEN": sign_token(
+                replica_key(hosting.service_token), Claims(row.uid, row.owner, None, is_inside=True)
+            ),
             "STREAM_TOKEN_KEY": stream_key(hosting.service_token, name).hex(),
             "REDHARE_MODEL_NAME": name,
             "REDHARE_MODEL_VERSION": str(row.model_version.number),

@@ -64,6 +64,7 @@ def note_consumer(session: Session, request: ConsumerRegistration, now: datetime
     row.accepts_cpu_tasks = request.accepts_cpu_tasks
     row.replica_slots = request.replica_slots
     row.looks_up_images = request.looks_up_images
+    row.guards_replicas = request.guards_replicas
     row.seen_at = now
     return row
 

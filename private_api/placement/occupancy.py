@@ -167,6 +167,11 @@ def find_obstacle(session: Session, row: ReplicaRow, now: datetime) -> str | Non
         if closed:
             how = "draining" if all(each.draining_at is not None for each in closed) else "sick or draining"
             return f"every consumer that hosts replicas {kind} is {how}"
+        if session.scalars(live_consumers(now).where(*_is_of_its_hardware(row))).all():
+            return (
+                f"it runs tasks, and no consumer that hosts replicas {kind} can keep them from what else is on its "
+                "network: `inference-server doctor` says why"
+            )
         return f"no consumer that hosts replicas {kind} is there"
     has_room = any(_has_room(session, consumer, hosted_by(session, consumer.name), row) for consumer in consumers)
     is_next = has_room and session.scalar(select(goes_first(session, now)).where(ReplicaRow.id == row.id))
@@ -209,6 +214,11 @@ def _by_deployment(hosted: list[ReplicaRow]) -> Counter[int | None]:
 
 def _is_of_its_kind(row: ReplicaRow) -> tuple[ColumnElement[bool], ...]:
     """The conditions under which a consumer could ever host the replica."""
+    guarded = (ConsumerRow.guards_replicas.is_(True),) if row.serves_tasks else ()
+    return (*_is_of_its_hardware(row), *guarded)
+
+
+def _is_of_its_hardware(row: ReplicaRow) -> tuple[ColumnElement[bool], ...]:
     kind = ConsumerRow.gpu_uuid.is_not(None) if row.use_gpu else ConsumerRow.accepts_cpu_tasks.is_(True)
     return ConsumerRow.replica_slots > 0, kind
 

@@ -40,6 +40,8 @@ def claim_replica(
         wanted = select(ReplicaRow.id).where(ReplicaRow.status == ReplicaStatus.WANTED)
         if left := left_to_others(session, claim, hosted, now):
             wanted = wanted.where(ReplicaRow.id.not_in(left))
+        if not claim.guards_replicas:
+            wanted = wanted.where(ReplicaRow.serves_tasks.is_(False))
         if not claim.accepts_cpu_tasks:
             wanted = wanted.where(ReplicaRow.use_gpu.is_(True))
         if claim.gpu_uuid is None or holds_gpu_task(session, claim.consumer):

@@ -14,21 +14,11 @@ from typing import Any
 
 import docker
 
-from job_consumer.engines import (
-    LABEL,
-    ContainerSpec,
-    Engine,
-    ExitState,
-    Mount,
-    NetworkAccess,
-    Publication,
-    ReplicaEngine,
-    RunKey,
-    RunKind,
-)
+from job_consumer.engines import LABEL, ContainerSpec, Engine, ExitState, Mount, ReplicaEngine, RunKey, RunKind
 from job_consumer.engines.docker.engine import DockerEngine
 from job_consumer.engines.process.engine import ProcessEngine
 from job_consumer.engines.process.walls import Walls, find_walls
+from job_consumer.networks import NetworkAccess, Publication
 from job_consumer.tasks.progress import read_progress
 from job_consumer.workspace import WorkDir
 from tests.waiting import wait_until

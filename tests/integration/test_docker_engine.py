@@ -18,9 +18,6 @@ from job_consumer.engines import (
     ExitState,
     ImageNotFound,
     Interruption,
-    Network,
-    NetworkAccess,
-    Publication,
     RunKey,
     RunKind,
     RunState,
@@ -29,6 +26,7 @@ from job_consumer.engines import (
 from job_consumer.engines.docker.ending import START_LABEL, engine_start, exit_state
 from job_consumer.engines.docker.engine import DockerEngine
 from job_consumer.engines.docker.seccomp import choose_profile
+from job_consumer.networks import Network, NetworkAccess, Publication
 from tests.engine_client import engine_client
 from tests.integration.engine_harness import (
     MIB,
@@ -197,7 +195,8 @@ def test_a_published_replica_is_reached_at_an_address_of_the_host(harness: Harne
     with network_for_publishing(client) as network:
         assert harness.replica_engine.find_network(network) == Network(is_internal=False)
         script = "while true; do echo hello | nc -l -p 9000; done"
-        keys = [harness.start_replica(script, NetworkAccess(network, 9000), Publication("127.0.0.2", 9000)) for _ in range(2)]
+        access, publication = NetworkAccess(network, 9000), Publication("127.0.0.2", 9000)
+        keys = [harness.start_replica(script, access, publication) for _ in range(2)]
         addresses = [harness.replica_engine.address(key, 9000) for key in keys]
         assert len(set(addresses)) == 2
         for address in addresses:

@@ -10,17 +10,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from job_consumer.engines import (
-    ContainerSpec,
-    ExitState,
-    Mount,
-    Network,
-    OnPull,
-    RunKey,
-    RunState,
-    RunVanished,
-    StoredImage,
-)
+from job_consumer.engines import ContainerSpec, ExitState, Mount, OnPull, RunKey, RunState, RunVanished, StoredImage
+from job_consumer.networks import Network
 from tests.waiting import PATIENCE_S
 
 GARBAGE = b"<html>a proxy's page in place of an answer</html>"

@@ -13,7 +13,7 @@ from tests.engine_attacks import CALLS, CREATIONS, attack
 
 GOLDEN = Path(__file__).parent / "golden" / "container_config"
 ROOT = "/var/lib/docker/volumes/work/_data"
-ALLOWED = Allowed(PurePosixPath(ROOT), "replicas", "192.0.2.7", runtimes=("runsc",))
+ALLOWED = Allowed(PurePosixPath(ROOT), "replicas", publish_address="192.0.2.7", runtimes=("runsc",))
 RULES = CallRules(work_volume="work", network="replicas")
 RUN = f"5e12ab34-{'ab' * 32}-3"
 

@@ -8,9 +8,10 @@ import pytest
 
 from contract.deployments import ReplicaAssignment
 from job_consumer.container_spec import Limits, Sandbox
-from job_consumer.engines import ContainerSpec, Publication, RunKey, RunKind
+from job_consumer.engines import ContainerSpec, RunKey, RunKind
 from job_consumer.engines.docker.profile import reached_at
 from job_consumer.gpu_gate import GpuGate
+from job_consumer.networks import NetworkAccess, Publication
 from job_consumer.replicas.ready import ReadyReplica, ReadyReplicas, ReplicaGone
 from job_consumer.replicas.spec import decide_replica, model_names
 from job_consumer.settings import JobConsumerSettings
@@ -100,7 +101,7 @@ def test_a_replica_is_a_sandbox_on_the_replicas_network() -> None:
     spec = decide(assignment())
     assert spec.key == RunKey(UID, 3, RunKind.REPLICA)
     assert spec.key.name == f"is-replica-{UID}-3"
-    assert (spec.network, spec.user, spec.isolation) == ("replicas", "65532:65532", "strict")
+    assert (spec.network, spec.user, spec.isolation) == (NetworkAccess("replicas", 8001), "65532:65532", "strict")
     told = {"DEPLOYMENT": "spleen", "MODEL_DIR": "/model", "PORT": "8001"}
     assert spec.environment == told | {"HOME": "/tmp", "USER": "nonroot"}
     assert spec.publication is None

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
 
-from job_consumer.engines import LABEL, NetworkAccess, RunKey, RunKind, is_address
+from job_consumer.engines import LABEL, RunKey, RunKind
 from job_consumer.engines.docker.profile import NO_NAMES, SERVER_LABEL, run_labels
+from job_consumer.networks import NetworkAccess, is_address
 
 GUARD_LABEL = f"{LABEL}.guard"
 """On a guard, in the place of its run's own label: the run's uid."""
 STANDS = "the guard stands"
 ENTRYPOINT = ["/bin/sh", "-c", f'printf "%s" "$RULES" | nft -f - && echo "{STANDS}" && exec sleep infinity']
-_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+GUARD_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MEMORY_BYTES = 64 * 1024**2
+_REFUSE = "reject with icmpx type admin-prohibited"
 _NEIGHBOURS = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"
 
 
@@ -78,7 +80,7 @@ def _chain(hook: str, loopback: str, rules: Sequence[str]) -> Iterator[str]:
     yield f"  chain {hook} {{"
     yield f"    type filter hook {hook} priority 0; policy drop;"
     # To refuse is kinder than to drop: programs need not wait for a time limit.
-    for rule in (loopback, "ct state established,related accept", _NEIGHBOURS, *rules, "reject with icmpx type admin-prohibited"):
+    for rule in (loopback, "ct state established,related accept", _NEIGHBOURS, *rules, _REFUSE):
         yield f"    {rule}"
     yield "  }"
 
@@ -125,7 +127,7 @@ def guard_config(
         "Entrypoint": ENTRYPOINT,
         "Cmd": [],
         "User": "0:0",
-        "Env": [_PATH, f"RULES={rules}"],
+        "Env": [GUARD_PATH, f"RULES={rules}"],
         "Labels": dict(labels),
         "Healthcheck": {"Test": ["NONE"]},
         "ExposedPorts": {port: {} for port in ports},

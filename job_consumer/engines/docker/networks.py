@@ -14,16 +14,7 @@ import docker
 from docker.errors import APIError, NotFound
 
 from contract.schemas import PullPolicy
-from job_consumer.engines import (
-    ContainerSpec,
-    EngineUnavailable,
-    ImageNotFound,
-    Network,
-    NetworkAccess,
-    OnPull,
-    RunKey,
-    StoredImage,
-)
+from job_consumer.engines import ContainerSpec, EngineUnavailable, ImageNotFound, OnPull, RunKey, StoredImage
 from job_consumer.engines.docker.errors import engine_errors, readable
 from job_consumer.engines.docker.guard import (
     STANDS,
@@ -33,6 +24,7 @@ from job_consumer.engines.docker.guard import (
     segments_of,
 )
 from job_consumer.engines.docker.profile import ENDED, consumer_label, guard_name, published, reached_at
+from job_consumer.networks import Network, NetworkAccess
 
 NOTHING = "inference-server/nothing:1"
 """The image of a guard that is made of its host's programs."""

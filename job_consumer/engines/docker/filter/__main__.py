@@ -21,6 +21,7 @@ def _run(settings: EngineFilterSettings) -> int:
         work_dir=settings.work_dir,
         work_volume=settings.work_volume,
         network=settings.replica_network,
+        guard_image=settings.replica_guard_image,
         publish_address=str(address) if address else None,
         runtimes=settings.model_runtimes,
     )

@@ -14,12 +14,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from job_consumer.engines import LABEL
-from job_consumer.engines.docker.filter.calls import VOLUME, Refused
+from job_consumer.engines.docker.filter.calls import RUN, VOLUME, Refused
+from job_consumer.engines.docker.guard import ENTRYPOINT, GUARD_PATH
 from job_consumer.engines.docker.profile import CDI_GPU
 from job_consumer.engines.docker.seccomp import models_profile
 
 _NO_NEW_PRIVILEGES = "no-new-privileges"
 _GPU = rf"^({re.escape(CDI_GPU)})?(GPU|MIG)-[A-Za-z0-9/-]{{1,100}}$"
+_GUARDED = re.compile(rf"container:{RUN}-guard")
 _TMPFS = re.compile(r"rw,exec,nosuid,nodev,mode=1777,size=[1-9][0-9]*(,uid=[0-9]+,gid=[0-9]+)?")
 
 
@@ -31,6 +33,8 @@ class Allowed:
     """The work directory as the Engine sees it. Every folder of a container lies in it."""
     network: str | None = None
     """The only network that containers may have."""
+    guard_image: str | None = None
+    """The only image of guards, which alone have a capability."""
     publish_address: str | None = None
     """The only address of the host at which they may publish a port."""
     runtimes: tuple[str, ...] = ()
@@ -55,8 +59,18 @@ def _check_labels(value: dict[str, str]) -> dict[str, str]:
 
 
 def _check_network(value: str, info: ValidationInfo) -> str:
-    if value not in ("none", _allowed(info).network):
+    if value != _allowed(info).network:
         raise ValueError("is no network of replicas")
+    return value
+
+
+def _check_run_network(value: str, info: ValidationInfo) -> str:
+    return value if value == "none" or _GUARDED.fullmatch(value) else _check_network(value, info)
+
+
+def _check_guard_image(value: str, info: ValidationInfo) -> str:
+    if value != _allowed(info).guard_image:
+        raise ValueError("is not the image of guards (REPLICA_GUARD_IMAGE)")
     return value
 
 
@@ -90,6 +104,19 @@ def _check_security(value: list[str]) -> list[str]:
     # Without a profile the Engine's own holds.
     if len(rest) == len(value) or rest not in ([], [f"seccomp={models_profile()}"]):
         raise ValueError("must be no-new-privileges and the profile for models")
+    return value
+
+
+def _check_entrypoint(value: list[str]) -> list[str]:
+    if value != ENTRYPOINT:
+        raise ValueError("is not that of a guard")
+    return value
+
+
+def _check_guard_variables(value: list[str]) -> list[str]:
+    # Another variable could make the shell, or the loader, run something else.
+    if len(value) != 2 or value[0] != GUARD_PATH or not value[1].startswith("RULES="):
+        raise ValueError("are not those of a guard")
     return value
 
 
@@ -160,7 +187,7 @@ class _DeviceRequest(_Part):
 
 
 class _HostConfig(_Part):
-    NetworkMode: Annotated[str, AfterValidator(_check_network)]
+    NetworkMode: Annotated[str, AfterValidator(_check_run_network)]
     PortBindings: dict[str, list[_Publication]]
     Dns: list[Literal["127.0.0.1"]]
     IpcMode: Literal["private"]
@@ -200,10 +227,45 @@ class _Container(_Part):
     HostConfig: _HostConfig
 
 
+class _GuardHostConfig(_Part):
+    NetworkMode: Annotated[str, AfterValidator(_check_network)]
+    PortBindings: dict[str, list[_Publication]]
+    Dns: list[Literal["127.0.0.1"]]
+    IpcMode: Literal["private"]
+    CapDrop: Annotated[list[Literal["ALL"]], Field(min_length=1)]
+    CapAdd: Annotated[list[Literal["NET_ADMIN"]], Field(max_length=1)]
+    SecurityOpt: Annotated[list[Literal["no-new-privileges"]], Field(min_length=1)]
+    Privileged: Literal[False]
+    ReadonlyRootfs: Literal[True]
+    Memory: Positive
+    MemorySwap: Positive
+    PidsLimit: Positive
+    LogConfig: _Log
+    RestartPolicy: _Restart
+    AutoRemove: Literal[False]
+
+
+class _Guard(_Part):
+    """All of it is fixed but its rules, and these are for a network namespace that it shares with runs alone."""
+
+    Image: Annotated[str, AfterValidator(_check_guard_image)]
+    Entrypoint: Annotated[list[str], AfterValidator(_check_entrypoint)]
+    Cmd: Annotated[list[str], Field(max_length=0)]
+    User: Literal["0:0"]
+    Env: Annotated[list[str], AfterValidator(_check_guard_variables)]
+    Labels: Labels
+    Healthcheck: _Healthcheck
+    ExposedPorts: dict[str, _Part]
+    HostConfig: _GuardHostConfig
+
+
 def judge_creation(body: bytes, allowed: Allowed) -> bytes:
     """The container as it is passed on, written anew. Raises `Refused`, which names the part that is refused."""
     try:
-        container = _Container.model_validate(json.loads(body), context=allowed)
+        described = json.loads(body)
+        # Runs have the entry point of their image.
+        kind = _Guard if isinstance(described, dict) and "Entrypoint" in described else _Container
+        container = kind.model_validate(described, context=allowed)
         return container.model_dump_json(by_alias=True, exclude_unset=True).encode()
     except ValidationError as error:
         # Never the input: variables hold tokens.

@@ -38,6 +38,7 @@ class FilterOptions:
     work_volume: str | None = None
     """The volume that it lies on; without one the Engine sees it under the same path."""
     network: str | None = None
+    guard_image: str | None = None
     publish_address: str | None = None
     runtimes: tuple[str, ...] = ()
 
@@ -113,7 +114,7 @@ class EngineFilter:
                 raise Refused(f"this Docker Engine has no volume {self._options.work_volume}")
             self._work_root = PurePosixPath(volume["Mountpoint"])
         options = self._options
-        return Allowed(self._work_root, options.network, options.publish_address, options.runtimes)
+        return Allowed(self._work_root, options.network, options.guard_image, options.publish_address, options.runtimes)
 
     async def _ask(self, path: str) -> dict[str, Any] | None:
         """What the Engine answers to a GET of the filter's own; None if there is no such thing."""

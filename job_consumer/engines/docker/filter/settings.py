@@ -17,6 +17,7 @@ class EngineFilterSettings(Settings):
     work_dir: Path = Path("/work")
     work_volume: str | None = None
     replica_network: str | None = None
+    replica_guard_image: str | None = None
     replica_publish_address: IPv4Address | IPv6Address | None = None
     model_runtimes: Runtimes = ()
     alive_file: Path | None = None
