@@ -1,7 +1,7 @@
 """`inference-server doctor`: runs every check of a host and shows the findings."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from operations.checks.certificate import check_given_certificate
 from operations.checks.configuration import check_access, check_secrets, check_variables, read_variables
 from operations.checks.engine import check_compose, check_engine, check_replica_network
 from operations.checks.gpu import check_gpus
+from operations.checks.guard import check_guard
 from operations.checks.host import check_clock, check_disks, check_ports
 from operations.checks.software import FIXED_LIBRARIES, check_library, check_python
 from operations.checks.traefik import check_traefik
@@ -22,11 +23,14 @@ _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red
 def examine(folder: Path) -> list[Finding]:
     """Check this host for the server whose docker-compose.yaml, .env, secrets and certificate are in `folder`."""
     variables = read_variables(folder / ".env")
-    engine, findings = _find_engine(variables)
+    # As the consumer finds it: Compose mounts the socket, standalone follows DOCKER_HOST.
+    address = variables.get("DOCKER_SOCKET") or environment().get("DOCKER_HOST") or "/var/run/docker.sock"
+    engine, findings = _find_engine(address)
     return [
         *findings,
         check_compose(),
         *check_replica_network(variables, engine),
+        *([check_guard(variables, address)] if engine is not None else []),
         *check_gpus(folder, variables),
         *check_ports(variables, engine),
         *check_traefik(variables, engine),
@@ -41,9 +45,7 @@ def examine(folder: Path) -> list[Finding]:
     ]
 
 
-def _find_engine(variables: Mapping[str, str]) -> tuple[EngineAnswers | None, list[Finding]]:
-    # As the consumer finds it: Compose mounts the socket, standalone follows DOCKER_HOST.
-    address = variables.get("DOCKER_SOCKET") or environment().get("DOCKER_HOST") or "/var/run/docker.sock"
+def _find_engine(address: str) -> tuple[EngineAnswers | None, list[Finding]]:
     try:
         engine = ask_engine(address)
     except EngineSilentError as error:

@@ -99,7 +99,9 @@ KNOWS_HTTP = 6
 """The lowest layer of the private API that does; those below decide, and know nothing of it."""
 
 ENGINES = re.compile(r"job_consumer\.engines\.[a-z]")
-ENGINES_HOME = re.compile(r"job_consumer/(engines/|__main__\.py)|standalone/|operations/(trial/run|sweeper)\.py")
+ENGINES_HOME = re.compile(
+    r"job_consumer/(engines/|__main__\.py)|standalone/|operations/(trial/run|sweeper|checks/guard)\.py"
+)
 """Where an engine is named: by itself, and by what puts a consumer together. All others know the seam."""
 
 THREADS = re.compile(r"threading\.(Thread|Timer)|_thread(\..*)?")

@@ -1,7 +1,8 @@
 """What runs containers, as the consumer sees it: the seam between deciding what to run and running it.
 
 Each engine is a folder beside this file: `docker` and, for machines without Docker, `process`. An engine implements
-`Engine`; one that can host replicas implements `ReplicaEngine`. This module knows nothing of ours but the contract and the words for networks.
+`Engine`; one that can host replicas implements `ReplicaEngine`. Of ours this module imports only words: the
+contract's, and those for networks.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -5,6 +5,7 @@ Each test that depends on how Traefik reads HTTP/2 runs by both names: `grpc.<do
 
 import contextlib
 import queue
+import socket
 import subprocess
 import threading
 import time
@@ -21,6 +22,16 @@ from tests.e2e.client import door_of
 from tests.e2e.compose import compose_system, service_of
 from tests.e2e.grpc_door import NAME, GrpcDoor, application, fresh_name
 from tests.e2e.images import call_server_image
+from tests.e2e.inside import (
+    container_of,
+    host_on,
+    listener_on_host,
+    network_of,
+    reached_from,
+    run_inside,
+    unguarded,
+    variables_of,
+)
 from tests.services import require_docker
 from tests.waiting import PATIENCE_S, wait_until
 
@@ -460,3 +471,43 @@ def test_an_express_route_leads_straight_to_the_replica(stack: GrpcDoor) -> None
 
     wait_until(reached, stack.system.logs)
     stack.undeploy(model)
+
+
+def test_a_replica_reaches_the_gateways_door_for_it_and_nothing_else(stack: GrpcDoor, echo: str) -> None:
+    uid = stack.replicas(echo)[0]["uid"]
+    replica, network = container_of(uid), network_of(uid)
+    other = stack.replicas(stack.deploy(call_server_image()))[0]["address"]
+    inside = ("grpc-gateway", 9002)
+    with listener_on_host() as port, unguarded(call_server_image(), network) as beside:
+        host, _, neighbours_port = other.rpartition(":")
+        targets = [
+            inside,
+            *(("grpc-gateway", 9000), ("grpc-gateway", 9001), ("traefik", 80), ("traefik", 443)),
+            (host_on(network), port),
+        ]
+        assert reached_from(beside, targets) == dict.fromkeys(targets, "reached")
+        closed = [*targets[1:], (host, int(neighbours_port)), (host, 22)]
+        expected = dict.fromkeys(closed, "refused")
+        assert reached_from(replica, [inside, *closed]) == {inside: "reached", **expected}
+    # Nor does anybody on the host reach it.
+    with pytest.raises(OSError, match=r"host|timed out"):
+        socket.create_connection((host, int(neighbours_port)), timeout=3)
+
+
+def test_the_token_of_a_replica_is_honoured_inside_alone(stack: GrpcDoor, echo: str) -> None:
+    replica = container_of(stack.replicas(echo)[0]["uid"])
+    variables = variables_of(replica)
+    ask = f"""
+import os, grpc
+token = ("authorization", "Bearer " + os.environ["GATEWAY_TOKEN"])
+with grpc.insecure_channel(os.environ["GRPC_GATEWAY"]) as channel:
+    print(channel.unary_unary("{LIST}")(b"", metadata=[token], timeout=60).decode())
+"""
+    assert variables["GRPC_GATEWAY"] == "grpc-gateway:9002"
+    assert echo in run_inside(replica, ask)
+    with stack.channel() as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary("/calls.Echo/Call")(
+            b"", metadata=(*application(echo), ("authorization", f"Bearer {variables['GATEWAY_TOKEN']}")), timeout=60
+        )
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert "only from inside its container" in refused.value.details()

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import httpx
 import pytest
 
 from job_consumer.engines import LABEL
 from standalone.server import REPLICA_NETWORK
 from tests.e2e.compose import compose_system
+from tests.e2e.inside import run_inside
 from tests.e2e.systems import System, standalone_system, trust
 from tests.engine_client import engine_client
 from tests.integration.replica_harness import backend_image
@@ -20,6 +20,11 @@ from tests.services import require_docker
 from tests.waiting import wait_until
 from tests.zips import make_zip
 
+SAY = """
+import grpc
+with grpc.insecure_channel("127.0.0.1:9100") as channel:
+    print(channel.unary_unary("/tests.Echo/Say")(b"alone", timeout=60))
+"""
 MODEL = "/api/models/warm/deployment"
 
 
@@ -57,11 +62,11 @@ def test_a_model_is_kept_warm_across_a_power_cut_of_its_consumer(system: System)
         wait_until(lambda: replicas(http, "ready"), system.logs)
         (replica,) = replicas(http, "ready")
         (container,) = containers(system)
-        (network,) = container["NetworkSettings"]["Networks"]
+        (guard,) = containers(system, "guard")
+        (network,) = guard["NetworkSettings"]["Networks"]
         assert network == REPLICA_NETWORK or network.endswith("_replicas")
         system.consumer.kill()
-        with grpc.insecure_channel(replica["address"]) as channel:
-            assert channel.unary_unary("/tests.Echo/Say")(b"alone", timeout=60) == b"alone"
+        assert run_inside(container["Id"], SAY) == "b'alone'\n"
         system.consumer.start()
         system.wait_ready()
         ready = f"replica={replica['uid']} ready at {replica['address']}"
@@ -69,7 +74,7 @@ def test_a_model_is_kept_warm_across_a_power_cut_of_its_consumer(system: System)
         assert [found["uid"] for found in replicas(http, "ready")] == [replica["uid"]]
         assert [found["Id"] for found in containers(system)] == [container["Id"]]
         http.delete(MODEL).raise_for_status()
-        wait_until(lambda: not containers(system), system.logs)
+        wait_until(lambda: not containers(system) and not containers(system, "guard"), system.logs)
 
 
 def test_ctrl_c_leaves_no_container_and_the_next_start_runs_again_what_was_ended(tmp_path: Path) -> None:

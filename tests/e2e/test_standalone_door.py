@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import grpc
@@ -12,9 +13,10 @@ import pytest
 
 from inference_client.grpc_endpoint import PLAIN_PORT
 from job_consumer.engines import LABEL
-from standalone.server import kept_free
+from standalone.server import REPLICA_NETWORK, kept_free
 from tests.e2e.grpc_door import application
 from tests.e2e.images import call_server_image, user_service_image
+from tests.e2e.inside import host_on, listener_on_host, reached_from, run_inside, unguarded, variables_of
 from tests.e2e.systems import Process, System, free_port, port_is_free, standalone_system
 from tests.engine_client import engine_client
 from tests.services import require_docker
@@ -45,17 +47,17 @@ def infer(system: System, *arguments: str) -> str:
     return done.stdout
 
 
-def in_replica(system: System, program: str) -> str:
-    """What a program prints inside this server's only replica."""
-    client = engine_client()
-    try:
+def only_replica(system: System) -> str:
+    """The container of this server's only replica."""
+    with closing(engine_client()) as client:
         labels = [f"{LABEL}.consumer={system.consumer_name()}", f"{LABEL}.replica"]
         (container,) = client.containers(filters={"label": labels})
-        execution = client.exec_create(container["Id"], ["python", "-c", program])
-        printed: bytes = client.exec_start(execution)
-        return printed.decode()
-    finally:
-        client.close()
+        return str(container["Id"])
+
+
+def in_replica(system: System, program: str) -> str:
+    """What a program prints inside this server's only replica."""
+    return run_inside(only_replica(system), program)
 
 
 def test_a_model_is_deployed_and_called_with_infer_and_with_grpc(system: System) -> None:
@@ -88,6 +90,23 @@ def test_a_replica_calls_the_door_with_its_token_also_after_a_restart_of_the_ser
     system.wait_ready()
     infer(system, "deploy", "calls", "--port", "9000", "--min", "1", "--wait")
     assert in_replica(system, ASK_WITH_TOKEN) == "\n\x05calls\n"
+    infer(system, "undeploy", "calls")
+
+
+def test_a_replica_reaches_the_door_for_it_and_nothing_else_of_this_machine(system: System) -> None:
+    infer(system, "models", "add", call_server_image(), "calls", "--pull-policy", "never")
+    infer(system, "deploy", "calls", "--port", "9000", "--min", "1", "--wait")
+    replica, host = only_replica(system), host_on(REPLICA_NETWORK)
+    address, port = variables_of(replica)["GRPC_GATEWAY"].rsplit(":", 1)
+    assert address == host
+    with listener_on_host() as listening, unguarded(call_server_image(), REPLICA_NETWORK) as beside:
+        targets = [(host, int(port)), (host, listening)]
+        assert reached_from(beside, targets) == dict.fromkeys(targets, "reached")
+        assert reached_from(replica, targets) == {targets[0]: "reached", targets[1]: "refused"}
+    token = ("authorization", f"Bearer {variables_of(replica)['GATEWAY_TOKEN']}")
+    with grpc.insecure_channel(f"127.0.0.1:{system.grpc_port}") as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary("/calls.Echo/Call")(b"", metadata=(*application("calls"), token), timeout=60)
+    assert "only from inside its container" in refused.value.details()
     infer(system, "undeploy", "calls")
 
 

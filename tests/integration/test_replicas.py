@@ -36,13 +36,13 @@ def test_a_claim_tells_all_that_a_container_needs(plane: DeploymentHarness) -> N
     assert held.serving.port == 8001
     environment = dict(held.environment)
     token = environment.pop("GATEWAY_TOKEN")
-    assert verify_token(replica_key(HOSTING.service_token), token) == Claims(held.uid, "ada", None)
+    assert verify_token(replica_key(HOSTING.service_token), token) == Claims(held.uid, "ada", None, is_inside=True)
     assert len(bytes.fromhex(environment.pop("STREAM_TOKEN_KEY"))) == 32
     assert environment == {
         "DEPLOYMENT": "echo",
         "REPLICA_UID": held.uid,
         "MODEL_DIR": "/model",
-        "GRPC_GATEWAY": "grpc-gateway:9000",
+        "GRPC_GATEWAY": "grpc-gateway:9002",
         "REDHARE_MODEL_NAME": "echo",
         "REDHARE_MODEL_VERSION": "1",
         "REDHARE_MODEL_PATH": "/model",
