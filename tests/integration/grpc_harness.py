@@ -49,6 +49,8 @@ class RunningGateway:
     server: GatewayServer
     loop: asyncio.AbstractEventLoop
     channel: grpc.Channel
+    inside: grpc.Channel
+    """Where containers of deployments call."""
     _version: int = 0
 
     def give(self, *routes: Route, ended_keys: Sequence[str] = ()) -> None:
@@ -78,9 +80,8 @@ class RunningGateway:
 @contextmanager
 def run_harness_gateway(private_url: str = UNREACHABLE, **options: Any) -> Iterator[RunningGateway]:
     """A gateway without a routing table, on a free port, while the block is open."""
-    made = GatewayOptions(
-        **({"private_url": private_url, "service_token": TOKEN, "name": "harness", "drain_s": 0.0} | options)
-    )
+    usual = {"private_url": private_url, "service_token": TOKEN, "name": "harness", "drain_s": 0.0, "replica_port": 0}
+    made = GatewayOptions(**(usual | options))
     started: Future[tuple[int, GatewayServer, asyncio.AbstractEventLoop]] = Future()
     stopping = asyncio.Event()
 
@@ -98,8 +99,11 @@ def run_harness_gateway(private_url: str = UNREACHABLE, **options: Any) -> Itera
     thread = threading.Thread(target=asyncio.run, args=(main(),), name="harness-gateway", daemon=True)
     thread.start()
     port, server, loop = started.result(60)
-    with grpc.insecure_channel(f"127.0.0.1:{port}", options=CLIENT_OPTIONS) as channel:
-        yield RunningGateway(port, server, loop, channel)
+    with (
+        grpc.insecure_channel(f"127.0.0.1:{port}", options=CLIENT_OPTIONS) as channel,
+        grpc.insecure_channel(f"127.0.0.1:{server.replica_port}", options=CLIENT_OPTIONS) as inside,
+    ):
+        yield RunningGateway(port, server, loop, channel, inside)
         loop.call_soon_threadsafe(stopping.set)
         thread.join(60)
         assert not thread.is_alive()

@@ -195,11 +195,23 @@ class ReplicaHarness:
 
     @contextmanager
     def consumer(
-        self, *, gpu_uuid: str | None = None, slots: int = 8, engine_url: str | None = None, **changes: Any
+        self,
+        *,
+        gpu_uuid: str | None = None,
+        slots: int = 8,
+        engine_url: str | None = None,
+        guard_image: str | None = None,
+        **changes: Any,
     ) -> Iterator[ConsumerThread]:
         """A consumer in a thread, stopped at the end of the block. Calls of an `engine_url` end after 5 s."""
         limit_s = 5 if engine_url else 60
-        engine = DockerEngine(work_dir=self.work_dir, work_volume=None, base_url=engine_url, call_timeout_s=limit_s)
+        engine = DockerEngine(
+            work_dir=self.work_dir,
+            work_volume=None,
+            base_url=engine_url,
+            call_timeout_s=limit_s,
+            guard_image=guard_image,
+        )
         stopping = threading.Event()
         options = ConsumerOptions(
             api_url=self.api.url,

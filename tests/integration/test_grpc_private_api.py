@@ -218,6 +218,12 @@ def say(gateway: RunningGateway, **metadata: str) -> bytes:
     return answer
 
 
+def say_inside(gateway: RunningGateway, token: str) -> bytes:
+    """As a container of a deployment does."""
+    answer: bytes = gateway.inside.unary_unary(ECHO)(b"x", metadata=(("authorization", f"Bearer {token}"),), timeout=60)
+    return answer
+
+
 @pytest.mark.usefixtures("ready")
 def test_a_key_opens_the_gateway_in_both_forms_and_stays_there(api: RunningApi, backend: Backend) -> None:
     key = make_key(api, Scope.SUBMIT)
@@ -372,14 +378,20 @@ def test_a_replica_calls_with_its_token_as_long_as_it_lives(
 ) -> None:
     token = ready.environment["GATEWAY_TOKEN"]
     with keyed_gateway(api) as gateway:
-        assert say(gateway, authorization=f"Bearer {token}") == b"x"
+        assert say_inside(gateway, token) == b"x"
+        outside = status_of(lambda: say(gateway, authorization=f"Bearer {token}"))
+        assert outside.code() is CODE.UNAUTHENTICATED
+        assert "only from inside its container" in outside.details()
+        # One of the release before, whose containers call where everybody calls.
+        old = sign_token(replica_key(TOKEN), Claims(ready.uid, None, None))
+        assert say(gateway, authorization=f"Bearer {old}") == b"x"
         stranger = sign_token(replica_key(TOKEN), Claims("f" * 64, None, None))
         forged = sign_token(replica_key("another-service-token"), Claims(ready.uid, None, None))
         for bad, text in (
             (stranger, "the replica that this token was made for is no more"),
             (forged, "the token was not issued here; authenticate again"),
         ):
-            refused = status_of(lambda bad=bad: say(gateway, authorization=f"Bearer {bad}"))
+            refused = status_of(lambda bad=bad: say_inside(gateway, bad))
             assert (refused.code(), refused.details()) == (CODE.UNAUTHENTICATED, text)
 
 
@@ -399,11 +411,11 @@ def deployed_with(api: RunningApi, *scopes: Scope) -> tuple[str, ReplicaAssignme
 
 def test_a_replica_calls_by_the_rights_of_the_key_that_deployed_it(api: RunningApi) -> None:
     key, replica = deployed_with(api, Scope.SUBMIT, Scope.MODELS)
-    token = {"authorization": f"Bearer {replica.environment['GATEWAY_TOKEN']}"}
+    token = replica.environment["GATEWAY_TOKEN"]
     key_id = key.split("_")[1]
 
     def may_call(gateway: RunningGateway) -> bool:
-        error = status_of(lambda: say(gateway, **token))
+        error = status_of(lambda: say_inside(gateway, token))
         # Nothing answers there; whether it may call is judged before.
         return error.code() is not CODE.UNAUTHENTICATED
 
@@ -416,13 +428,13 @@ def test_a_replica_calls_by_the_rights_of_the_key_that_deployed_it(api: RunningA
         assert may_call(gateway)
         revoke_key(database, replaced.split("_")[1])
         wait_until(lambda: not may_call(gateway), "its replicas call nobody any more")
-        assert "has ended, or lacks the scope submit" in status_of(lambda: say(gateway, **token)).details()
+        assert "has ended, or lacks the scope submit" in status_of(lambda: say_inside(gateway, token)).details()
 
 
 def test_a_key_that_may_not_submit_deploys_replicas_that_call_nobody(api: RunningApi) -> None:
     _, replica = deployed_with(api, Scope.MODELS)
     with keyed_gateway(api) as gateway:
-        refused = status_of(lambda: say(gateway, authorization=f"Bearer {replica.environment['GATEWAY_TOKEN']}"))
+        refused = status_of(lambda: say_inside(gateway, replica.environment["GATEWAY_TOKEN"]))
         assert refused.code() is CODE.UNAUTHENTICATED
 
 

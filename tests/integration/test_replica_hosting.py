@@ -36,13 +36,15 @@ def test_a_replica_is_hosted_answers_and_ends_with_its_deployment(harness: Repli
         replica = harness.replica()
         assert replica.consumer == harness.name
         assert harness.call(replica, "Say", b"hello") == b"hello"
-        (container,) = harness.containers()
-        assert replica.address == f"{container['NetworkSettings']['Networks'][harness.network]['IPAddress']}:{PORT}"
+        assert len(harness.containers()) == 1
+        (guard,) = harness.docker.containers(filters={"label": f"inference-server.guard={replica.uid}"})
+        assert replica.address == f"{guard['NetworkSettings']['Networks'][harness.network]['IPAddress']}:{PORT}"
         told = json.loads(harness.call(replica, "Environment"))
         assert (told["REPLICA_UID"], told["DEPLOYMENT"], told["MODEL_DIR"]) == (replica.uid, "warm", "/model")
         assert (told["PORT"], told["HOME"], told["NVIDIA_VISIBLE_DEVICES"]) == (str(PORT), "/tmp", "void")
         harness.undeploy()
         wait_until(lambda: not harness.containers())
+    assert not harness.docker.containers(all=True, filters={"label": f"inference-server.guard={replica.uid}"})
     assert list((harness.work_dir / "replicas" / harness.name).iterdir()) == []
     labels = {"label": f"inference-server.replica={replica.uid}"}
     assert not harness.docker.volumes(filters=labels)["Volumes"]
@@ -323,6 +325,46 @@ def test_a_consumer_without_the_network_says_so_runs_tasks_and_gives_its_replica
         wait_until(lambda: harness.task(uid).status is Status.FINISHED)
     assert "has no network is-test-nowhere" in caplog.text
     assert "docker network create --internal is-test-nowhere" in caplog.text
+
+
+def test_a_replica_whose_guard_was_ended_is_replaced(harness: ReplicaHarness) -> None:
+    harness.register()
+    with harness.consumer():
+        harness.deploy()
+        before = harness.replica()
+        (guard,) = harness.docker.containers(filters={"label": f"inference-server.guard={before.uid}"})
+        harness.docker.remove_container(guard["Id"], force=True)
+        ended = harness.replica(ReplicaStatus.ENDED)
+        assert (ended.uid, ended.reason) == (before.uid, ReplicaReason.RELEASED)
+        assert ended.summary == "the container that guards its network was ended"
+        wait_until(lambda: harness.replica().uid != before.uid)
+        assert harness.call(harness.replica(), "Say", b"again") == b"again"
+
+
+def test_where_replicas_cannot_be_guarded_none_that_runs_tasks_is_hosted(
+    harness: ReplicaHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness.register()
+    harness.register("live")
+    # An image without nft.
+    with harness.consumer(guard_image="busybox:1.37"):
+        harness.deploy("live")
+        assert harness.call(harness.replica(model="live"), "Say", b"hello") == b"hello"
+        harness.deploy(serves_tasks=True)
+        wait_until(lambda: "can keep them from what else is on its network" in str(harness.view().replicas[0].summary))
+        assert harness.view().replicas[0].status is ReplicaStatus.WANTED
+    assert "/bin/sh: nft: not found" in caplog.text
+    with harness.consumer():
+        harness.replica()
+
+
+def test_no_replica_has_the_port_at_which_containers_call_the_gateway(harness: ReplicaHarness) -> None:
+    harness.register()
+    with harness.consumer():
+        harness.deploy(port=9002)
+        ended = harness.replica(ReplicaStatus.ENDED)
+        assert ended.reason is ReplicaReason.NOT_READY
+        assert ended.summary == "its port 9002 is the one at which containers call the gateway; take another"
 
 
 def test_a_published_replica_is_reached_at_the_hosts_address_and_adopted(
