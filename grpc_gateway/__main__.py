@@ -17,6 +17,8 @@ from kit.signals import stop_event
 
 logger = logging.getLogger(__name__)
 
+_CONTROL_MESSAGE_BYTES = 4 * 1024**2
+"""gRPC's own default. What these calls say is small, and many of them need no key."""
 _WORKERS_NICENESS = 19
 """The maximum, so that control calls are answered however much there is to relay. It counts for nothing between
 containers; CPU shares do that (docs/decisions/0015)."""
@@ -79,6 +81,7 @@ def _plan_processes(settings: GatewaySettings) -> list[GatewayOptions]:
         replica_port=None,
         niceness=0,
         behind_proxy=True,
+        max_message_bytes=_CONTROL_MESSAGE_BYTES,
     )
     return [*(replace(worker, name=f"{place}.{number}") for number in range(settings.workers)), control]
 

@@ -26,6 +26,8 @@ class GatewayOptions:
     requires_key: bool = False
     behind_proxy: bool = False
     """Whether calls come through a proxy alone that says where from, in `x-real-ip`."""
+    max_message_bytes: int = 2**31 - 1
+    """Of one message, either way. The default is the contracts': Triton's and TensorFlow's clients use it."""
     limits: Limits = field(default_factory=Limits)
     drain_s: float = 25.0
     stream_url: str | None = None

@@ -20,7 +20,6 @@ _NOTICE_S = 5.0
 """How long, at most, health checks announce the stop while new calls are still served."""
 _CUT_S = 0.5
 """How long before the end of the drain the remaining calls are ended with a status."""
-_MAX_MESSAGE_BYTES = 2**31 - 1
 _MAX_STREAMS = 2**20
 
 
@@ -53,7 +52,7 @@ class GatewayServer:
         return port
 
     def _listen(self, handler: grpc.GenericRpcHandler, host: str, port: int) -> int:
-        server = grpc.aio.server(handlers=[handler], options=_server_options(self._options.shares_port))
+        server = grpc.aio.server(handlers=[handler], options=_server_options(self._options))
         self._servers.append(server)
         return listen(server, host, port)
 
@@ -85,12 +84,12 @@ class GatewayServer:
         logger.info("drained")
 
 
-def _server_options(shares_port: bool) -> list[tuple[str, int]]:
+def _server_options(options: GatewayOptions) -> list[tuple[str, int]]:
     return [
         # On by default: a second gateway would silently take half of the connections.
-        ("grpc.so_reuseport", int(shares_port)),
-        ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-        ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+        ("grpc.so_reuseport", int(options.shares_port)),
+        ("grpc.max_receive_message_length", options.max_message_bytes),
+        ("grpc.max_send_message_length", options.max_message_bytes),
         ("grpc.max_concurrent_streams", _MAX_STREAMS),
         # Triton's clients ping as often as every 10 s, even without calls; the defaults would end the connection.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),

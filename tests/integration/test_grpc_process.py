@@ -48,6 +48,7 @@ def run_processes(port: int, control_port: int, **variables: str) -> Iterator[su
         "GRPC_HOST": "127.0.0.1",
         "GRPC_PORT": str(port),
         "GRPC_CONTROL_PORT": str(control_port),
+        "GRPC_REPLICA_PORT": str(free_port()),
         "GRPC_WORKERS": "2",
         "GRPC_DRAIN": "1s",
         **variables,
@@ -116,6 +117,25 @@ def test_processes_share_a_port_and_nobody_else_gets_in(tmp_path: Path) -> None:
         first.terminate()
         assert first.wait(60) == 0
     assert not is_live(port)
+
+
+def test_the_process_for_control_calls_takes_no_large_messages() -> None:
+    port, control_port = free_port(), free_port()
+    with run_processes(port, control_port) as process:
+        wait_until(lambda: is_live(port) and is_live(control_port), "both ports answer")
+        with grpc.insecure_channel(f"127.0.0.1:{control_port}") as channel, pytest.raises(grpc.RpcError) as refused:
+            channel.unary_unary(LIVE)(bytes(5 * 1024**2), timeout=60)
+        assert refused.value.code() is CODE.RESOURCE_EXHAUSTED
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+def test_the_port_for_replicas_answers_as_the_others_do() -> None:
+    port, replica_port = free_port(), free_port()
+    with run_processes(port, free_port(), GRPC_REPLICA_PORT=str(replica_port)) as process:
+        wait_until(lambda: is_live(port) and is_live(replica_port), "both ports answer")
+        process.terminate()
+        assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize("is_shared", [False, True])
