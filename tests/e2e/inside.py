@@ -10,7 +10,14 @@ from job_consumer.engines import LABEL
 from tests.engine_client import engine_client
 
 Target = tuple[str, int]
-_TRY = """
+LIST = "/ray.serve.RayServeAPIService/ListApplications"
+ASK_WITH_TOKEN = f"""
+import os, grpc
+token = ("authorization", "Bearer " + os.environ["GATEWAY_TOKEN"])
+with grpc.insecure_channel(os.environ["GRPC_GATEWAY"]) as channel:
+    print(channel.unary_unary("{LIST}")(b"", metadata=[token], wait_for_ready=True, timeout=60).decode())
+"""
+TRY = """
 import json, socket, sys
 def reached(host, port):
     try:
@@ -51,7 +58,7 @@ def run_inside(container: str, program: str, *arguments: str) -> str:
 
 def reached_from(container: str, targets: Sequence[Target]) -> dict[Target, str]:
     """For each target whether the container connects to it: reached, refused, or unknown name."""
-    return dict(zip(targets, json.loads(run_inside(container, _TRY, json.dumps(targets))), strict=True))
+    return dict(zip(targets, json.loads(run_inside(container, TRY, json.dumps(targets))), strict=True))
 
 
 def variables_of(container: str) -> dict[str, str]:

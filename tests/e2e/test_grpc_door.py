@@ -23,6 +23,7 @@ from tests.e2e.compose import compose_system, service_of
 from tests.e2e.grpc_door import NAME, GrpcDoor, application, fresh_name
 from tests.e2e.images import call_server_image
 from tests.e2e.inside import (
+    ASK_WITH_TOKEN,
     container_of,
     host_on,
     listener_on_host,
@@ -497,14 +498,8 @@ def test_a_replica_reaches_the_gateways_door_for_it_and_nothing_else(stack: Grpc
 def test_the_token_of_a_replica_is_honoured_inside_alone(stack: GrpcDoor, echo: str) -> None:
     replica = container_of(stack.replicas(echo)[0]["uid"])
     variables = variables_of(replica)
-    ask = f"""
-import os, grpc
-token = ("authorization", "Bearer " + os.environ["GATEWAY_TOKEN"])
-with grpc.insecure_channel(os.environ["GRPC_GATEWAY"]) as channel:
-    print(channel.unary_unary("{LIST}")(b"", metadata=[token], timeout=60).decode())
-"""
     assert variables["GRPC_GATEWAY"] == "grpc-gateway:9002"
-    assert echo in run_inside(replica, ask)
+    assert echo in run_inside(replica, ASK_WITH_TOKEN)
     with stack.channel() as channel, pytest.raises(grpc.RpcError) as refused:
         channel.unary_unary("/calls.Echo/Call")(
             b"", metadata=(*application(echo), ("authorization", f"Bearer {variables['GATEWAY_TOKEN']}")), timeout=60

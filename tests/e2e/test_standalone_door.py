@@ -16,19 +16,21 @@ from job_consumer.engines import LABEL
 from standalone.server import REPLICA_NETWORK, kept_free
 from tests.e2e.grpc_door import application
 from tests.e2e.images import call_server_image, user_service_image
-from tests.e2e.inside import host_on, listener_on_host, reached_from, run_inside, unguarded, variables_of
+from tests.e2e.inside import (
+    ASK_WITH_TOKEN,
+    host_on,
+    listener_on_host,
+    reached_from,
+    run_inside,
+    unguarded,
+    variables_of,
+)
 from tests.e2e.systems import Process, System, free_port, port_is_free, standalone_system
 from tests.engine_client import engine_client
 from tests.services import require_docker
 from tests.waiting import wait_until
 
 APPLICATIONS = "/ray.serve.RayServeAPIService/ListApplications"
-ASK_WITH_TOKEN = f"""
-import os, grpc
-channel = grpc.insecure_channel(os.environ["GRPC_GATEWAY"])
-token = ("authorization", "Bearer " + os.environ["GATEWAY_TOKEN"])
-print(channel.unary_unary("{APPLICATIONS}")(b"", metadata=[token], wait_for_ready=True, timeout=60).decode())
-"""
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """stack.yaml on two hosts: tasks and replicas on the other one, and what becomes of them when it is cut off."""
 
+import json
 import re
 import threading
 from collections import Counter
@@ -13,6 +14,7 @@ import pytest
 from tests.e2e.client import DoorClient, door_of
 from tests.e2e.grpc_door import GrpcDoor, application
 from tests.e2e.images import ECHO_TAG, call_server_image, script_image
+from tests.e2e.inside import ASK_WITH_TOKEN, TRY
 from tests.e2e.swarm import Swarm, swarm_stack
 from tests.e2e.systems import is_ready
 from tests.services import require_docker
@@ -150,6 +152,22 @@ def unfailing_load(channel: grpc.Channel, model: str) -> Iterator[None]:
 def hosts_of(stack: GrpcDoor, model: str) -> dict[str, str]:
     """The consumer of each replica that is ready, by its uid."""
     return {row["uid"]: row["consumer"] for row in stack.replicas(model)}
+
+
+def test_replicas_on_two_hosts_reach_the_gateway_and_nothing_else(swarm: Swarm, both_hosts: GrpcDoor) -> None:
+    model = both_hosts.deploy(call_server_image(), replicas_min=2, replicas_max=2, idle_timeout_s=1)
+    inside, closed = ("grpc-gateway", 9002), [("grpc-gateway", 9000), ("grpc-gateway", 9001), ("traefik", 443)]
+    closed += [(row["address"].rpartition(":")[0], 9000) for row in both_hosts.replicas(model)]
+    for host in (swarm.manager, swarm.worker):
+        (replica,) = host.docker("ps", "-q", "--filter", "label=inference-server.replica").split()
+        run = ("exec", replica, "python", "-c")
+        own = host.docker(*run, "import socket; print(socket.gethostbyname(socket.gethostname()))")
+        targets = [inside, *(target for target in closed if target[0] != own)]
+        assert len(targets) == len(closed), "its own address is on the network, and the other replica's"
+        reached = json.loads(host.docker(*run, TRY, json.dumps(targets)))
+        assert reached == ["reached", *["refused"] * (len(targets) - 1)]
+        assert model in host.docker(*run, ASK_WITH_TOKEN)
+    both_hosts.undeploy(model)
 
 
 def test_replicas_on_two_hosts_share_the_calls_and_the_one_whose_host_is_cut_off_is_replaced(
