@@ -96,8 +96,6 @@ class Sandbox:
     """`uid:gid` of a consumer that is not root: it cannot remove another user's files, so its runs have this user."""
     network: str | None = None
     """The engine's network that replicas are on; None if this consumer hosts none. Tasks never have a network."""
-    guards: bool = True
-    """Whether the engine can guard replicas: without, they reach each other and whatever is on their network."""
     publish_address: str | None = None
     """The address of this host that gateways reach replicas at; None if they reach the network itself."""
 

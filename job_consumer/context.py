@@ -5,15 +5,17 @@ import logging
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from contract.errors import InferenceError
 from contract.private_client import PrivateClient
-from contract.schemas import RunAssignment
+from contract.schemas import ConsumerRegistration, RunAssignment
 from job_consumer.container_spec import Sandbox
 from job_consumer.engines import Engine, RunKey, RunKind
 from job_consumer.gpu_gate import GpuGate
 from job_consumer.health import Health
 from job_consumer.held import HeldRuns
+from job_consumer.networks import Guarding
 from job_consumer.settings import IMAGE_CACHE_BYTES, MODEL_CACHE_BYTES, Credential
 from job_consumer.workspace import WorkDir
 
@@ -42,6 +44,7 @@ class ConsumerContext:
     held: HeldRuns = field(default_factory=HeldRuns)
     """What `reconcile` must not remove."""
     health: Health = field(default_factory=Health)
+    guarding: Guarding = field(default_factory=Guarding)
     model_cache_bytes: int = MODEL_CACHE_BYTES
     """How much the models' folders may take of the disk together."""
     image_cache_bytes: int = IMAGE_CACHE_BYTES
@@ -63,6 +66,10 @@ class ConsumerContext:
     def has_leftover_on_gpu(self) -> bool:
         """Whether a run that nobody holds any more may still be on the GPU."""
         return any(key not in self.held for key in self.gpu.inside())
+
+    def describe(self, registration: ConsumerRegistration) -> dict[str, Any]:
+        """What the consumer says of itself with each claim."""
+        return {**registration.model_dump(), "guards_replicas": self.guarding.works}
 
     def key(self, assignment: RunAssignment, kind: RunKind = RunKind.TASK) -> RunKey:
         """The name of the run that a fresh assignment gets."""

@@ -1,7 +1,10 @@
 """The words for how a run is reached, and what it reaches."""
 
+import logging
 from dataclasses import dataclass
 from ipaddress import ip_address
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,3 +49,19 @@ class NetworkAccess:
         """Whether others that may call the gateway could call the run instead: by a name, only the port is known."""
         host, _, port = self.gateway.rpartition(":")
         return bool(host) and not is_address(host) and port == str(self.port)
+
+
+class Guarding:
+    """Whether this consumer's engine can guard runs: it can, until it could not."""
+
+    def __init__(self) -> None:
+        self.works = True
+
+    def note_failure(self, why: str) -> None:
+        """From now on replicas have no guard, and none that runs tasks is hosted."""
+        self.works = False
+        logger.error(
+            "replicas cannot be guarded here: they reach each other and all else that is on their network, so none "
+            "that runs tasks is hosted. Repair that, or correct REPLICA_GUARD_IMAGE, and start this consumer again: %s",
+            why,
+        )

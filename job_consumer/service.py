@@ -89,14 +89,12 @@ def run_consumer(
     with watched_engine(engine, options.engine_patience_s, give_up) as engine_is_gone:
         if replica_engine is not None and not _can_host(options, replica_engine, stopping):
             replica_engine = None
-        guards = _can_guard(options, replica_engine)
         sandbox = Sandbox(
             consumer=options.consumer,
             limits=options.limits,
             gpu_uuid=options.gpu_uuid,
             own_user=own_user(),
             network=options.replica_network if replica_engine else None,
-            guards=guards,
             publish_address=options.replica_publish_address,
         )
         registration = ConsumerRegistration(
@@ -105,7 +103,6 @@ def run_consumer(
             gpu_uuid=options.gpu_uuid,
             accepts_cpu_tasks=options.accepts_cpu_tasks,
             replica_slots=options.replica_slots if replica_engine else 0,
-            guards_replicas=guards,
             looks_up_images=True,
         )
         gpu = GpuGate()
@@ -176,20 +173,6 @@ def _can_host(options: ConsumerOptions, engine: ReplicaEngine, stopping: threadi
     return options.replica_network is not None and wait_for_network(
         engine, options.replica_network, stopping, publishes=publishes
     )
-
-
-def _can_guard(options: ConsumerOptions, engine: ReplicaEngine | None) -> bool:
-    if engine is None or options.replica_network is None:
-        return True
-    if (why := engine.why_unguarded(options.replica_network)) is None:
-        return True
-    logger.error(
-        "replicas on the network %s cannot be guarded here: they reach each other and all else that is on it, so none "
-        "that runs tasks is hosted. Repair that, or correct REPLICA_GUARD_IMAGE, and start this consumer again: %s",
-        options.replica_network,
-        why,
-    )
-    return False
 
 
 def wait_for_network(engine: ReplicaEngine, name: str, stopping: threading.Event, *, publishes: bool) -> bool:

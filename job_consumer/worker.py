@@ -117,11 +117,9 @@ class Worker:
         health = self._context.health.look()
         # All that this consumer has, and would adopt or give back at its next start, has a workspace.
         holds = [HeldAttempt(uid=key.uid, fence=key.fence) for key in self._context.work.workspaces()]
-        assignment = self._context.api.claim(
-            ClaimRequest(
-                **self._registration.model_dump(), uid=uid, number=next(self._claims), holds=holds, health=health
-            )
-        )
+        told = self._context.describe(self._registration)
+        claim = ClaimRequest(**told, uid=uid, number=next(self._claims), holds=holds, health=health)
+        assignment = self._context.api.claim(claim)
         if assignment is not None:
             reach(Failpoint.CLAIM_GIVEN)
         return assignment

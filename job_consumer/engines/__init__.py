@@ -42,6 +42,10 @@ class EngineRefused(EngineUnavailable):
     """Nothing listens where the engine should."""
 
 
+class CannotGuard(EngineError):
+    """The engine cannot keep a run on a network from all else that is there, until somebody repairs that."""
+
+
 class ImageNotFound(EngineError):
     """The image (or program) is absent and cannot be obtained. The detail says what was tried and what to do."""
 
@@ -194,7 +198,8 @@ class Engine(Protocol):
     def start(self, spec: ContainerSpec) -> None:
         """Create and start the run. Repeating it starts a run that was only created, and never makes a second one.
 
-        Raises `ImageNotFound` when the image vanished meanwhile or its command cannot be executed.
+        Raises `ImageNotFound` when the image vanished meanwhile or its command cannot be executed, and `CannotGuard`
+        when its network is to be guarded and cannot be.
         """
         ...
 
@@ -264,11 +269,8 @@ class ReplicaEngine(Engine, Protocol):
         """The network of this name that runs can be put on."""
         ...
 
-    def why_unguarded(self, network: str) -> str | None:
-        """Why runs on this network cannot be kept from each other, in a sentence for the operator; None if they can.
-
-        It is tried out.
-        """
+    def is_guarded(self, key: RunKey) -> bool:
+        """Whether nothing passes between the run and its network but what its spec allows. Raises `RunVanished`."""
         ...
 
     def address(self, key: RunKey, port: int) -> str | None:

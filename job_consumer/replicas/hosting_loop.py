@@ -92,7 +92,7 @@ class HostingLoop:
         """Host every replica that can be claimed now, beginning with the named one."""
         while self._engine is not None and self._has_room() and not self._context.stopping.is_set():
             self._context.engine.check()
-            claim = ReplicaClaim(**self._registration.model_dump(), uid=uid)
+            claim = ReplicaClaim(**self._context.describe(self._registration), uid=uid)
             assignment = self._context.api.claim_replica(claim)
             if assignment is None:
                 return

@@ -16,11 +16,13 @@ _WALL_S = 1.0
 class Probe:
     """Where a replica's container is reached, and what it says."""
 
-    def __init__(self, engine: ReplicaEngine, key: RunKey, assignment: ReplicaAssignment) -> None:
+    def __init__(self, engine: ReplicaEngine, key: RunKey, assignment: ReplicaAssignment, sandbox: Sandbox) -> None:
         self._engine = engine
         self._key = key
         self._serving = assignment.serving
         self._models = model_names(assignment)
+        self._runtime = assignment.runtime or "of this Docker Engine"
+        self._is_published = sandbox.publish_address is not None
 
     def ask(self) -> tuple[str | None, str | None]:
         """The container's address, None if it is not known; and why it is not ready yet, None once it is."""
@@ -40,13 +42,15 @@ class Probe:
         except EngineUnavailable:
             return True
 
-
-def check_wall(address: str, assignment: ReplicaAssignment, sandbox: Sandbox) -> None:
-    """Raises `ReplicaEnded` if the replica at this address is to be guarded and is not."""
-    if sandbox.guards and sandbox.publish_address is None and not is_walled(address, assignment.serving.port):
-        runtime = assignment.runtime or "of this Docker Engine"
-        why = f"its network has no wall, because the runtime {runtime} does not let the kernel filter it"
-        raise ReplicaEnded(ReplicaReason.NOT_READY, f"{why}: models with this runtime cannot be kept warm")
+    def check_wall(self, address: str) -> None:
+        """Raises `ReplicaEnded` if it has a guard at this address that keeps nothing away."""
+        try:
+            is_guarded = self._engine.is_guarded(self._key)
+        except EngineUnavailable:
+            return
+        if is_guarded and not self._is_published and not is_walled(address, self._serving.port):
+            why = f"its network has no wall, because the runtime {self._runtime} does not let the kernel filter it"
+            raise ReplicaEnded(ReplicaReason.NOT_READY, f"{why}: models with this runtime cannot be kept warm")
 
 
 def is_walled(address: str, port: int) -> bool:

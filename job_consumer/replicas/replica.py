@@ -14,6 +14,7 @@ from job_consumer.container_spec import limits_of_run
 from job_consumer.context import AttemptLost, ConsumerContext, ConsumerStopping
 from job_consumer.engine_watch import Complaint
 from job_consumer.engines import (
+    CannotGuard,
     EngineUnavailable,
     ImageNotFound,
     ReplicaEngine,
@@ -29,7 +30,7 @@ from job_consumer.model_files import open_model
 from job_consumer.reconcile import let_go
 from job_consumer.replicas.endings import ReplicaEnded, container_ended, read_log_end, with_log
 from job_consumer.replicas.liveness import Liveness, Verdict
-from job_consumer.replicas.probe import Probe, check_wall
+from job_consumer.replicas.probe import Probe
 from job_consumer.replicas.ready import ReadyReplica, ReadyReplicas
 from job_consumer.replicas.spec import GATEWAY, decide_replica
 from job_consumer.run_disk import DiskFull, DiskLimits, RunDisk
@@ -68,7 +69,7 @@ class Replica:
         self._key = found or context.key(assignment, RunKind.REPLICA)
         self._folder = context.work.replica(self._key)
         self._limits = limits_of_run(assignment, context.sandbox.limits)
-        self._probe = Probe(engine, self._key, assignment)
+        self._probe = Probe(engine, self._key, assignment, context.sandbox)
         self._log = log_replica(logger, assignment.uid)
         self._complaint = Complaint()
 
@@ -154,15 +155,16 @@ class Replica:
             summary = "the model's zip was rejected"
             raise ReplicaEnded(ReplicaReason.MODEL_REJECTED, summary, detail=f"{summary}: {error}") from error
         self._check(heartbeat)
-        spec = decide_replica(self._key, self._assignment, self._context.sandbox, self._folder, model)
-        if spec.publication is None and spec.network is not None and spec.network.has_port_of_gateway:
-            summary = f"its port {spec.network.port} is the one at which containers call the gateway; take another"
-            raise ReplicaEnded(ReplicaReason.NOT_READY, summary)
+        sandbox, is_guarded = self._context.sandbox, self._context.guarding.works
+        spec = decide_replica(self._key, self._assignment, sandbox, self._folder, model, is_guarded=is_guarded)
         if spec.gpu_uuid is not None:
             shares = self._assignment.serving.share_gpu
             self._context.gpu.enter(self._key, shares=shares, check=lambda: self._check(heartbeat))
         try:
             self._engine.start(spec)
+        except CannotGuard as error:
+            self._context.guarding.note_failure(str(error))
+            raise ReplicaEnded(ReplicaReason.RELEASED, error.detail, said=str(error)) from error
         except ImageNotFound as error:
             raise ReplicaEnded(ReplicaReason.IMAGE_NOT_FOUND, error.detail, said=str(error)) from error
 
@@ -181,7 +183,7 @@ class Replica:
                 summary = f"it was not ready within {limit_s:g} s"
                 detail = with_log(f"{summary}: {answer}{explain_hits(tail, self._limits)}", tail)
                 raise ReplicaEnded(ReplicaReason.NOT_READY, summary, detail=detail)
-        check_wall(address, self._assignment, self._context.sandbox)
+        self._probe.check_wall(address)
         self._log.info("ready at %s", address)
         self._offer(address, heartbeat)
 

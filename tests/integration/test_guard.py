@@ -10,7 +10,7 @@ from threading import Thread
 import docker
 import pytest
 
-from job_consumer.engines import EngineUnavailable, RunKey, RunState
+from job_consumer.engines import CannotGuard, RunKey, RunState
 from job_consumer.engines.docker.engine import DockerEngine
 from job_consumer.engines.docker.networks import NOTHING
 from job_consumer.networks import NetworkAccess
@@ -159,7 +159,7 @@ def test_a_replica_without_a_guard_that_stands_does_not_start(
 ) -> None:
     harness.engine.close()
     harness.engine = DockerEngine(work_dir=tmp_path / "work", work_volume=None, guard_image="busybox:1.37")
-    with pytest.raises(EngineUnavailable, match="does not stand"):
+    with pytest.raises(CannotGuard, match="does not stand"):
         harness.start_replica(SERVER, NetworkAccess(network, PORT))
     assert not client.containers(all=True, filters={"label": f"inference-server.replica={harness.keys[-1].uid}"})
 

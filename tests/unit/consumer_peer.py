@@ -143,6 +143,9 @@ class MemoryEngine:
     def find_network(self, name: str) -> Network | None:
         return Network(is_internal=True)
 
+    def is_guarded(self, key: RunKey) -> bool:
+        return False
+
     def address(self, key: RunKey, port: int) -> str | None:
         return self._address
 

@@ -136,7 +136,7 @@ def test_a_replica_that_fills_the_disk_is_ended_and_that_is_told(tmp_path: Path)
         limits = Limits(1000, None, 3, 400, 5, 6, disk_reserve_bytes=10**18)
         context = ConsumerContext(
             credential=Credential("SERVICE_TOKEN", "a-secret"),
-            sandbox=Sandbox("ada", limits, network="replicas", guards=False),
+            sandbox=Sandbox("ada", limits, network="replicas"),
             api=api,
             engine=engine,
             work=WorkDir(tmp_path / "work", "ada"),

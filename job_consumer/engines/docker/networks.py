@@ -5,6 +5,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -14,8 +15,17 @@ import docker
 from docker.errors import APIError, NotFound
 
 from contract.schemas import PullPolicy
-from job_consumer.engines import ContainerSpec, EngineUnavailable, ImageNotFound, OnPull, RunKey, StoredImage
-from job_consumer.engines.docker.errors import engine_errors, readable
+from job_consumer.engines import (
+    CannotGuard,
+    ContainerSpec,
+    EngineError,
+    EngineUnavailable,
+    ImageNotFound,
+    OnPull,
+    RunKey,
+    StoredImage,
+)
+from job_consumer.engines.docker.errors import engine_errors, engine_text, readable
 from job_consumer.engines.docker.guard import (
     STANDS,
     guard_config,
@@ -82,27 +92,29 @@ class DockerNetworks(ABC):
         return next((segment.host for segment in segments if segment.host), None)
 
     def why_unguarded(self, network: str) -> str | None:
-        """Starts a guard as those of runs are, and removes it."""
-        if self._guard_image is None and shutil.which("nft", path=_PATH) is None:
-            return "nft is not on this host: install the package nftables"
-        # The form of a run's name lets it through a filter before the Engine.
+        """Why runs on this network cannot be guarded, for the operator; None if they can: a guard is tried."""
         name = f"is-trial-{secrets.token_hex(8)}-guard"
         try:
             with engine_errors():
                 client = self._client()
                 try:
-                    self._start_guard(client, name, self._guard(client, NetworkAccess(network, 1), {}, {}))
+                    self._raise_guard(client, name, NetworkAccess(network, 1), {}, {})
                 finally:
                     self._remove(partial(client.remove_container, name, v=True, force=True))
-        except (EngineUnavailable, ImageNotFound) as error:
+        except EngineError as error:
             return str(error)
         return None
+
+    def is_guarded(self, key: RunKey) -> bool:
+        """A run that has one is in its guard's network namespace."""
+        with engine_errors():
+            return _is_guarded(self._inspect(key))
 
     def address(self, key: RunKey, port: int) -> str | None:
         """A run has one network; once it has ended it has no address."""
         with engine_errors():
             container = self._inspect(key)
-            if not container["HostConfig"]["NetworkMode"].startswith("container:"):
+            if not _is_guarded(container):
                 return reached_at(container, port)
             if container["State"]["Status"] in ENDED:
                 return None
@@ -112,14 +124,29 @@ class DockerNetworks(ABC):
                 return None
 
     def _open_guard(self, client: docker.APIClient, spec: ContainerSpec, access: NetworkAccess) -> None:
-        """Make sure that the run's guard stands, before the run starts. Raises `EngineUnavailable`."""
+        """Make sure that the run's guard stands, before the run starts. Raises `CannotGuard`."""
         labels = guard_labels(spec.key) | dict([consumer_label(spec.consumer)])
-        self._start_guard(client, guard_name(spec.key), self._guard(client, access, published(spec), labels))
+        self._raise_guard(client, guard_name(spec.key), access, published(spec), labels)
 
     def _remove_guard(self, client: docker.APIClient, key: RunKey) -> None:
         self._remove(partial(client.remove_container, guard_name(key), v=True, force=True))
 
-    def _guard(
+    def _raise_guard(
+        self,
+        client: docker.APIClient,
+        name: str,
+        access: NetworkAccess,
+        ports: Mapping[str, list[dict[str, str]]],
+        labels: Mapping[str, str],
+    ) -> None:
+        try:
+            self._start_guard(client, name, self._describe_guard(client, access, ports, labels))
+        except APIError as error:
+            if (error.status_code or 500) >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise
+            raise CannotGuard("the Docker Engine refused the guard of a network", engine_text(error)) from error
+
+    def _describe_guard(
         self,
         client: docker.APIClient,
         access: NetworkAccess,
@@ -131,8 +158,13 @@ class DockerNetworks(ABC):
         is_called_by_host = self._work_volume is None
         rules = guard_rules(access, segments, is_published=bool(ports), is_called_by_host=is_called_by_host)
         if self._guard_image is not None:
-            self.ensure_image(self._guard_image, PullPolicy.MISSING)
+            try:
+                self.ensure_image(self._guard_image, PullPolicy.MISSING)
+            except ImageNotFound as error:
+                raise CannotGuard("the image of guards is not here", str(error)) from error
             return guard_config(self._guard_image, access.name, rules, labels=labels, ports=ports)
+        if shutil.which("nft", path=_PATH) is None:
+            raise CannotGuard("nft is not on this host: install the package nftables")
         if self.find_image(NOTHING) is None:
             client.import_image_from_data(_EMPTY_TAR, *NOTHING.split(":"))
         folders = [path for path in _PROGRAMS if Path(path).is_dir()]
@@ -143,13 +175,18 @@ class DockerNetworks(ABC):
         try:
             client.create_container_from_config(config, name)  # type: ignore[no-untyped-call]
         except APIError as error:
-            # The same start again: the first one was cut short.
-            if error.status_code != 409:
+            # The same start was cut short before.
+            if error.status_code != HTTPStatus.CONFLICT:
                 raise
         client.start(name)
         deadline = monotonic() + _STANDS_WITHIN_S
         while STANDS.encode() not in (said := client.logs(name)):
             state = client.inspect_container(name)["State"]["Status"]
-            if state in ENDED or monotonic() > deadline or self._closing.wait(_LOOK_S):
-                what = readable(said.decode(errors="replace")) or f"it is {state}, and says nothing"
-                raise EngineUnavailable("the guard of a network does not stand", what)
+            if state in ENDED:
+                raise CannotGuard("the guard of a network does not stand", readable(said.decode(errors="replace")))
+            if monotonic() > deadline or self._closing.wait(_LOOK_S):
+                raise EngineUnavailable("the guard of a network says nothing yet")
+
+
+def _is_guarded(container: Mapping[str, Any]) -> bool:
+    return str(container["HostConfig"]["NetworkMode"]).startswith("container:")
