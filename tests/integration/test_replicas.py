@@ -42,7 +42,7 @@ def test_a_claim_tells_all_that_a_container_needs(plane: DeploymentHarness) -> N
         "DEPLOYMENT": "echo",
         "REPLICA_UID": held.uid,
         "MODEL_DIR": "/model",
-        "GRPC_GATEWAY": "grpc-gateway:9002",
+        "GRPC_GATEWAY": HOSTING.gateway_address,
         "REDHARE_MODEL_NAME": "echo",
         "REDHARE_MODEL_VERSION": "1",
         "REDHARE_MODEL_PATH": "/model",
