@@ -291,7 +291,7 @@ def test_a_replica_whose_tokens_are_void_is_replaced(harness: ReplicaHarness) ->
     ):
         ended = harness.replica(ReplicaStatus.ENDED)
         assert (ended.uid, ended.reason) == (before.uid, ReplicaReason.RELEASED)
-        assert ended.detail == "the service token has changed since its container was started"
+        assert "the service token has changed since its container was started" in (ended.detail or "")
         assert harness.replica().uid != before.uid
         harness.undeploy()
         wait_until(lambda: not harness.containers())
