@@ -15,7 +15,9 @@ from job_consumer.engines.docker.engine import DockerEngine
 from job_consumer.engines.docker.networks import NOTHING
 from job_consumer.networks import NetworkAccess
 from job_consumer.replicas.probe import is_walled
-from tests.engine_client import engine_client
+from operations.checks.guard import check_guard
+from operations.findings import Level
+from tests.engine_client import SOCKET, engine_client
 from tests.integration.engine_harness import Harness, docker_harness
 from tests.services import require_docker
 from tests.waiting import wait_until
@@ -150,8 +152,15 @@ def test_whether_an_engine_can_guard_is_tried(client: docker.APIClient, network:
         assert engine.why_unguarded(network) == ("the guard of a network does not stand: /bin/sh: nft: not found")
     with closing(DockerEngine(work_dir=tmp_path, work_volume=None, guard_image="is-test:absent")) as engine:
         assert "the image is-test:absent is not on this host" in (engine.why_unguarded(network) or "")
-    assert not [each for each in client.containers(all=True) if "-trial-" in each["Names"][0]]
+    assert not client.containers(all=True, filters={"network": network})
     assert client.images(name=NOTHING)
+
+
+def test_doctor_tries_a_guard_and_says_what_to_do(client: docker.APIClient) -> None:
+    assert check_guard({}, SOCKET).level is Level.OK
+    without = check_guard({"REPLICA_GUARD_IMAGE": "busybox:1.37"}, SOCKET)
+    assert (without.level, "nft: not found" in without.found) == (Level.WARNING, True)
+    assert "package nftables" in without.advice
 
 
 def test_a_replica_without_a_guard_that_stands_does_not_start(
