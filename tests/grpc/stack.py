@@ -16,6 +16,7 @@ import pytest
 from tests.e2e.client import door_of
 from tests.e2e.compose import ComposeService, compose_system, service_of
 from tests.e2e.grpc_door import GrpcDoor, fresh_name
+from tests.e2e.health_checks import RARE_CHECKS
 from tests.e2e.systems import free_port
 from tests.grpc.containers import require_image
 from tests.grpc.scripts import ROOT, run_script
@@ -130,7 +131,7 @@ def run_stack(folder: Path, stubs: Path) -> Iterator[Stack]:
         require_image(f"inference-server/{image}:1")
     port = free_port()
     extra = {
-        "COMPOSE_FILE": "docker-compose.yaml:compose.redhare.yaml",
+        "COMPOSE_FILE": f"docker-compose.yaml:compose.redhare.yaml:{RARE_CHECKS}",
         "REDHARE_PORT": str(port),
         "GRPC_STREAM_URL": f"localhost:{port}",
         "GRPC_WORKERS": "2",
