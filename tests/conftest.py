@@ -14,7 +14,15 @@ from private_api.archives import ArchiveStore
 from private_api.database import Database
 from private_api.task_logs import TaskLogs
 from tests.compiled_once import compiled_once
-from tests.databases import PostgresServer, copy_sqlite, make_sqlite_template, migrate_url, postgres_server
+from tests.databases import (
+    DatabaseCopies,
+    PostgresServer,
+    copy_sqlite,
+    database_copies,
+    make_sqlite_template,
+    migrate_url,
+    postgres_server,
+)
 from tests.progress import Progress
 from tests.running_api import RunningApi, run_private_api
 from tests.scheduling import GroupScheduling
@@ -101,12 +109,18 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_sqlite_template(tmp_path_factory.mktemp("template"))
 
 
+@pytest.fixture(scope="session")
+def postgres_copies(postgres: PostgresServer, postgres_template: str) -> Iterator[DatabaseCopies]:
+    with database_copies(postgres, postgres_template) as copies:
+        yield copies
+
+
 @pytest.fixture
-def postgres_url(postgres: PostgresServer, postgres_template: str) -> Iterator[str]:
+def postgres_url(postgres: PostgresServer, postgres_copies: DatabaseCopies) -> Iterator[str]:
     """The URL of a fresh, migrated PostgreSQL database."""
-    name = postgres.create(postgres_template)
+    name = postgres_copies.take()
     yield postgres.url_of(name)
-    postgres.drop(name)
+    postgres_copies.give_back(name)
 
 
 @pytest.fixture

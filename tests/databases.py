@@ -5,7 +5,8 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
@@ -49,6 +50,47 @@ class PostgresServer:
         """The URL of a database on this server."""
         url = self.url.set(database=name).update_query_dict({"options": _PATIENT})
         return url.render_as_string(hide_password=False)
+
+
+class DatabaseCopies:
+    """Copies of one template. The next one is made, and used ones are dropped, while tests run: the disk is slow."""
+
+    def __init__(self, server: PostgresServer, template: str) -> None:
+        """`server` is used by a thread from now on."""
+        self._server, self._template = server, template
+        self._thread = ThreadPoolExecutor(1)
+        self._dropped: list[Future[None]] = []
+        self._next = self._copy()
+
+    def take(self) -> str:
+        """The name of a copy that nobody has had."""
+        name = self._next.result()
+        self._next = self._copy()
+        return name
+
+    def give_back(self, name: str) -> None:
+        """It will be dropped, in use or not."""
+        self._dropped.append(self._thread.submit(self._server.drop, name))
+
+    def close(self) -> None:
+        """Wait for what is under way. Raises what a drop raised."""
+        self._thread.shutdown()
+        for dropped in self._dropped:
+            dropped.result()
+
+    def _copy(self) -> Future[str]:
+        return self._thread.submit(self._server.create, self._template)
+
+
+@contextlib.contextmanager
+def database_copies(server: PostgresServer, template: str) -> Iterator[DatabaseCopies]:
+    """Copies for the time of a block; the last one, which nobody took, goes with what is left over of the run."""
+    with server.admin.engine.connect() as second:
+        copies = DatabaseCopies(replace(server, admin=second), template)
+        try:
+            yield copies
+        finally:
+            copies.close()
 
 
 @contextlib.contextmanager

@@ -6,8 +6,8 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 _GROUPS = {
-    # Each of the two has a whole stack at a time. Stacks that are one after the other share nothing but the machine.
-    "stacks of the gRPC door": re.compile(r"^tests/(e2e/test_grpc_door|grpc/test_stack\w*)\.py::"),
+    # Each of the two has a whole stack at a time: the first the same one, the other one after another.
+    "stacks of the gRPC door": re.compile(r"^tests/grpc/test_(grpc_door|stack\w*)\.py::"),
     "other stacks": re.compile(r"^tests/e2e/test_(readme|stack)\.py::|\[compose[\]-]"),
 }
 _FIRST = (

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from tests.e2e.health_checks import RARE_CHECKS, rare_health_checks
 from tests.e2e.systems import System, free_port, port_is_free, remove_leftovers
 
 ROOT = Path(__file__).parents[2]
@@ -174,6 +175,7 @@ def compose_project(folder: Path, extra: Mapping[str, str] | None = None) -> Ite
     """Make a project with everything that `up` needs; yields it and its URL, with nothing running yet."""
     for name in ("docker-compose.yaml", "compose.redhare.yaml"):
         shutil.copy(ROOT / name, folder)
+    (folder / RARE_CHECKS).write_text(rare_health_checks((ROOT / "docker-compose.yaml").read_text()))
     make_files(folder)
     settings = {"PROXY_DOMAIN": DOMAIN, "COMPOSE_PROFILES": "cpu", "ALLOW_PUBLIC_POST_MODEL": "1"}
     compose = Compose(folder, {**beside_others(), **settings, **(extra or {})})

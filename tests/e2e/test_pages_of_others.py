@@ -33,10 +33,10 @@ document.querySelector("form").submit();
 READ = "path => fetch(path).then(answer => answer.text())"
 
 
-@pytest.fixture
-def system(tmp_path: Path) -> Iterator[System]:
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     require_chromium()
-    with standalone_system(tmp_path, engine="process") as running:
+    with standalone_system(tmp_path_factory.mktemp("server"), engine="process") as running:
         yield running
 
 

@@ -19,10 +19,10 @@ OFFERED = "io.containerd.runc.v2"
 """Another name for runc, which every Engine has beside it."""
 
 
-@pytest.fixture
-def system(tmp_path: Path) -> Iterator[System]:
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     require_docker()
-    with standalone_system(tmp_path, extra=("--model-runtimes", f"{OFFERED},missing")) as made:
+    with standalone_system(tmp_path_factory.mktemp("server"), extra=("--model-runtimes", f"{OFFERED},missing")) as made:
         yield made
 
 

@@ -1,6 +1,7 @@
 """What users do, against every way the server runs: standalone, and separate services over real infrastructure."""
 
 import io
+import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,24 +9,34 @@ from threading import Event
 from urllib.parse import quote
 
 import docker
+import httpx
 import pytest
 import requests
 
+from standalone.server import REPLICA_NETWORK
 from tests.databases import PostgresServer
 from tests.e2e.client import DoorClient, door_of
 from tests.e2e.compose import compose_system
 from tests.e2e.images import UNTIL_TOLD, echo_image, script_image
-from tests.e2e.systems import System, containers, leftovers, services_system, standalone_system
+from tests.e2e.inside import run_inside
+from tests.e2e.systems import System, containers, leftovers, services_system, standalone_system, trust
+from tests.e2e.warm_models import MODEL, labelled_containers, replicas
 from tests.gpu_host import gpu_or
 from tests.integration.image_registry import serve_slow_image
+from tests.integration.replica_harness import backend_image
 from tests.services import require_docker, require_rabbitmq
 from tests.waiting import repeat_until_told, wait_until
 from tests.zips import make_zip
 
+SAY = """
+import grpc
+with grpc.insecure_channel("127.0.0.1:9100") as channel:
+    print(channel.unary_unary("/tests.Echo/Say")(b"alone", timeout=60))
+"""
 GPU_UUID = gpu_or("GPU-5b9a2f0e-0000-4000-8000-000000000001")
 
 
-@pytest.fixture(scope="module", params=["standalone", "services", "compose"])
+@pytest.fixture(scope="module", params=["standalone", "compose", "services"])
 def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     require_docker()
     folder = tmp_path_factory.mktemp("system")
@@ -419,3 +430,29 @@ def test_a_body_that_is_no_zip_is_refused_before_there_is_a_task(door: DoorClien
     data = io.BytesIO(b"this is no zip")
     answer = door.http.post("/api/tasks/", params={"human_readable_id": model}, files={"zip_file": data})
     assert (answer.status_code, answer.json()["error"]) == (422, "InvalidArchive")
+
+
+@pytest.mark.parametrize("system", ["standalone", "compose"], indirect=True)
+def test_a_model_is_kept_warm_across_a_power_cut_of_its_consumer(system: System) -> None:
+    query = {"human_readable_id": "warm", "container_tag": backend_image(), "pull_policy": "never"}
+    with httpx.Client(base_url=system.url, timeout=60, trust_env=False, verify=trust(system.verify)) as http:
+        body = make_zip({"behaviour.json": json.dumps({}).encode()})
+        headers = {"Content-Type": "application/zip"}
+        http.post("/api/models/", params=query | {"model_available": "true"}, content=body, headers=headers)
+        http.post(MODEL, json={"port": 9100, "replicas_min": 1}).raise_for_status()
+        wait_until(lambda: replicas(http, "ready"), system.logs)
+        (replica,) = replicas(http, "ready")
+        (container,) = labelled_containers(system)
+        (guard,) = labelled_containers(system, "guard")
+        (network,) = guard["NetworkSettings"]["Networks"]
+        assert network == REPLICA_NETWORK or network.endswith("_replicas")
+        system.consumer.kill()
+        assert run_inside(container["Id"], SAY) == "b'alone'\n"
+        system.consumer.start()
+        system.wait_ready()
+        ready = f"replica={replica['uid']} ready at {replica['address']}"
+        wait_until(lambda: system.consumer.output().count(ready) == 2, system.logs)
+        assert [found["uid"] for found in replicas(http, "ready")] == [replica["uid"]]
+        assert [found["Id"] for found in labelled_containers(system)] == [container["Id"]]
+        http.delete(MODEL).raise_for_status()
+        wait_until(lambda: not labelled_containers(system) and not labelled_containers(system, "guard"), system.logs)

@@ -7,10 +7,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.e2e.grpc_door import NAME
+from tests.e2e.grpc_door import NAME, GrpcDoor
 from tests.grpc.containers import internal_network
 from tests.grpc.scripts import compile_protos
-from tests.grpc.stack import Stack, run_stack
+from tests.grpc.stack import Stack, bare_compose_stack, deploy_examples
 from tests.services import require_docker
 
 
@@ -29,10 +29,17 @@ def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def stack(tmp_path_factory: pytest.TempPathFactory, stubs: Path) -> Iterator[Stack]:
+def bare_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcDoor]:
+    """With nothing deployed on it."""
     require_docker()
-    with run_stack(tmp_path_factory.mktemp("stack"), stubs) as running:
+    with bare_compose_stack(tmp_path_factory.mktemp("stack")) as running:
         yield running
+
+
+@pytest.fixture(scope="package")
+def stack(bare_stack: GrpcDoor, stubs: Path) -> Stack:
+    """With the examples deployed on it."""
+    return deploy_examples(bare_stack, stubs)
 
 
 @pytest.fixture(params=[NAME, None], ids=["by-name", "by-path"])

@@ -16,6 +16,7 @@ import pytest
 from tests.e2e.client import door_of
 from tests.e2e.compose import ComposeService, compose_system, service_of
 from tests.e2e.grpc_door import GrpcDoor, fresh_name
+from tests.e2e.health_checks import RARE_CHECKS
 from tests.e2e.systems import free_port
 from tests.grpc.containers import require_image
 from tests.grpc.scripts import ROOT, run_script
@@ -124,27 +125,33 @@ class Stack:
 
 
 @contextlib.contextmanager
-def run_stack(folder: Path, stubs: Path) -> Iterator[Stack]:
-    """A stack with every example of `DEPLOYED` ready on it."""
-    for image, _ in DEPLOYED.values():
-        require_image(f"inference-server/{image}:1")
+def bare_compose_stack(folder: Path) -> Iterator[GrpcDoor]:
+    """A stack with room for every example, on which nothing is deployed."""
     port = free_port()
     extra = {
-        "COMPOSE_FILE": "docker-compose.yaml:compose.redhare.yaml",
+        "COMPOSE_FILE": f"docker-compose.yaml:compose.redhare.yaml:{RARE_CHECKS}",
         "REDHARE_PORT": str(port),
         "GRPC_STREAM_URL": f"localhost:{port}",
         "GRPC_WORKERS": "2",
         "REPLICA_SLOTS": "16",
     }
     with compose_system(folder, extra=extra) as system, door_of(system.url, system.verify) as door:
-        stack = Stack(GrpcDoor(door, system), stubs, f"localhost:{port}", "")
-        create = ("inference-server", "keys", "create", "--owner", "radiology", "--scope", "submit")
-        stack.key = stack.service("private-api").execute(*create).split()[-1]
-        for name, (image, folder_name) in DEPLOYED.items():
-            archive = zip_folder(EXAMPLES / "grpc" / folder_name) if image == "redhare" else None
-            stack.deploy(name, image, serving_of(EXAMPLES / "grpc" / folder_name), archive)
-        stack.grpc.wait_routed(*DEPLOYED)
-        yield stack
+        yield GrpcDoor(door, system)
+
+
+def deploy_examples(grpc: GrpcDoor, stubs: Path) -> Stack:
+    """Every example of `DEPLOYED`, ready on this stack."""
+    for image, _ in DEPLOYED.values():
+        require_image(f"inference-server/{image}:1")
+    stream_url = service_of(grpc.system, "grpc-gateway").execute("printenv", "GRPC_STREAM_URL")
+    stack = Stack(grpc, stubs, stream_url, "")
+    create = ("inference-server", "keys", "create", "--owner", "radiology", "--scope", "submit")
+    stack.key = stack.service("private-api").execute(*create).split()[-1]
+    for name, (image, folder_name) in DEPLOYED.items():
+        archive = zip_folder(EXAMPLES / "grpc" / folder_name) if image == "redhare" else None
+        stack.deploy(name, image, serving_of(EXAMPLES / "grpc" / folder_name), archive)
+    stack.grpc.wait_routed(*DEPLOYED)
+    return stack
 
 
 def serving_of(folder: Path) -> dict[str, Any]:

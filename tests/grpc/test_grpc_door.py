@@ -1,6 +1,7 @@
 """Calls through the gRPC door of the Compose stack, over TLS, to containers: what passes, is refused, survives.
 
-Each test that depends on how Traefik reads HTTP/2 runs by both names: `grpc.<domain>` and the domain itself.
+Each test that depends on how Traefik reads HTTP/2 runs by both names: `grpc.<domain>` and the domain itself. The stack
+is the one on which test_stack.py deploys the examples: these tests come first, and take away what they deployed.
 """
 
 import contextlib
@@ -18,8 +19,7 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.e2e.client import door_of
-from tests.e2e.compose import compose_system, service_of
+from tests.e2e.compose import service_of
 from tests.e2e.grpc_door import NAME, GrpcDoor, application, fresh_name
 from tests.e2e.images import call_server_image
 from tests.e2e.inside import (
@@ -33,7 +33,6 @@ from tests.e2e.inside import (
     unguarded,
     variables_of,
 )
-from tests.services import require_docker
 from tests.waiting import PATIENCE_S, wait_until
 
 NAMES = pytest.mark.parametrize("name", [NAME, None], ids=["by-name", "by-path"])
@@ -43,13 +42,9 @@ LIST = "/ray.serve.RayServeAPIService/ListApplications"
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcDoor]:
-    require_docker()
-    with (
-        compose_system(tmp_path_factory.mktemp("grpc"), extra={"GRPC_WORKERS": "2"}) as system,
-        door_of(system.url, system.verify) as door,
-    ):
-        yield GrpcDoor(door, system)
+def stack(bare_stack: GrpcDoor) -> Iterator[GrpcDoor]:
+    yield bare_stack
+    bare_stack.clear()
 
 
 @pytest.fixture(scope="module")
