@@ -2,8 +2,8 @@
 
     .venv/bin/python -m benchmarks.front [--rounds 5] [--seconds 3]
 
-The load runs in Traefik's own network namespace, from where both are reached. Both are measured in turns; each ratio is
-the median of the rounds' ratios. Traefik's CPU per call tells more than the rate where other programs share the machine.
+The load runs in Traefik's own network namespace, from where both are reached. Both are measured in turns; each ratio
+is the median of the rounds' ratios. Traefik's CPU per call tells more than the rate where others share the machine.
 Goal: at least 0.90 of the rate of small calls.
 """
 
@@ -16,9 +16,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.grpc import KIB, METHOD, MIB, deploy_echo
+from benchmarks.grpc import KIB, METHOD, MIB
 from tests.e2e.client import door_of
 from tests.e2e.compose import IMAGE, compose_system, service_of
+from tests.e2e.grpc_door import GrpcDoor
+from tests.e2e.images import call_server_image
 from tests.e2e.systems import System
 from tests.engine_client import engine_client
 
@@ -44,8 +46,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         system = stack.enter_context(compose_system(folder))
         door = stack.enter_context(door_of(system.url, system.verify))
-        lanes, _ = deploy_echo(system, door)
-        (model,) = (lane.arguments[-1] for lane in lanes if lane.name == "full")
+        model = GrpcDoor(door, system).deploy(call_server_image())
         for load in loads(model):
             compare(system, load, arguments.rounds, arguments.seconds)
 
