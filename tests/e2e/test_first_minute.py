@@ -303,7 +303,12 @@ def test_an_installation_with_secrets_and_a_certificate_of_its_own_goes_on(tmp_p
     host.folder.joinpath(".env").write_text("PROXY_DOMAIN=localhost\nCOMPOSE_PROFILES=cpu\nALLOW_PUBLIC_POST_MODEL=1\n")
     host.compose.variables["INFERENCE_SERVER_IMAGE"] = beside_others()["INFERENCE_SERVER_IMAGE"]
     current = (host.folder / "docker-compose.yaml").read_text()
-    shutil.copy(Path(__file__).with_name("layouts") / "0.1.0.yaml", host.folder / "docker-compose.yaml")
+    # The files of Traefik are today's, and need their plugin.
+    volume = "- ./traefik/certs:/certs:ro\n"
+    old = (Path(__file__).with_name("layouts") / "0.1.0.yaml").read_text()
+    assert volume in old
+    old = old.replace(volume, f"{volume}      - ./traefik/plugins:/plugins-local:ro\n")
+    (host.folder / "docker-compose.yaml").write_text(old)
     try:
         host.compose.run("up", "--detach", "--wait")
         uid, key = host.submit(), host.type(ADMIN_KEY).strip()
