@@ -10,7 +10,7 @@ from threading import Thread
 import docker
 import pytest
 
-from job_consumer.engines import CannotGuard, RunKey, RunState
+from job_consumer.engines import CannotGuard, EngineUnavailable, RunKey, RunState
 from job_consumer.engines.docker.engine import DockerEngine
 from job_consumer.engines.docker.networks import NOTHING
 from job_consumer.networks import NetworkAccess
@@ -18,7 +18,7 @@ from job_consumer.replicas.probe import is_walled
 from operations.checks.guard import check_guard
 from operations.findings import Level
 from tests.engine_client import SOCKET, engine_client
-from tests.integration.engine_harness import Harness, docker_harness
+from tests.integration.engine_harness import Harness, build_image, docker_harness
 from tests.services import require_docker
 from tests.waiting import wait_until
 
@@ -171,6 +171,17 @@ def test_a_replica_without_a_guard_that_stands_does_not_start(
     with pytest.raises(CannotGuard, match="does not stand"):
         harness.start_replica(SERVER, NetworkAccess(network, PORT))
     assert not client.containers(all=True, filters={"label": f"inference-server.replica={harness.keys[-1].uid}"})
+
+
+def test_a_guard_that_was_ended_before_it_stood_says_nothing_of_the_next_one(
+    client: docker.APIClient, network: str, tmp_path: Path, harness: Harness
+) -> None:
+    # Its `nft` ends as by a signal: so does one whose Engine stops.
+    image = build_image(client, "RUN printf '#!/bin/sh\\nexit 137\\n' > /bin/nft && chmod +x /bin/nft")
+    harness.engine.close()
+    harness.engine = DockerEngine(work_dir=tmp_path / "work", work_volume=None, guard_image=image)
+    with pytest.raises(EngineUnavailable, match="was ended"):
+        harness.start_replica(SERVER, NetworkAccess(network, PORT))
 
 
 def address_of(harness: Harness, key: RunKey) -> str:

@@ -43,6 +43,7 @@ _PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 _EMPTY_TAR = bytes(10_240)
 _STANDS_WITHIN_S = 30.0
 _LOOK_S = 0.02
+_SIGNALLED = 128
 
 
 class DockerNetworks(ABC):
@@ -142,7 +143,7 @@ class DockerNetworks(ABC):
         try:
             self._start_guard(client, name, self._describe_guard(client, access, ports, labels))
         except APIError as error:
-            if (error.status_code or 500) >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            if error.status_code not in (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN):
                 raise
             raise CannotGuard("the Docker Engine refused the guard of a network", engine_text(error)) from error
 
@@ -181,9 +182,12 @@ class DockerNetworks(ABC):
         client.start(name)
         deadline = monotonic() + _STANDS_WITHIN_S
         while STANDS.encode() not in (said := client.logs(name)):
-            state = client.inspect_container(name)["State"]["Status"]
-            if state in ENDED:
+            state = client.inspect_container(name)["State"]
+            # Any other end, as by a signal, is the Engine's or somebody's, and says nothing of the next guard.
+            if state["Status"] in ENDED and 0 < state["ExitCode"] < _SIGNALLED:
                 raise CannotGuard("the guard of a network does not stand", readable(said.decode(errors="replace")))
+            if state["Status"] in ENDED:
+                raise EngineUnavailable("the guard of a network was ended")
             if monotonic() > deadline or self._closing.wait(_LOOK_S):
                 raise EngineUnavailable("the guard of a network says nothing yet")
 
