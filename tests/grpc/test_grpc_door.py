@@ -469,10 +469,19 @@ def test_an_express_route_leads_straight_to_the_replica(stack: GrpcDoor) -> None
     stack.undeploy(model)
 
 
-def test_a_replica_reaches_the_gateways_door_for_it_and_nothing_else(stack: GrpcDoor, echo: str) -> None:
-    uid = stack.replicas(echo)[0]["uid"]
+@pytest.fixture
+def caller(stack: GrpcDoor) -> Iterator[str]:
+    """A deployment of its own: the one that others share may be gone already."""
+    model = stack.deploy(call_server_image(), replicas_max=1)
+    yield model
+    stack.undeploy(model)
+
+
+def test_a_replica_reaches_the_gateways_door_for_it_and_nothing_else(stack: GrpcDoor, caller: str) -> None:
+    uid = stack.replicas(caller)[0]["uid"]
     replica, network = container_of(uid), network_of(uid)
-    other = stack.replicas(stack.deploy(call_server_image()))[0]["address"]
+    neighbour = stack.deploy(call_server_image())
+    other = stack.replicas(neighbour)[0]["address"]
     inside = ("grpc-gateway", 9002)
     with listener_on_host() as port, unguarded(call_server_image(), network) as beside:
         host, _, neighbours_port = other.rpartition(":")
@@ -488,16 +497,17 @@ def test_a_replica_reaches_the_gateways_door_for_it_and_nothing_else(stack: Grpc
     # Nor does anybody on the host reach it.
     with pytest.raises(OSError, match=r"host|timed out"):
         socket.create_connection((host, int(neighbours_port)), timeout=3)
+    stack.undeploy(neighbour)
 
 
-def test_the_token_of_a_replica_is_honoured_inside_alone(stack: GrpcDoor, echo: str) -> None:
-    replica = container_of(stack.replicas(echo)[0]["uid"])
+def test_the_token_of_a_replica_is_honoured_inside_alone(stack: GrpcDoor, caller: str) -> None:
+    replica = container_of(stack.replicas(caller)[0]["uid"])
     variables = variables_of(replica)
     assert variables["GRPC_GATEWAY"] == "grpc-gateway:9002"
-    assert echo in run_inside(replica, ASK_WITH_TOKEN)
+    assert caller in run_inside(replica, ASK_WITH_TOKEN)
     with stack.channel() as channel, pytest.raises(grpc.RpcError) as refused:
         channel.unary_unary("/calls.Echo/Call")(
-            b"", metadata=(*application(echo), ("authorization", f"Bearer {variables['GATEWAY_TOKEN']}")), timeout=60
+            b"", metadata=(*application(caller), ("authorization", f"Bearer {variables['GATEWAY_TOKEN']}")), timeout=60
         )
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert "only from inside its container" in refused.value.details()
