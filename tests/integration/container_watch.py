@@ -20,7 +20,9 @@ class ContainerWatch:
     _running: set[str] = field(default_factory=set)
 
     def note(self, event: dict[str, Any]) -> None:
-        """One event of a container."""
+        """One event of a container. That of a guard is part of its replica's."""
+        if f"{LABEL}.guard" in event["Actor"]["Attributes"]:
+            return
         kind = "replica" if f"{LABEL}.replica" in event["Actor"]["Attributes"] else "task"
         self.history.append((event["Action"], kind))
         if event["Action"] == "start":
