@@ -1,6 +1,7 @@
 """Asks the container of one replica whether it is ready."""
 
 import socket
+import time
 
 from contract.deployments import ReplicaAssignment, ReplicaReason
 from job_consumer.container_spec import Sandbox
@@ -11,6 +12,7 @@ from job_consumer.replicas.spec import model_names
 
 _TIMEOUT_S = 2.0
 _WALL_S = 1.0
+_NETWORK_S = 5.0
 
 
 class Probe:
@@ -22,6 +24,7 @@ class Probe:
         self._serving = assignment.serving
         self._models = model_names(assignment)
         self._runtime = assignment.runtime or "of this Docker Engine"
+        self._looks_at = 0.0
         self._is_published = sandbox.publish_address is not None
 
     def ask(self) -> tuple[str | None, str | None]:
@@ -36,7 +39,13 @@ class Probe:
         return address, None if heard is None else storable(heard)
 
     def has_network(self) -> bool:
-        """False if it has no address any more: somebody ended its guard. True as long as the engine does not answer."""
+        """False if it has no address any more: somebody ended its guard. True as long as the engine does not answer.
+
+        Looks every 5 s, however often it is asked.
+        """
+        if time.monotonic() < self._looks_at:
+            return True
+        self._looks_at = time.monotonic() + _NETWORK_S
         try:
             return self._engine.address(self._key, self._serving.port) is not None
         except EngineUnavailable:

@@ -134,6 +134,7 @@ def change_host(**changes: Any) -> Callable[[dict[str, Any]], None]:
         change_host(SecurityOpt=["no-new-privileges", "seccomp=unconfined"]),
         change_host(PortBindings={"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "80"}]}),  # noqa: S104
         change_host(PidMode="host"),
+        change_host(MemorySwap=-1),
     ],
 )
 def test_a_filter_refuses_a_guard_that_does_anything_else(attack: Callable[[dict[str, Any]], None]) -> None:

@@ -20,7 +20,7 @@ START_LABEL = f"{LABEL}.engine-start"
 """On a container: `engine_start` when it was made. Containers of earlier releases have none."""
 HISTORY_LIMIT_S = 5.0
 """The Engine sends the events it keeps at once. Only one that saw no end stays silent for so long."""
-_SIGNALLED = 128
+SIGNALLED = 128
 """Exit codes above it are those of signals, and 255, which the Engine gives what it finds dead when it starts."""
 
 
@@ -71,7 +71,7 @@ def _interruption(client: docker.APIClient, container: Mapping[str, Any]) -> Int
     if is_other_engine:
         return Interruption.ENGINE
     # Its end is no longer among the events.
-    return Interruption.OUTSIDE if container["State"]["ExitCode"] > _SIGNALLED else None
+    return Interruption.OUTSIDE if container["State"]["ExitCode"] > SIGNALLED else None
 
 
 def _history(client: docker.APIClient, container: str) -> list[str]:

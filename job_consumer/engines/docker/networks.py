@@ -25,6 +25,7 @@ from job_consumer.engines import (
     RunKey,
     StoredImage,
 )
+from job_consumer.engines.docker.ending import SIGNALLED
 from job_consumer.engines.docker.errors import engine_errors, engine_text, readable
 from job_consumer.engines.docker.guard import (
     STANDS,
@@ -43,7 +44,6 @@ _PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 _EMPTY_TAR = bytes(10_240)
 _STANDS_WITHIN_S = 30.0
 _LOOK_S = 0.02
-_SIGNALLED = 128
 
 
 class DockerNetworks(ABC):
@@ -184,7 +184,7 @@ class DockerNetworks(ABC):
         while STANDS.encode() not in (said := client.logs(name)):
             state = client.inspect_container(name)["State"]
             # Any other end, as by a signal, is the Engine's or somebody's, and says nothing of the next guard.
-            if state["Status"] in ENDED and 0 < state["ExitCode"] < _SIGNALLED:
+            if state["Status"] in ENDED and 0 < state["ExitCode"] < SIGNALLED:
                 raise CannotGuard("the guard of a network does not stand", readable(said.decode(errors="replace")))
             if state["Status"] in ENDED:
                 raise EngineUnavailable("the guard of a network was ended")

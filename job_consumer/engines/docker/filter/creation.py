@@ -186,35 +186,40 @@ class _DeviceRequest(_Part):
     Capabilities: list[list[Literal["gpu", "compute", "utility"]]] = []
 
 
-class _HostConfig(_Part):
-    NetworkMode: Annotated[str, AfterValidator(_check_run_network)]
+class _Confined(_Part):
+    """What holds for every container."""
+
     PortBindings: dict[str, list[_Publication]]
     Dns: list[Literal["127.0.0.1"]]
     IpcMode: Literal["private"]
     CapDrop: Annotated[list[Literal["ALL"]], Field(min_length=1)]
-    SecurityOpt: Annotated[list[str], AfterValidator(_check_security)]
     Privileged: Literal[False]
-    ReadonlyRootfs: bool
-    Tmpfs: Annotated[dict[str, str], AfterValidator(_check_tmpfs)]
-    Mounts: list[_Mount]
     Memory: Positive
     MemorySwap: Positive
-    NanoCpus: Annotated[int, Field(ge=0)]
     PidsLimit: Positive
-    ShmSize: Positive
-    Ulimits: list[_Ulimit]
     LogConfig: _Log
-    Init: bool
     RestartPolicy: _Restart
     AutoRemove: Literal[False]
-    DeviceRequests: Annotated[list[_DeviceRequest], Field(max_length=1)]
-    Runtime: Annotated[str, AfterValidator(_check_runtime)] = ""
 
     @model_validator(mode="after")
     def _check_swap(self) -> Self:
         if self.MemorySwap != self.Memory:
             raise ValueError("MemorySwap must be Memory, which means no swap")
         return self
+
+
+class _HostConfig(_Confined):
+    NetworkMode: Annotated[str, AfterValidator(_check_run_network)]
+    SecurityOpt: Annotated[list[str], AfterValidator(_check_security)]
+    ReadonlyRootfs: bool
+    Tmpfs: Annotated[dict[str, str], AfterValidator(_check_tmpfs)]
+    Mounts: list[_Mount]
+    NanoCpus: Annotated[int, Field(ge=0)]
+    ShmSize: Positive
+    Ulimits: list[_Ulimit]
+    Init: bool
+    DeviceRequests: Annotated[list[_DeviceRequest], Field(max_length=1)]
+    Runtime: Annotated[str, AfterValidator(_check_runtime)] = ""
 
 
 class _Container(_Part):
@@ -227,22 +232,11 @@ class _Container(_Part):
     HostConfig: _HostConfig
 
 
-class _GuardHostConfig(_Part):
+class _GuardHostConfig(_Confined):
     NetworkMode: Annotated[str, AfterValidator(_check_network)]
-    PortBindings: dict[str, list[_Publication]]
-    Dns: list[Literal["127.0.0.1"]]
-    IpcMode: Literal["private"]
-    CapDrop: Annotated[list[Literal["ALL"]], Field(min_length=1)]
     CapAdd: Annotated[list[Literal["NET_ADMIN"]], Field(max_length=1)]
     SecurityOpt: Annotated[list[Literal["no-new-privileges"]], Field(min_length=1)]
-    Privileged: Literal[False]
     ReadonlyRootfs: Literal[True]
-    Memory: Positive
-    MemorySwap: Positive
-    PidsLimit: Positive
-    LogConfig: _Log
-    RestartPolicy: _Restart
-    AutoRemove: Literal[False]
 
 
 class _Guard(_Part):
