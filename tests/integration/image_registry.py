@@ -91,11 +91,11 @@ def serve_slow_image(go_on: Event) -> Iterator[str]:
                 self._send(body, slowly=name == layer)
 
         def _send(self, body: bytes, *, slowly: bool) -> None:
-            sent = 0
-            while slowly and sent < len(body) // 2:
+            sent, piece = 0, len(body) // 32
+            while slowly and sent + piece <= len(body) // 2:
                 # The Engine tells of a download at most every 100 ms.
-                self.wfile.write(body[sent : sent + len(body) // 32])
-                sent += len(body) // 32
+                self.wfile.write(body[sent : sent + piece])
+                sent += piece
                 go_on.wait(0.1)
             if slowly:
                 go_on.wait(PATIENCE_S)
