@@ -13,6 +13,9 @@ class HeldAttempt(Message):
 
     uid: str
     fence: int
+    is_delivering: Annotated[
+        bool, Field(description="Its run has ended, and with it what it had of the GPU; its output is on its way.")
+    ] = False
 
 
 class ClaimRequest(ConsumerRegistration):
@@ -28,3 +31,10 @@ class ClaimRequest(ConsumerRegistration):
         ),
     ] = None
     health: ConsumerHealth = ConsumerHealth()
+    ahead: Annotated[
+        bool,
+        Field(
+            description="It runs a task and would prepare the next one meanwhile. It is given one only where no other "
+            "consumer is free for it, and must ask before that begins."
+        ),
+    ] = False

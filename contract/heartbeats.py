@@ -33,6 +33,9 @@ class Heartbeat(Message):
         int | None, Field(ge=0, le=100, description="How much of the image was pulled; null while none is.")
     ] = None
     image: RanImage = None
+    is_ready: Annotated[
+        bool, Field(description="All of an attempt that is prepared ahead is there: it waits for the task before it.")
+    ] = False
     progress: Annotated[Progress | None, Field(description="What the model said last; null if it says nothing.")] = None
 
 

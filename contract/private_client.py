@@ -55,6 +55,10 @@ class PrivateClient:
         """The assignment of an attempt that still holds its task."""
         return Assignment.model_validate(self._call("GET", _path(uid, fence)))
 
+    def begin(self, uid: str, fence: int) -> Settled:
+        """Whether an attempt that was prepared ahead may begin: its task is still `leased`. Else it is not ours."""
+        return Settled.model_validate(self._call("POST", _path(uid, fence, "begin")))
+
     def beat(self, uid: str, fence: int, beat: Heartbeat) -> HeartbeatReply:
         """Extend the lease of an attempt."""
         return self._post(HeartbeatReply, uid, fence, "heartbeat", beat)

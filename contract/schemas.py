@@ -253,6 +253,9 @@ class Assignment(RunAssignment):
     # A private API of the release before does not say it, and would lose the warnings.
     strict_output: bool = Field(True, description="Whether an output with anything that cannot travel is refused.")
     input: ArchiveView
+    is_ahead: bool = Field(
+        False, description="Whether it is prepared ahead: its holder must ask `begin` before its container starts."
+    )
     replica_uid: str | None = Field(
         None, description="The replica of this consumer that runs the task, in place of a container of its own."
     )

@@ -17,6 +17,7 @@ from job_consumer.health import Health
 from job_consumer.held import HeldRuns
 from job_consumer.networks import Guarding
 from job_consumer.settings import IMAGE_CACHE_BYTES, MODEL_CACHE_BYTES, Credential
+from job_consumer.stages import Stages
 from job_consumer.workspace import WorkDir
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class ConsumerContext:
     gpu: GpuGate = field(default_factory=GpuGate)
     held: HeldRuns = field(default_factory=HeldRuns)
     """What `reconcile` must not remove."""
+    stages: Stages = field(default_factory=Stages)
     health: Health = field(default_factory=Health)
     guarding: Guarding = field(default_factory=Guarding)
     model_cache_bytes: int = MODEL_CACHE_BYTES

@@ -126,6 +126,8 @@ class TaskHeartbeat(LeaseHeartbeat):
         self._progress_told_at = -math.inf
         self.image: str | None = None
         """Whose container runs."""
+        self.is_ready = False
+        """All of an attempt that is prepared ahead is there."""
         self.is_cancelled = False
         """The owner wants the task to end."""
         self._cancel_watch = CancelWatch(context, assignment.uid, assignment.fence, self._note_cancel)
@@ -178,6 +180,7 @@ class TaskHeartbeat(LeaseHeartbeat):
             pull_percent=self._pull_percent,
             progress=self._progress,
             image=self.image,
+            is_ready=self.is_ready,
         )
         reply = self._context.api.beat(self._assignment.uid, self._assignment.fence, beat)
         self.is_cancelled = self.is_cancelled or reply.cancel

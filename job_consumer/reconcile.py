@@ -35,7 +35,7 @@ class Stock(Generic[_Assignment]):
     """What an earlier process of this consumer left of one kind."""
 
     adoptable: list[tuple[RunKey, _Assignment]]
-    """Runs that still have their lease. They are held."""
+    """Runs that still have their lease, those that have ended first. They are held."""
     unstarted: list[RunKey]
     """Folders without a run."""
 
@@ -92,6 +92,8 @@ class Reconciler:
         folders = context.work.workspaces() if kind is RunKind.TASK else context.work.replicas()
         if kind is RunKind.TASK:
             found += self._untold(set(folders) - {nameless(key) for key, _ in found})
+        # Those that have ended need neither the GPU nor a turn.
+        found.sort(key=lambda run: run[1] is not RunState.EXITED)
         kept: list[tuple[RunKey, _Assignment]] = []
         on_gpu: list[RunKey] = []
         for key, state in found:

@@ -53,10 +53,16 @@ def retry_until_accepted(
             logger.warning("the private API failed at a call, which is repeated: %s", error)
         pause = _PAUSES_S[min(tries, len(_PAUSES_S) - 1)]
         tries += 1
-        if context.stopping.wait(pause):
-            raise ConsumerStopping
-        if heartbeat.is_lost:
-            raise AttemptLost
+        context.stopping.wait(pause)
+        check_held(context, heartbeat)
+
+
+def check_held(context: ConsumerContext, heartbeat: LeaseHeartbeat) -> None:
+    """Raises `AttemptLost` once what the heartbeat is for is not ours, and `ConsumerStopping`."""
+    if heartbeat.is_lost:
+        raise AttemptLost
+    if context.stopping.is_set():
+        raise ConsumerStopping
 
 
 def fetch_archive(fetch: Callable[[str, int, Path], None], key: RunKey, target: Path, sha256: str) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from contract.broker import Broker
 from contract.claims import ClaimRequest, HeldAttempt
@@ -15,16 +16,21 @@ from job_consumer.failpoints import Failpoint
 from job_consumer.reconcile import INTERVAL_S, Reconciler
 from job_consumer.replicas.hosting_loop import HostingLoop
 from job_consumer.replicas.ready import ReadyReplicas
+from job_consumer.stages import Stage
 from job_consumer.tasks.attempt import Attempt
 from job_consumer.tasks.warm_attempt import WarmAttempt
 from kit.failpoints import reach
 from kit.loop import Loop
+from kit.threads import SupervisedThread
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 15.0
 """A task whose bell was lost waits at most this long."""
 _GPU_CHECK_S = 1.0
+_AHEAD_S = 0.5
+"""When a consumer that runs a task and got none to prepare asks again; doubled each time, up to `POLL_S`."""
+_LOOK_S = 1.0
 
 
 class Worker:
@@ -46,6 +52,7 @@ class Worker:
         self._hosting = HostingLoop(context, broker, registration, self._ready, replica_engine)
         self._queues = task_queues(registration)
         self._found: list[tuple[RunKey, Assignment]] = []
+        self._attempts: list[SupervisedThread] = []
         self._claims = itertools.count(1)
 
     def run(self) -> None:
@@ -59,6 +66,8 @@ class Worker:
                 self._work()
             finally:
                 self._hosting.join()
+                for thread in self._attempts:
+                    thread.join()
 
     def _work(self) -> None:
         self.adopt()
@@ -75,33 +84,69 @@ class Worker:
         self._registration = self._registration.model_copy(update={"host": host})
 
     def step(self) -> None:
-        """Wait for one bell, at most `POLL_S`; then run tasks until none can be claimed."""
+        """Wait for one bell, at most `POLL_S`, unless a task runs; then run tasks until none can be claimed."""
         self._context.note_alive()
         if self._context.has_leftover_on_gpu:
             self._context.stopping.wait(_GPU_CHECK_S)
             return
-        self.work_off(claim_on_bell(self._context, self._broker, self._queues, POLL_S, self._claim))
+        # A bell that rings for whoever is free is not for a consumer that runs a task.
+        is_idle = not any(map(self._context.stages.has, (Stage.PREPARING, Stage.RUNNING)))
+        hear = partial(claim_on_bell, self._context, self._broker, self._queues, POLL_S, self._claim)
+        self.work_off(hear() if is_idle else self._claim_next())
 
     def work_off(self, assignment: Assignment | None) -> None:
-        """Run a task, and every further one that can be claimed at once."""
+        """Begin a task, and every further one that can be claimed before its run has ended or right after that."""
         while assignment is not None:
-            self._attempt(assignment).run()
+            attempt = self._attempt(assignment)
+            self._begin(attempt, attempt.run)
+            assignment = self._claim_next()
+
+    def adopt(self) -> None:
+        """Resume every run that `take_stock` found, those that have ended first: they wait for nothing."""
+        while self._found and not self._context.stopping.is_set():
+            key, assignment = self._found.pop(0)
+            attempt = Attempt(self._context, assignment, key)
+            self._begin(attempt, attempt.resume)
+            self._wait_while(Stage.PREPARING)
+
+    def _begin(self, attempt: Attempt, work: Callable[[], None]) -> None:
+        self._context.stages.enter(attempt.key)
+
+        def follow_through() -> None:
+            work()
             if self._hosting.is_hosting:
                 # A replica may wait for the GPU.
                 self._broker.wake()
-            assignment = None if self._context.stopping.is_set() else self._claim(None)
 
-    def adopt(self) -> None:
-        """Resume every run that `take_stock` found."""
-        while self._found and not self._context.stopping.is_set():
-            key, assignment = self._found.pop(0)
-            Attempt(self._context, assignment, key).resume()
+        leave = partial(self._context.stages.leave, attempt.key)
+        thread = SupervisedThread("attempt", follow_through, stopped=self._context.stopping, on_failure=leave)
+        self._attempts = [*(each for each in self._attempts if each.is_alive), thread]
+        thread.start()
+
+    def _claim_next(self) -> Assignment | None:
+        """A task to begin as soon as none prepares: ahead while one runs, else at once; None if there is none."""
+        pause_s = _AHEAD_S
+        while self._wait_while(Stage.PREPARING):
+            if not self._context.stages.has(Stage.RUNNING):
+                return self._claim(None)
+            if (assignment := self._claim(None, ahead=True)) is not None:
+                return assignment
+            self._context.stages.wait_while(Stage.RUNNING, pause_s)
+            pause_s = min(2 * pause_s, POLL_S)
+        return None
+
+    def _wait_while(self, stage: Stage) -> bool:
+        """Wait until no attempt is in the stage; False once the consumer is to stop."""
+        while self._context.stages.has(stage) and not self._context.stopping.is_set():
+            self._context.note_alive()
+            self._context.stages.wait_while(stage, _LOOK_S)
+        return not self._context.stopping.is_set()
 
     def take_stock(self) -> None:
         """Find the runs of ours that still hold their task; give back what has none."""
         stock = self._reconciler.take_stock(RunKind.TASK, self._context.api.show)
         for key in stock.unstarted:
-            self._give_back(key)
+            self._give_back(key, "the consumer was restarted")
         self._found = stock.adoptable
 
     def _attempt(self, assignment: Assignment) -> Attempt:
@@ -109,24 +154,31 @@ class Worker:
             return Attempt(self._context, assignment)
         return WarmAttempt(self._context, self._ready, assignment, assignment.replica_uid)
 
-    def _claim(self, uid: str | None) -> Assignment | None:
+    def _claim(self, uid: str | None, *, ahead: bool = False) -> Assignment | None:
         if self._context.has_leftover_on_gpu:
             return None
         if uid is not None:
             reach(Failpoint.CLAIM_HEARD)
         health = self._context.health.look()
         # All that this consumer has, and would adopt or give back at its next start, has a workspace.
-        holds = [HeldAttempt(uid=key.uid, fence=key.fence) for key in self._context.work.workspaces()]
+        over = {(key.uid, key.fence) for key in self._context.stages.delivering()}
+        folders = [(key.uid, key.fence) for key in self._context.work.workspaces()]
+        holds = [HeldAttempt(uid=uid, fence=fence, is_delivering=(uid, fence) in over) for uid, fence in folders]
         told = self._context.describe(self._registration)
-        claim = ClaimRequest(**told, uid=uid, number=next(self._claims), holds=holds, health=health)
+        claim = ClaimRequest(**told, uid=uid, number=next(self._claims), holds=holds, health=health, ahead=ahead)
         assignment = self._context.api.claim(claim)
-        if assignment is not None:
-            reach(Failpoint.CLAIM_GIVEN)
+        if assignment is None:
+            return None
+        reach(Failpoint.CLAIM_GIVEN)
+        if ahead and not assignment.is_ahead:
+            # A private API of the release before does not know what may be taken over.
+            self._give_back(self._context.key(assignment), "its consumer runs another task")
+            return None
         return assignment
 
-    def _give_back(self, key: RunKey) -> None:
+    def _give_back(self, key: RunKey, why: str) -> None:
         """Release a task whose attempt ended before its container was made. The reconciler removes what is left."""
-        release = Release(consumer=self._context.consumer, detail="the consumer was restarted", blameless=True)
+        release = Release(consumer=self._context.consumer, detail=why, blameless=True)
         try:
             self._context.api.release(key.uid, key.fence, release)
         except (StaleFence, TaskNotFound):

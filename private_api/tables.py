@@ -189,6 +189,8 @@ class AttemptRow(Base):
     gpu_uuid: Mapped[str | None] = mapped_column(String(200))
     replica_uid: Mapped[str | None] = mapped_column(String(64))
     """The replica of the same consumer that runs the task, if it has no container of its own."""
+    is_ahead: Mapped[bool] = mapped_column(default=False)
+    """Whether it has not begun, because another task still runs at its consumer."""
     image: Mapped[str | None] = mapped_column(String(1024))
     """What ran, once the attempt has ended; while it lasts, the task has it."""
     claimed_at: Mapped[datetime] = mapped_column(Instant)

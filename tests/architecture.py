@@ -41,7 +41,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         # The seam's names are classes; what follows it in lower case is an engine.
         (r"engines(?!\.[a-z])", "boot", "descriptors", "error_texts", "settings", "locks", "gpu_check"),
         (r"engines\.docker(\..*)?", r"engines\.process(\..*)?", r"output(\..*)?"),
-        ("workspace", "unpack", "gpu_gate", "held", "engine_watch", "run_disk"),
+        ("workspace", "unpack", "gpu_gate", "stages", "held", "engine_watch", "run_disk"),
         ("container_spec", "model_cache", "health", "gpu_health", "image_lookups"),
         ("hit_limits",),
         ("context", "exit_codes"),

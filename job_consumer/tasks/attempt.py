@@ -1,59 +1,45 @@
 """One attempt at one task: prepare, run, deliver, and clean up whatever happens."""
 
-import logging
-from collections.abc import Callable, Sequence
-from enum import Enum, auto
+from collections.abc import Sequence
 from functools import partial
-from typing import TypeVar
 
-from contract.errors import InferenceError, InvalidArchive, StaleFence, TaskNotFound, TooLarge
-from contract.schemas import Assignment, Release
-from contract.statuses import Phase, Reason
+from contract.errors import InvalidArchive, TooLarge
+from contract.schemas import Assignment
+from contract.statuses import Phase, Reason, Status
 from job_consumer.container_spec import decide_container
-from job_consumer.context import AttemptLost, ConsumerContext, ConsumerStopping
+from job_consumer.context import AttemptLost, ConsumerContext
 from job_consumer.engine_watch import Complaint
-from job_consumer.engines import EngineUnavailable, ExitState, ImageNotFound, RunKey, RunVanished
-from job_consumer.error_texts import operators_text
+from job_consumer.engines import EngineUnavailable, ExitState, ImageNotFound, RunKey
 from job_consumer.failpoints import Failpoint
 from job_consumer.heartbeat import TaskHeartbeat
 from job_consumer.image_cache import choose_image, open_image
 from job_consumer.model_files import open_model
 from job_consumer.output.failures import ModelFailed
-from job_consumer.reconcile import let_go
 from job_consumer.run_disk import DiskLimits, RunDisk
+from job_consumer.stages import Stage
 from job_consumer.tasks.log_follower import LogFollower
 from job_consumer.tasks.run_clock import RunClock
-from job_consumer.tasks.verdicts import RunInterrupted, judge_end, keep_verdict, kept_verdict, tell_failure
-from job_consumer.transfer import DOUBT_S, fetch_archive, retry_until_accepted, unpack_fetched, upload_output
+from job_consumer.tasks.settling import HeldAttempt
+from job_consumer.tasks.verdicts import judge_end, keep_verdict, kept_verdict
+from job_consumer.transfer import (
+    check_held,
+    fetch_archive,
+    unpack_fetched,
+    upload_output,
+)
 from job_consumer.workspace import ModelFolder
 from kit.failpoints import reach
-from kit.logging import log_task
-
-logger = logging.getLogger(__name__)
 
 STOP_GRACE_S = 10.0
 _WATCH_S = 1.0
 
-_Answer = TypeVar("_Answer")
 
-
-class Ending(Enum):
-    """What is left to do once an attempt's work is over."""
-
-    SETTLED = auto()
-    LEFT_RUNNING = auto()
-
-
-class Attempt:
-    """An attempt this consumer holds. `run` is for a fresh claim, `resume` for a run that was found."""
+class Attempt(HeldAttempt):
+    """An attempt in a container of its own. `run` is for a fresh claim, `resume` for a run that was found."""
 
     def __init__(self, context: ConsumerContext, assignment: Assignment, found: RunKey | None = None) -> None:
         """`found` is the run to resume, which an earlier release may have named otherwise."""
-        self._context = context
-        self._assignment = assignment
-        self._key = found or context.key(assignment)
-        self._workspace = context.work.workspace(self._key)
-        self._log = log_task(logger, assignment.uid)
+        super().__init__(context, assignment, found or context.key(assignment))
 
     def run(self) -> None:
         """Do the whole attempt. How it ended is reported to the private API."""
@@ -63,52 +49,6 @@ class Attempt:
         """Finish an attempt whose run an earlier process of this consumer started."""
         self._log.info("adopting the run of fence %s", self._key.fence)
         self._conclude(Phase.RUNNING, self._run_found)
-
-    def _conclude(self, phase: Phase, work: Callable[[TaskHeartbeat], None]) -> None:
-        self._context.held.add(self._key)
-        with TaskHeartbeat(self._context, self._assignment, phase) as heartbeat:
-            # Settled also where settling itself fails: without a heartbeat the run must not outlive its lease.
-            ending = Ending.SETTLED
-            try:
-                ending = self._settle(heartbeat, work)
-            finally:
-                if ending is Ending.SETTLED:
-                    let_go(self._context, self._key)
-
-    def _settle(self, heartbeat: TaskHeartbeat, work: Callable[[TaskHeartbeat], None]) -> Ending:
-        try:
-            try:
-                work(heartbeat)
-                self._context.health.note_worked()
-            except ModelFailed as failed:
-                if failed.exit_code is not None:
-                    self._context.health.note_worked()
-                self._log.info("the model failed: %s", failed.operators_text)
-                failure = tell_failure(self._context.consumer, failed, heartbeat.image)
-                self._free(failed)
-                self._offer(heartbeat, lambda: self._context.api.fail(self._key.uid, self._key.fence, failure))
-            except RunInterrupted as interrupted:
-                self._log.warning("the attempt is given back: %s", interrupted)
-                self._release(heartbeat, f"{self._context.consumer}: {interrupted}", blameless=interrupted.blameless)
-            except (EngineUnavailable, RunVanished, OSError, InferenceError) as error:
-                if isinstance(error, (StaleFence, TaskNotFound)):
-                    raise
-                said = operators_text(error)
-                self._log.warning("the attempt cannot continue here and is given back: %s", said)
-                if not isinstance(error, EngineUnavailable):
-                    self._free()
-                detail = error.detail if isinstance(error, EngineUnavailable) else said
-                self._release(heartbeat, f"{self._context.consumer}: {detail}", blameless=False)
-        except ConsumerStopping:
-            if self._has_run() or kept_verdict(self._workspace) is not None:
-                return Ending.LEFT_RUNNING
-            self._release(heartbeat, f"{self._context.consumer} was stopped", blameless=True, once=True)
-        except (AttemptLost, StaleFence, TaskNotFound) as error:
-            self._log.warning("the attempt is dropped and its run removed: %s", error or "it is no longer ours")
-        except Exception as error:
-            self._log.exception("the attempt failed unexpectedly and is given back")
-            self._release(heartbeat, f"{self._context.consumer}: {type(error).__name__}", blameless=False, once=True)
-        return Ending.SETTLED
 
     def _run_fresh(self, heartbeat: TaskHeartbeat) -> None:
         self._prepare(heartbeat)
@@ -153,9 +93,21 @@ class Attempt:
         except InvalidArchive as error:
             raise ModelFailed(Reason.INPUT_REJECTED, f"the model's zip was rejected: {error}") from error
 
+    def _take_turn(self, heartbeat: TaskHeartbeat) -> None:
+        """Wait for the run before this one. What was prepared ahead begins only if the private API still says so."""
+        heartbeat.is_ready = self._is_ahead
+        self._context.stages.move(self._key, Stage.RUNNING, lambda: self._check(heartbeat))
+        heartbeat.is_ready = False
+        if self._is_ahead:
+            settled = self._retry(heartbeat, lambda: self._context.api.begin(self._key.uid, self._key.fence))
+            if settled.status is not Status.LEASED:
+                raise AttemptLost("it was prepared ahead, and something else goes first")
+            self._is_ahead = False
+
     def _start(self, heartbeat: TaskHeartbeat) -> None:
         model = self._open_model(heartbeat)
         spec = decide_container(self._key, self._assignment, self._context.sandbox, self._workspace, model)
+        self._take_turn(heartbeat)
         self._check(heartbeat)
         if spec.gpu_uuid is not None:
             # Beside a replica only if that replica shares its GPU.
@@ -175,11 +127,17 @@ class Attempt:
         try:
             state = self._watch(heartbeat)
             reach(Failpoint.RUN_ENDED)
-            heartbeat.enter(Phase.DELIVERING)
+            self._end_turn(heartbeat)
             follower.finish()
         finally:
             follower.abandon()
         self._deliver(heartbeat, self._judge(state, follower.tail))
+
+    def _end_turn(self, heartbeat: TaskHeartbeat) -> None:
+        """The run has ended, so the next one may begin once this one's output is what the consumer delivers."""
+        heartbeat.enter(Phase.DELIVERING)
+        self._context.gpu.leave(self._key)
+        self._context.stages.move(self._key, Stage.DELIVERING, lambda: check_held(self._context, heartbeat))
 
     def _watch(self, heartbeat: TaskHeartbeat) -> ExitState:
         complaint = Complaint()
@@ -201,12 +159,9 @@ class Attempt:
 
     def _check(self, heartbeat: TaskHeartbeat) -> None:
         """Raises when the attempt must not continue."""
-        if heartbeat.is_lost:
-            raise AttemptLost
-        if heartbeat.is_cancelled:
+        if heartbeat.is_cancelled and not heartbeat.is_lost:
             self._end_run(ModelFailed(Reason.CANCELLED, "cancelled by its owner"))
-        if self._context.stopping.is_set():
-            raise ConsumerStopping
+        check_held(self._context, heartbeat)
 
     def _check_limits(self, heartbeat: TaskHeartbeat, clock: RunClock) -> None:
         """Raises when the run must not continue."""
@@ -241,49 +196,6 @@ class Attempt:
             raise ModelFailed(Reason.OUTPUT_TOO_LARGE, str(error), 0) from error
         self._offer(heartbeat, lambda: api.commit(self._key.uid, self._key.fence, commit))
         reach(Failpoint.DELIVER_COMMITTED)
-
-    def _retry(self, heartbeat: TaskHeartbeat, call: Callable[[], _Answer]) -> _Answer:
-        return retry_until_accepted(self._context, heartbeat, call)
-
-    def _offer(self, heartbeat: TaskHeartbeat, call: Callable[[], _Answer]) -> _Answer:
-        return retry_until_accepted(self._context, heartbeat, call, doubt_s=DOUBT_S)
-
-    def _release(self, heartbeat: TaskHeartbeat, detail: str, *, blameless: bool, once: bool = False) -> None:
-        if not blameless:
-            self._context.health.note_failed(self._key.uid, detail)
-        release = Release(consumer=self._context.consumer, detail=detail[:4096], blameless=blameless)
-        try:
-            if once:
-                self._context.api.release(self._key.uid, self._key.fence, release)
-            else:
-                self._retry(heartbeat, lambda: self._context.api.release(self._key.uid, self._key.fence, release))
-        except (InferenceError, ConsumerStopping, AttemptLost) as error:
-            # Its lease ends soon, and the private API requeues it then.
-            self._log.warning("the task could not be given back; it is requeued when its lease ends: %s", error)
-
-    def _has_run(self) -> bool:
-        try:
-            return any(key == self._key for key, _ in self._context.engine.find(self._context.consumer))
-        except EngineUnavailable:
-            return True
-
-    def _free(self, failed: ModelFailed | None = None) -> None:
-        """Give back what the attempt takes of the disk, before how it ended is told: storing that may need the space.
-
-        A failure is written down, so that this consumer's next start tells it if this process does not.
-        """
-        if failed is not None:
-            keep_verdict(self._workspace, failed)
-        try:
-            self._context.engine.remove(self._key)
-            self._free_files()
-        except (EngineUnavailable, OSError) as error:
-            self._log.warning("the disk space of the attempt is not given back yet: %s", operators_text(error))
-        if failed is not None:
-            keep_verdict(self._workspace, failed)
-
-    def _free_files(self) -> None:
-        self._context.work.empty_workspace(self._key)
 
     def _watch_disk(self) -> None:
         limits = self._context.sandbox.limits

@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 
 from contract.schemas import Assignment
-from contract.statuses import Phase, Reason
+from contract.statuses import Reason
 from job_consumer.context import ConsumerContext
 from job_consumer.engines import EngineUnavailable
 from job_consumer.heartbeat import TaskHeartbeat
@@ -53,6 +53,7 @@ class WarmAttempt(Attempt):
 
     def _start(self, heartbeat: TaskHeartbeat) -> None:
         """Starts nothing: the container runs already."""
+        self._take_turn(heartbeat)
         self._watch_disk()
         heartbeat.note_run(self._borrow().key)
 
@@ -73,7 +74,7 @@ class WarmAttempt(Attempt):
                 raise self._verdict(failed) from failed
             finally:
                 progress_file.stop()
-        heartbeat.enter(Phase.DELIVERING)
+        self._end_turn(heartbeat)
         if reply.exit_code != 0:
             detail = reply.detail or f"the replica ended the task with exit code {reply.exit_code}"
             raise ModelFailed(Reason.EXIT_CODE, detail, reply.exit_code)

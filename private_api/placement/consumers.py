@@ -18,6 +18,7 @@ from private_api.deployments.rows import end_replica_row
 from private_api.leases import LEASE
 from private_api.server_tables import ServerRow
 from private_api.tables import AttemptRow, ConsumerRow, Outcome, TaskRow
+from private_api.tasks.ahead import prepared_ahead, take_from_holder
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,8 @@ def _is_registered(row: ConsumerRow, request: ClaimRequest) -> bool:
 def set_draining(database: Database, name: str, *, is_draining: bool) -> None:
     """Let a consumer take nothing new, or again what there is. Raises `ConsumerNotFound`.
 
-    Its claims are answered with nothing, so consumers of every release drain. It is kept until an operator ends it,
+    What it prepares ahead goes back to the queue. Its claims are answered with nothing, so consumers of every release
+    drain. It is kept until an operator ends it,
     whatever restarts.
     """
     with database.write() as session:
@@ -104,7 +106,11 @@ def set_draining(database: Database, name: str, *, is_draining: bool) -> None:
         was_draining = row.draining_at is not None
         if was_draining == is_draining:
             return
-        row.draining_at = database.now(session) if is_draining else None
+        now = database.now(session)
+        row.draining_at = now if is_draining else None
+        if is_draining:
+            for task in session.scalars(prepared_ahead().where(AttemptRow.consumer == name)):
+                take_from_holder(session, task, now, f"consumer {name} drains")
     logger.info("consumer=%s %s", name, "is draining" if is_draining else "takes work again")
 
 

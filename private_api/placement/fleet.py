@@ -100,7 +100,8 @@ def _tasks_of(session: Session, consumers: Sequence[ConsumerRow]) -> dict[str, t
         select(AttemptRow, TaskRow)
         .join(TaskRow, TaskRow.id == AttemptRow.task_id)
         .where(AttemptRow.consumer.in_([row.name for row in consumers]), AttemptRow.ended_at.is_(None))
-        .order_by(AttemptRow.id)
+        # What it runs comes last: after what it delivers, and what it prepares.
+        .order_by(AttemptRow.is_ahead.desc(), AttemptRow.id)
     )
     return {attempt.consumer: (attempt, task) for attempt, task in session.execute(statement)}
 

@@ -5,14 +5,15 @@ they locked their consumer's row: two claims of one consumer never see the same 
 """
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select, true
+from sqlalchemy import ColumnElement, Select, and_, case, exists, false, func, or_, select, true
 from sqlalchemy.orm import Session
 
 from contract.deployments import ReplicaClaim, ReplicaStatus
-from contract.statuses import Status
+from contract.statuses import Phase, Status
 from private_api.deployment_tables import ReplicaRow
 from private_api.deployments.gateways import read_load
 from private_api.deployments.limits import LEFT_TO_OTHERS_FOR
@@ -46,12 +47,21 @@ def hosted_by(session: Session, consumer: str) -> list[ReplicaRow]:
     return list(session.scalars(select(ReplicaRow).where(ReplicaRow.consumer == consumer, is_hosted())))
 
 
-def holds_gpu_task(session: Session, consumer: str) -> bool:
-    """Whether a task may be on this consumer's GPU, including one whose lease expired while its holder may return."""
+def is_over() -> ColumnElement[bool]:
+    """The condition that a task's run has ended: only its output is still on its way."""
+    return func.coalesce(TaskRow.phase == Phase.DELIVERING, false())
+
+
+def holds_gpu_task(session: Session, consumer: str, over: Collection[str] = ()) -> bool:
+    """Whether a task may be on this consumer's GPU, including one whose lease expired while its holder may return.
+
+    `over` are the uids of tasks of which it is known that their run has ended.
+    """
     statement = (
         select(AttemptRow.id)
         .join(TaskRow, TaskRow.id == AttemptRow.task_id)
-        .where(AttemptRow.consumer == consumer, AttemptRow.ended_at.is_(None), TaskRow.use_gpu.is_(True))
+        .where(AttemptRow.consumer == consumer, AttemptRow.ended_at.is_(None))
+        .where(TaskRow.use_gpu.is_(True), ~is_over(), TaskRow.uid.not_in(over))
     )
     return session.scalars(statement.limit(1)).first() is not None
 
@@ -127,13 +137,18 @@ def find_warm_replicas(session: Session, hosted: list[ReplicaRow], now: datetime
     return {row.model_version_id: row.uid for row in able if not row.use_gpu or not calls[row.uid]}
 
 
-def may_claim(session: Session, consumer: ConsumerRow, hosted: list[ReplicaRow], now: datetime) -> Claimable:
-    """Which GPU tasks a consumer with these replicas may claim, and which tasks run through one of them."""
+def may_claim(
+    session: Session, consumer: ConsumerRow, hosted: list[ReplicaRow], now: datetime, over: Collection[str] = ()
+) -> Claimable:
+    """Which GPU tasks a consumer with these replicas may claim, and which tasks run through one of them.
+
+    `over` are the uids of tasks of which it says that their run has ended.
+    """
     warm = find_warm_replicas(session, hosted, now)
     if not admits_replica(hosted, share_gpu=True):
         return Claimable(TaskRow.model_version_id.in_(warm), warm)
     # A task may still come back to this GPU: no waiting replica can be hosted here then, so none blocks tasks.
-    is_held = holds_gpu_task(session, consumer.name)
+    is_held = holds_gpu_task(session, consumer.name, over)
     blocking = None if is_held else highest_wanted_replica(session, consumer, hosted, now)
     return Claimable(true() if blocking is None else TaskRow.priority > blocking, warm)
 
@@ -233,8 +248,10 @@ def _has_room(session: Session, consumer: ConsumerRow, hosted: list[ReplicaRow],
 
 
 def is_free_for_task() -> ColumnElement[bool]:
-    """The condition that a consumer has no task, and no replica on its GPU that a task would have to wait for."""
-    holds_task = exists().where(AttemptRow.consumer == ConsumerRow.name, AttemptRow.ended_at.is_(None))
+    """The condition that a consumer runs no task, and no replica on its GPU that a task would have to wait for."""
+    running = select(AttemptRow.id).join(TaskRow, TaskRow.id == AttemptRow.task_id)
+    of_consumer = AttemptRow.consumer == ConsumerRow.name, AttemptRow.ended_at.is_(None)
+    holds_task = running.where(*of_consumer, ~is_over()).correlate(ConsumerRow).exists()
     hosts = exists().where(
         ReplicaRow.consumer == ConsumerRow.name,
         is_hosted(),

@@ -13,6 +13,7 @@ from kit.logging import log_task
 from private_api.database import Database, repeated
 from private_api.failpoints import Failpoint
 from private_api.leases import LEASE
+from private_api.placement.ahead import left_for_others, take_over_best
 from private_api.placement.consumers import holdings, is_overtaken, note_consumer
 from private_api.placement.evict import is_gpu_expected
 from private_api.placement.occupancy import (
@@ -38,7 +39,8 @@ def claim_task(
 ) -> Assignment | None:
     """Give the consumer a task under a new fence: of the highest priority the one that its bell named, else the oldest.
 
-    What the consumer was given before and does not hold goes back to the queue first.
+    What the consumer was given before and does not hold goes back to the queue first, and so does what another one
+    prepares ahead, if this one is free for it before. A claim ahead gets what no other consumer is free for.
     A task whose owner runs as many as its quota allows is passed over.
     Returns None if nothing waits that it can run now. A replica's GPU is free only if the replica shares it or runs
     the task itself; a consumer whose GPU is about to become free for a task takes none without a GPU.
@@ -62,10 +64,17 @@ def claim_task(
         # Read again after the wait for the lock: tasks that were queued meanwhile are due.
         now = database.now(session)
         hosted = hosted_by(session, request.consumer)
-        claimable = may_claim(session, consumer, hosted, now)
+        if request.ahead:
+            if (left := left_for_others(session, request, hosted, now)) is None:
+                return None
+            request = left
+        claimable = may_claim(session, consumer, hosted, now, over=_over(request))
         is_kept_free = request.accepts_cpu_tasks and is_gpu_expected(session, hosted, now, yield_after)
         if is_kept_free:
             request = request.model_copy(update={"accepts_cpu_tasks": False})
+        if not request.ahead and (uid := take_over_best(session, request, claimable, now)) is not None:
+            request = request.model_copy(update={"uid": uid})
+            session.flush()
         task_id = _take_best(database, session, request, claimable, now)
         if task_id is None:
             if is_kept_free:
@@ -74,22 +83,28 @@ def claim_task(
         row = session.get_one(TaskRow, task_id)
         # An earlier attempt whose lease expired can no longer come back.
         end_attempts(session, row, now, outcome=Outcome.LOST)
-        replica_uid = claimable.warm.get(row.model_version_id)
-        session.add(
-            AttemptRow(
-                task_id=row.id,
-                fence=row.fence,
-                consumer=request.consumer,
-                gpu_uuid=request.gpu_uuid,
-                replica_uid=replica_uid,
-                claimed_at=now,
-            )
+        attempt = AttemptRow(
+            task_id=row.id,
+            fence=row.fence,
+            consumer=request.consumer,
+            gpu_uuid=consumer.gpu_uuid,
+            replica_uid=claimable.warm.get(row.model_version_id),
+            is_ahead=request.ahead,
+            claimed_at=now,
         )
+        session.add(attempt)
         row.deadline_at = now + phase_limit(Phase.PREPARING, row.model_version.time_limit_s)
-        log_task(logger, row.uid).info("queued -> leased fence=%s consumer=%s", row.fence, request.consumer)
-        assignment = build_assignment(session, row, sizes, replica_uid)
+        log_task(logger, row.uid).info(
+            "queued -> leased fence=%s consumer=%s%s", row.fence, request.consumer, " ahead" if request.ahead else ""
+        )
+        assignment = build_assignment(session, row, sizes, attempt)
     reach(Failpoint.CLAIM_COMMITTED)
     return assignment
+
+
+def _over(request: ClaimRequest) -> list[str]:
+    """The tasks of the consumer whose runs have ended."""
+    return [attempt.uid for attempt in request.holds or () if attempt.is_delivering]
 
 
 def _pass_bell_on(session: Session, uid: str | None, now: datetime) -> None:

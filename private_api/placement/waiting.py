@@ -21,6 +21,7 @@ from private_api.placement.occupancy import (
 )
 from private_api.quotas.running import find_full_quota
 from private_api.tables import AttemptRow, ConsumerRow, TaskRow
+from private_api.tasks.ahead import is_prepared_ahead
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ _TURN = Wait(WaitsFor.TURN, "a consumer is free and takes the next task within s
 def find_wait(session: Session, row: TaskRow, now: datetime) -> Wait | None:
     """What keeps the task from running, or None once its container runs or it has ended."""
     if row.status == Status.LEASED or (row.status.is_held and row.phase == Phase.PREPARING):
+        if is_prepared_ahead(session, row):
+            return Wait(WaitsFor.FREE_CONSUMER, f"{row.lease_owner} prepares it while it runs another task")
         return _PREPARATION if row.pull_percent is None else _pull(row.pull_percent)
     if row.status != Status.QUEUED:
         return None

@@ -23,6 +23,7 @@ from contract.schemas import (
 from kit.http_errors import document_errors
 from kit.http_server import stopping_of
 from kit.openapi import ZIP_ANSWER, ZIP_BODY
+from private_api.placement.ahead import begin_task
 from private_api.placement.consumers import check_attempt, register_consumer
 from private_api.placement.task_claim import claim_task
 from private_api.routes.access import GivenCaller
@@ -157,8 +158,19 @@ def _add_attempts(parent: APIRouter, services: Services) -> None:
         await run_in_threadpool(services.logs.show_line, uid, fence, line)
         services.watch.notify(uid)
 
+    _add_begin(router, services)
     _add_cancel(router, services)
     parent.include_router(router)
+
+
+def _add_begin(router: APIRouter, services: Services) -> None:
+    @router.post("/begin")
+    async def begin_attempt(uid: Uid, fence: Fence) -> Settled:
+        """May an attempt that was prepared ahead begin? Only if its task is still `leased`."""
+        answer = await services.holders.run(begin_task, uid, fence)
+        services.watch.notify(uid)
+        services.ring()
+        return answer
 
 
 def _add_cancel(router: APIRouter, services: Services) -> None:

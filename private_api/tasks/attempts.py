@@ -22,8 +22,8 @@ def show_assignment(database: Database, uid: str, fence: int, sizes: SizeLimits)
     """The assignment of an attempt that still holds its task. Raises `StaleFence`, `TaskNotFound`."""
     with database.read() as session:
         row = read_held_task(session, uid, fence)
-        replica_uid = select(AttemptRow.replica_uid).where(AttemptRow.task_id == row.id, AttemptRow.fence == fence)
-        return build_assignment(session, row, sizes, session.scalar(replica_uid))
+        attempts = select(AttemptRow).where(AttemptRow.task_id == row.id, AttemptRow.fence == fence)
+        return build_assignment(session, row, sizes, session.scalars(attempts).one())
 
 
 @repeated
@@ -40,6 +40,9 @@ def beat_task(database: Database, uid: str, fence: int, beat: Heartbeat) -> Hear
         now = database.now(session)
         if beat.phase != row.phase:
             row.deadline_at = now + phase_limit(beat.phase, row.model_version.time_limit_s)
+        if beat.is_ready and beat.phase is Phase.PREPARING:
+            # How long the task before it takes is not its fault; `begin` sets a new one.
+            row.deadline_at = None
         row.lease_owner = beat.consumer
         row.lease_until = now + LEASE
         if beat.phase is not Phase.PREPARING:
@@ -75,7 +78,7 @@ def attempt_archive(database: Database, uid: str, fence: int, *, of_model: bool)
         return archive
 
 
-def build_assignment(session: Session, row: TaskRow, sizes: SizeLimits, replica_uid: str | None) -> Assignment:
+def build_assignment(session: Session, row: TaskRow, sizes: SizeLimits, attempt: AttemptRow) -> Assignment:
     """What the holder of a task needs to know. Raises `StaleFence` if its input is no longer stored."""
     version = row.model_version
     task_input = view_archive(row.input)
@@ -107,7 +110,8 @@ def build_assignment(session: Session, row: TaskRow, sizes: SizeLimits, replica_
         max_output_bytes=sizes.max_output_bytes,
         input=task_input,
         model_archive=view_archive(version.archive),
-        replica_uid=replica_uid,
+        is_ahead=attempt.is_ahead,
+        replica_uid=attempt.replica_uid,
     )
 
 

@@ -10,6 +10,7 @@ from contract.statuses import HELD, Reason, Status
 from private_api.database import Database
 from private_api.leases import LEASE
 from private_api.tables import ConsumerRow, Outcome, TaskRow
+from private_api.tasks.ahead import is_prepared_ahead, take_from_holder
 from private_api.tasks.blame import ends_task
 from private_api.tasks.limits import DEADLINE_GRACE, MAX_CRASHES
 from private_api.tasks.rows import end_cancelled, end_task, lock_task, logger, return_to_queue
@@ -41,6 +42,10 @@ def expire_leases(database: Database) -> list[str]:
 
     def expire(session: Session, row: TaskRow, now: datetime) -> None:
         if row.lease_until is None or row.lease_until >= now:
+            return
+        if is_prepared_ahead(session, row):
+            # It has not begun, so it cannot be what ended its consumer.
+            take_from_holder(session, row, now, f"consumer {row.lease_owner} stopped answering")
             return
         row.crashes += 1
         owner = row.lease_owner
