@@ -45,15 +45,15 @@ def main() -> None:
 
 
 @contextmanager
-def running(name: str, folder: Path) -> Iterator[System]:
+def running(name: str, folder: Path, *, gpu_uuid: str | None = None) -> Iterator[System]:
     """Run the system to measure while the block is open; `services` gets its own database."""
     if name == "standalone":
-        with standalone_system(folder) as system:
+        with standalone_system(folder, gpu_uuid=gpu_uuid) as system:
             yield system
         return
     with postgres_server(DATABASE_URL) as postgres:
         name = postgres.create()
-        with services_system(folder, postgres.url_of(name)) as system:
+        with services_system(folder, postgres.url_of(name), gpu_uuid=gpu_uuid) as system:
             yield system
         postgres.drop(name)
 

@@ -62,7 +62,10 @@ def take_over_best(session: Session, request: ClaimRequest, claimable: Claimable
         return None
     for use_gpu in ([True] if request.gpu_uuid else []) + ([False] if request.accepts_cpu_tasks else []):
         prepared = prepared_ahead().where(
-            AttemptRow.consumer != request.consumer, *_may_have(request, claimable, use_gpu=use_gpu)
+            AttemptRow.consumer != request.consumer,
+            TaskRow.not_before <= now,
+            TaskRow.cancel_at.is_(None),
+            *_may_have(request, claimable, use_gpu=use_gpu),
         )
         row = session.scalars(_in_turn(prepared).limit(1)).first()
         queued = session.scalars(

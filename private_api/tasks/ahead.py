@@ -6,7 +6,7 @@ begins it, and nobody is blamed.
 
 from datetime import datetime
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
 from contract.statuses import Status
@@ -33,6 +33,13 @@ def is_prepared_ahead(session: Session, row: TaskRow) -> bool:
         AttemptRow.task_id == row.id, AttemptRow.fence == row.fence, AttemptRow.ended_at.is_(None), AttemptRow.is_ahead
     )
     return session.scalars(statement).first() is not None
+
+
+def note_begun(session: Session, row: TaskRow) -> None:
+    """What runs was begun: nobody takes it over any more."""
+    if row.status != Status.RUNNING:
+        open_ahead = AttemptRow.task_id == row.id, AttemptRow.ended_at.is_(None), AttemptRow.is_ahead
+        session.execute(update(AttemptRow).where(*open_ahead).values(is_ahead=False))
 
 
 def take_from_holder(session: Session, row: TaskRow, now: datetime, why: str) -> None:

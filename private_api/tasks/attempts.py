@@ -14,6 +14,7 @@ from private_api.failpoints import Failpoint
 from private_api.leases import LEASE, note_seen
 from private_api.models import stored_archive, view_archive
 from private_api.tables import AttemptRow, ModelVersionRow, TaskRow
+from private_api.tasks.ahead import note_begun
 from private_api.tasks.limits import SizeLimits, phase_limit
 from private_api.tasks.rows import check_fence, lock_task, move_task, note_return, read_held_task
 
@@ -46,6 +47,7 @@ def beat_task(database: Database, uid: str, fence: int, beat: Heartbeat) -> Hear
         row.lease_owner = beat.consumer
         row.lease_until = now + LEASE
         if beat.phase is not Phase.PREPARING:
+            note_begun(session, row)
             row.started_at = row.started_at or now
             move_task(row, Status.RUNNING)
         elif row.status == Status.QUEUED:

@@ -21,6 +21,7 @@ from private_api.archives import ArchiveStore
 from private_api.database import Database
 from private_api.loops.reaper import Reaper
 from private_api.models import register_model
+from private_api.placement.ahead import begin_task
 from private_api.placement.consumers import register_consumer
 from private_api.placement.task_claim import claim_task
 from private_api.quotas.limits import NO_LIMITS, Limits
@@ -120,6 +121,9 @@ class Harness:
 
     def beat(self, held: Assignment, phase: Phase = Phase.RUNNING, consumer: str = "ada") -> HeartbeatReply:
         return beat_task(self.database, held.uid, held.fence, Heartbeat(consumer=consumer, phase=phase))
+
+    def begin(self, held: Assignment) -> Settled:
+        return begin_task(self.database, held.uid, held.fence)
 
     def upload(self, held: Assignment, data: bytes = b"output") -> Commit:
         """Make an output durable, uncommitted."""

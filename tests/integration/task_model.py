@@ -25,6 +25,8 @@ class TaskModel:
     """Fence and sha256 of the result."""
     holder: str | None = None
     """The consumer whose attempt has not ended, also while its lease has expired."""
+    is_ahead: bool = False
+    """Whether its holder prepares it while another task runs there, and has not begun it."""
     lost_by: set[str] = field(default_factory=set)
     """The consumers that fell silent with it, and lost it to another claim."""
     failed_by: set[str] = field(default_factory=set)
@@ -46,18 +48,22 @@ class TaskModel:
         """Whether the holder of this fence may act: also one whose lease expired, while nobody else claimed."""
         return fence == self.fence and not self.is_terminal
 
-    def claim(self, consumer: str) -> None:
+    def may_be_taken_by(self, consumer: str) -> bool:
+        """Whether it is prepared ahead at another consumer."""
+        return self.is_ahead and self.status is Status.LEASED and self.holder != consumer and not self.is_cancelled
+
+    def claim(self, consumer: str, *, ahead: bool = False) -> None:
         assert self.status is Status.QUEUED
         assert not self.is_cancelled, "a cancelled task was claimed"
         if self.holder is not None:
             self.lost_by.add(self.holder)
-        self.holder = consumer
+        self.holder, self.is_ahead = consumer, ahead
         self.fence += 1
         self.attempts += 1
         self._move(Status.LEASED)
 
     def give_back(self) -> None:
-        """Its holder claims, and does not name it."""
+        """Its holder claims, and does not name it; or it was prepared ahead, and is taken over."""
         self._come_back()
         self.fence += 1
         self.holder = None
@@ -69,6 +75,7 @@ class TaskModel:
     def beat(self, phase: Phase) -> None:
         self._come_back()
         if phase is not Phase.PREPARING:
+            self.is_ahead = False
             self._move(Status.RUNNING)
         elif self.status is Status.QUEUED:
             self._move(Status.LEASED)
@@ -116,6 +123,9 @@ class TaskModel:
     def lose_lease(self, there: set[str]) -> None:
         """`there` are the consumers that could run it now."""
         assert self.holder is not None
+        if self.is_ahead:
+            self.give_back()
+            return
         self.crashes += 1
         failed = {*self.lost_by, self.holder}
         if self.is_cancelled:

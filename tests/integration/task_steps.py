@@ -37,6 +37,8 @@ class Kind(NamedTuple):
 # no passing of time, or nobody who reports.
 KINDS = {
     "claim": Kind(6, (CONSUMERS, st.sampled_from(["heard", "doubled", "lost", "unheard"]), SAYS)),
+    "prepare": Kind(3, (CONSUMERS,)),
+    "begin_ahead": Kind(2, (NTH,)),
     "beat": Kind(4, (NTH, st.sampled_from(Phase))),
     "pass_time": Kind(6, (SECONDS, st.sampled_from([False, False, True]))),
     "set_clock": Kind(2, (SECONDS, st.booleans())),

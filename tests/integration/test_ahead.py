@@ -4,13 +4,12 @@ from datetime import timedelta
 
 import pytest
 
-from contract.access import ANONYMOUS
+from contract.access import ANONYMOUS, Caller, Scope
 from contract.claims import HeldAttempt
 from contract.errors import StaleFence
 from contract.heartbeats import Heartbeat
 from contract.schemas import Assignment
 from contract.statuses import Phase, Status, WaitsFor
-from private_api.placement.ahead import begin_task
 from private_api.placement.consumers import set_draining
 from private_api.placement.fleet import show_consumer
 from private_api.placement.outlook import show_task
@@ -33,18 +32,14 @@ def prepared(harness: Harness, consumer: str = "ada", **options: object) -> Assi
     return assignment
 
 
-def begin(harness: Harness, held: Assignment) -> Status:
-    return begin_task(harness.database, held.uid, held.fence).status
-
-
 def test_what_is_prepared_ahead_begins_once(harness: Harness) -> None:
     harness.submit()
     uid = harness.submit()
     held = prepared(harness)
     assert held.uid == uid
-    assert begin(harness, held) is Status.LEASED
+    assert harness.begin(held).status is Status.LEASED
     # The answer was lost, and it is asked again.
-    assert begin(harness, held) is Status.LEASED
+    assert harness.begin(held).status is Status.LEASED
     # From here on it is an attempt like any other.
     assert harness.try_claim("bob") is None
     assert harness.beat(held).cancel is False
@@ -97,7 +92,7 @@ def test_a_consumer_that_becomes_free_takes_it_over_and_nobody_is_blamed(harness
     taken = harness.claim("bob")
     assert (taken.uid, taken.is_ahead) == (uid, False)
     with pytest.raises(StaleFence):
-        begin(harness, held)
+        harness.begin(held)
     with pytest.raises(StaleFence):
         harness.beat(held, Phase.PREPARING)
     assert harness.attempts(uid) == [(held.fence, "released"), (taken.fence, None)]
@@ -114,7 +109,7 @@ def test_what_goes_first_is_claimed_before_it_is_taken_over(harness: Harness) ->
     assert harness.claim("cy", uid=later).uid == waiting
     assert harness.claim("dan").uid == later
     with pytest.raises(StaleFence):
-        begin(harness, held)
+        harness.begin(held)
 
 
 def test_it_gives_way_to_a_task_of_a_higher_priority(harness: Harness) -> None:
@@ -122,7 +117,7 @@ def test_it_gives_way_to_a_task_of_a_higher_priority(harness: Harness) -> None:
     uid = harness.submit()
     held = prepared(harness)
     urgent = harness.submit(priority=5)
-    assert begin(harness, held) is Status.QUEUED
+    assert harness.begin(held).status is Status.QUEUED
     assert harness.claim().uid == urgent
     assert harness.claim().uid == uid
     assert harness.attempts(uid)[0] == (held.fence, "released")
@@ -138,7 +133,7 @@ def test_a_consumer_that_is_to_drain_gives_it_back(harness: Harness) -> None:
     assert harness.row(uid).status is Status.QUEUED
     assert harness.bells() == bells + 1
     with pytest.raises(StaleFence):
-        begin(harness, held)
+        harness.begin(held)
 
 
 def test_a_consumer_that_dies_is_not_held_against_what_it_prepared(harness: Harness) -> None:
@@ -159,7 +154,7 @@ def test_it_waits_for_the_task_before_it_without_a_deadline(harness: Harness) ->
     assert harness.row(uid).deadline_at is not None
     beat_task(harness.database, uid, held.fence, Heartbeat(consumer="ada", phase=Phase.PREPARING, is_ready=True))
     assert harness.row(uid).deadline_at is None
-    begin(harness, held)
+    harness.begin(held)
     assert harness.row(uid).deadline_at is not None
 
 
@@ -182,8 +177,6 @@ def test_a_consumer_shows_what_it_runs_and_not_what_it_prepares(harness: Harness
     running = harness.submit()
     harness.submit()
     prepared(harness)
-    from contract.access import Caller, Scope
-
     operator = Caller(owner="op", scopes=frozenset({Scope.OPERATE}))
     task = show_consumer(harness.database, operator, "ada").task
     assert task is not None
@@ -200,7 +193,7 @@ def test_a_claim_that_does_not_name_it_gives_it_back(harness: Harness) -> None:
     again = harness.claim(process="one", number=9, holds=named, ahead=True)
     assert (again.uid, again.is_ahead) == (uid, True)
     with pytest.raises(StaleFence):
-        begin(harness, held)
+        harness.begin(held)
 
 
 def prepared_beside(harness: Harness, running: Assignment) -> Assignment:

@@ -74,7 +74,7 @@ class TaskRules(RuleBasedStateMachine):
     def happens(self, step: tuple[Any, ...]) -> None:
         name, *arguments = step
         pools: dict[str, list[Any]] = {
-            **dict.fromkeys(["beat", "commit", "fail", "release"], self.claims),
+            **dict.fromkeys(["begin_ahead", "beat", "commit", "fail", "release"], self.claims),
             "submit_again": list(self.models),
             "end": [*self.models, *(claim.uid for claim in self.claims)],
         }
@@ -114,6 +114,26 @@ class TaskRules(RuleBasedStateMachine):
             if bell == "doubled":
                 self.broker.publish(GPU_QUEUE if self.models[delivery.uid].use_gpu else CPU_QUEUE, delivery.uid)
         self.claim_next(who, None if delivery is None or bell == "lost" else delivery.uid, says)
+
+    def prepare(self, who: Consumer) -> None:
+        """A consumer that runs a task would prepare the next one of a kind."""
+        now, rows = self.harness.rows()
+        due = [row for uid, row in rows.items() if self.models[uid].status is Status.QUEUED and row.not_before <= now]
+        claim = self.try_claim(who, None, ahead=True)
+        if claim is None:
+            return
+        of_its_kind = [row for row in due if row.use_gpu == claim.use_gpu]
+        assert claim.uid == min(of_its_kind, key=lambda row: (row.not_before, row.id)).uid
+        assert claim.is_ahead
+        task = self.models[claim.uid]
+        assert not any(other.is_ahead and other.is_held and other.holder == who[0] for other in self.models.values())
+        task.claim(who[0], ahead=True)
+        self.claims.append(claim)
+
+    def begin_ahead(self, claim: Assignment) -> None:
+        if not self._is_refused(claim, lambda: self.harness.begin(claim)):
+            assert self.harness.begin(claim).status is self.models[claim.uid].status
+            self.models[claim.uid].is_ahead = False
 
     def beat(self, claim: Assignment, phase: Phase) -> None:
         task = self.models[claim.uid]
@@ -256,9 +276,16 @@ class TaskRules(RuleBasedStateMachine):
                     task.give_back()
         now, rows = self.harness.rows()
         due = [row for uid, row in rows.items() if self.models[uid].status is Status.QUEUED and row.not_before <= now]
-        fit = [row for row in due if (who[1] if row.use_gpu else who[2])]
+        taken_over = [
+            row for uid, row in rows.items() if self.models[uid].may_be_taken_by(who[0]) and row.not_before <= now
+        ]
+        fit = [row for row in (*due, *taken_over) if (who[1] if row.use_gpu else who[2])]
         best = min(fit, key=lambda row: (not row.use_gpu, row.not_before, row.id), default=None)
-        expected = uid if uid in {row.uid for row in fit} else best.uid if best else None
+        if best in taken_over:
+            expected = best.uid
+            self.models[expected].give_back()
+        else:
+            expected = uid if uid in {row.uid for row in fit if row in due} else best.uid if best else None
         claim = self.try_claim(who, uid, **said)
         assert (claim.uid if claim else None) == expected
         if claim is None:
