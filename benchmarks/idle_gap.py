@@ -36,9 +36,8 @@ def main() -> None:
     parser.add_argument("--system", choices=("standalone", "services"), default="standalone")
     arguments = parser.parse_args()
     image = script_image(f"sleep {arguments.run_s:g}; cp -r /input/. /output/")
-    print(
-        f"system {arguments.system}, {arguments.tasks} queued tasks of {arguments.run_s:g} s; load {os.getloadavg()[0]:.1f}"
-    )
+    print(f"system {arguments.system}, {arguments.tasks} queued tasks of {arguments.run_s:g} s")
+    print(f"load of the machine      {os.getloadavg()[0]:6.1f}")
     print(f"bare create + start      median {statistics.median(_bare(image) for _ in range(5)):6.2f} s")
     with (
         tempfile.TemporaryDirectory() as folder,
