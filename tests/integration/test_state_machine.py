@@ -297,7 +297,7 @@ class TaskRules(RuleBasedStateMachine):
         return True
 
     def try_claim(self, who: Consumer, uid: str | None, **said: Any) -> Assignment | None:
-        process: dict[str, Any] = {"process": self.processes[who[0]]} if said else {}
+        process: dict[str, Any] = {"process": self.processes[who[0]]} if "number" in said else {}
         return self.harness.try_claim(who[0], gpu=who[1], cpu=who[2], uid=uid, **process, **said)
 
     def _is_refused(self, claim: Assignment, action: Callable[[], object]) -> bool:
