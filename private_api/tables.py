@@ -194,6 +194,8 @@ class AttemptRow(Base):
     image: Mapped[str | None] = mapped_column(String(1024))
     """What ran, once the attempt has ended; while it lasts, the task has it."""
     claimed_at: Mapped[datetime] = mapped_column(Instant)
+    begun_at: Mapped[datetime | None] = mapped_column(Instant)
+    """When it might begin, if it was prepared ahead. NULL for all others: they begin with the claim."""
     ended_at: Mapped[datetime | None] = mapped_column(Instant)
     outcome: Mapped[Outcome | Reason | None] = mapped_column(Word(32, Outcome, Reason))
     """A `Reason` where the attempt or the task failed."""

@@ -37,7 +37,7 @@ _MOVED: tuple[tuple[type[Base], ColumnElement[bool], tuple[InstrumentedAttribute
     ),
     (TaskRow, TaskRow.ended_at.is_(None), (TaskRow.not_before,)),
     (OutboxRow, true(), (OutboxRow.due_at,)),
-    (AttemptRow, AttemptRow.ended_at.is_(None), (AttemptRow.claimed_at,)),
+    (AttemptRow, AttemptRow.ended_at.is_(None), (AttemptRow.claimed_at, AttemptRow.begun_at)),
     (ConsumerRow, true(), (ConsumerRow.seen_at,)),
     (GatewayRow, true(), (GatewayRow.seen_at,)),
     (HeartbeatRow, true(), (HeartbeatRow.at,)),

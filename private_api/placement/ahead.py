@@ -97,7 +97,7 @@ def begin_task(database: Database, uid: str, fence: int) -> Settled:
             if (why := _why_not(session, row, session.get_one(ConsumerRow, attempt.consumer), now)) is not None:
                 take_from_holder(session, row, now, why)
                 return Settled(status=row.status)
-            attempt.is_ahead = False
+            attempt.is_ahead, attempt.begun_at = False, now
             row.deadline_at = now + phase_limit(Phase.PREPARING, row.model_version.time_limit_s)
             log_task(logger, uid).info("prepared ahead, may begin: fence=%s consumer=%s", fence, attempt.consumer)
         note_seen(session, attempt.consumer, now)

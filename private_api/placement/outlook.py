@@ -19,6 +19,7 @@ from private_api.placement.occupancy import taking_consumers
 from private_api.placement.waiting import Wait, find_wait, is_of_kind
 from private_api.tables import ArchiveRow, AttemptRow, Outcome, TaskRow
 from private_api.task_logs import TaskLogs
+from private_api.tasks.ahead import is_prepared_ahead
 from private_api.tasks.read import as_seen_by, last_fence, poll_error, view_task
 from private_api.tasks.rows import find_task, may_read
 
@@ -26,6 +27,10 @@ _SAMPLE = 20
 """How many past runs of a model the estimate looks at."""
 _UNFORESEEABLE = frozenset({WaitsFor.CONSUMER, WaitsFor.RESUME, WaitsFor.REPAIR, WaitsFor.HELD_GPU, WaitsFor.QUOTA})
 """Waits that end when somebody does something, or that the place in the queue says nothing of."""
+
+
+_BEGAN_AT = func.coalesce(AttemptRow.begun_at, AttemptRow.claimed_at)
+"""What was prepared ahead waited for the task before it."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def read_outlook(session: Session, row: TaskRow, now: datetime) -> Outlook:
     if row.status.is_terminal:
         return Outlook()
     wait = find_wait(session, row, now)
-    if row.status != Status.QUEUED:
+    if row.status != Status.QUEUED and not is_prepared_ahead(session, row):
         return Outlook(eta=_estimate_rest(session, row, now), wait=wait)
     position = _position(session, row)
     return Outlook(position, _estimate_whole(session, row, position, wait, now), wait)
@@ -117,7 +122,7 @@ def _estimate_whole(session: Session, row: TaskRow, position: int, wait: Wait | 
 def _estimate_rest(session: Session, row: TaskRow, now: datetime) -> float | None:
     """Seconds until a held task ends, or None if it takes longer than expected."""
     runs = _past_runs(session, row)
-    claimed = select(AttemptRow.claimed_at).where(AttemptRow.task_id == row.id, AttemptRow.fence == row.fence)
+    claimed = select(_BEGAN_AT).where(AttemptRow.task_id == row.id, AttemptRow.fence == row.fence)
     claimed_at = session.scalar(claimed)
     if not runs or claimed_at is None:
         return None
@@ -133,7 +138,7 @@ def _known(seconds: float) -> float | None:
 def _past_runs(session: Session, row: TaskRow) -> list[Run]:
     """The model's last finished tasks, from claim to end: preparation and delivery included."""
     statement = (
-        select(AttemptRow.claimed_at, AttemptRow.ended_at, ArchiveRow.size_bytes)
+        select(_BEGAN_AT, AttemptRow.ended_at, ArchiveRow.size_bytes)
         .join(TaskRow, TaskRow.id == AttemptRow.task_id)
         .join(ArchiveRow, ArchiveRow.id == TaskRow.input_id)
         .where(

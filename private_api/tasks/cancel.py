@@ -11,12 +11,13 @@ from private_api.audit.record import record
 from private_api.audit_tables import Action
 from private_api.database import Database, repeated
 from private_api.tables import TaskRow
+from private_api.tasks.ahead import is_prepared_ahead, take_from_holder
 from private_api.tasks.rows import end_cancelled, lock_task
 
 
 @repeated
 def cancel_task(database: Database, uid: str, caller: Caller) -> None:
-    """End a queued task at once, and let the holder of a held one end it. An ended one stays as it is.
+    """End a task at once that has not begun, and let the holder of another one end it. An ended one stays as it is.
 
     Raises `TaskNotFound`.
     """
@@ -53,3 +54,5 @@ def _cancel(session: Session, row: TaskRow, now: datetime) -> None:
     row.cancel_at = row.cancel_at or now
     if status is Status.QUEUED:
         end_cancelled(session, row, now)
+    elif is_prepared_ahead(session, row):
+        take_from_holder(session, row, now, "cancelled by its owner")

@@ -112,7 +112,9 @@ class TaskModel:
         if self.is_terminal:
             return
         self.is_cancelled = True
-        if self.status is Status.QUEUED:
+        if self.status is Status.LEASED and self.is_ahead:
+            self.give_back()
+        elif self.status is Status.QUEUED:
             self._end(Status.CANCELLED, Reason.CANCELLED)
 
     def delete(self) -> None:

@@ -167,9 +167,11 @@ def test_its_owner_is_told_what_it_waits_for_and_can_cancel_it(harness: Harness)
         WaitsFor.FREE_CONSUMER,
         "ada prepares it while it runs another task",
     )
+    assert told.position == 0
     cancel_task(harness.database, uid, ANONYMOUS)
-    assert harness.beat(held, Phase.PREPARING).cancel is True
-    # A consumer that is free does not take it over.
+    assert harness.row(uid).status is Status.CANCELLED
+    with pytest.raises(StaleFence):
+        harness.beat(held, Phase.PREPARING)
     assert harness.try_claim("bob") is None
 
 
@@ -199,3 +201,16 @@ def test_a_claim_that_does_not_name_it_gives_it_back(harness: Harness) -> None:
 def prepared_beside(harness: Harness, running: Assignment) -> Assignment:
     named = [HeldAttempt(uid=running.uid, fence=running.fence)]
     return harness.claim(process="one", number=8, holds=named, ahead=True)
+
+
+def test_how_long_it_waited_for_the_task_before_it_is_no_part_of_what_its_model_takes(harness: Harness) -> None:
+    harness.submit()
+    harness.submit()
+    held = prepared(harness)
+    harness.shift_claim(held, timedelta(hours=-1))
+    harness.begin(held)
+    harness.commit(held)
+    later = harness.submit()
+    eta = show_task(harness.database, harness.logs, later, ANONYMOUS).eta
+    assert eta is not None
+    assert eta < 60

@@ -15,6 +15,7 @@ _AHEAD = sa.text("is_ahead AND ended_at IS NULL")
 
 
 def upgrade() -> None:
-    """Add the column, and an index of the few attempts for which it says something."""
+    """Add the columns, and an index of the few attempts that are prepared ahead."""
+    op.add_column("attempts", sa.Column("begun_at", sa.DateTime(timezone=True)))
     op.add_column("attempts", sa.Column("is_ahead", sa.Boolean, nullable=False, server_default=sa.false()))
     op.create_index("attempts_ahead", "attempts", ["consumer"], postgresql_where=_AHEAD, sqlite_where=_AHEAD)
