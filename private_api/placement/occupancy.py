@@ -138,17 +138,24 @@ def find_warm_replicas(session: Session, hosted: list[ReplicaRow], now: datetime
 
 
 def may_claim(
-    session: Session, consumer: ConsumerRow, hosted: list[ReplicaRow], now: datetime, over: Collection[str] = ()
+    session: Session,
+    consumer: ConsumerRow,
+    hosted: list[ReplicaRow],
+    now: datetime,
+    *,
+    over: Collection[str] = (),
+    ahead: bool = False,
 ) -> Claimable:
     """Which GPU tasks a consumer with these replicas may claim, and which tasks run through one of them.
 
-    `over` are the uids of tasks of which it says that their run has ended.
+    `over` are the uids of tasks of which it says that their run has ended. What it claims ahead runs once the task that
+    it has is over, and a replica that waits for that one may go first.
     """
     warm = find_warm_replicas(session, hosted, now)
     if not admits_replica(hosted, share_gpu=True):
         return Claimable(TaskRow.model_version_id.in_(warm), warm)
     # A task may still come back to this GPU: no waiting replica can be hosted here then, so none blocks tasks.
-    is_held = holds_gpu_task(session, consumer.name, over)
+    is_held = not ahead and holds_gpu_task(session, consumer.name, over)
     blocking = None if is_held else highest_wanted_replica(session, consumer, hosted, now)
     return Claimable(true() if blocking is None else TaskRow.priority > blocking, warm)
 

@@ -68,7 +68,7 @@ def claim_task(
             if (left := left_for_others(session, request, hosted, now)) is None:
                 return None
             request = left
-        claimable = may_claim(session, consumer, hosted, now, over=_over(request))
+        claimable = may_claim(session, consumer, hosted, now, over=_over(request), ahead=request.ahead)
         is_kept_free = request.accepts_cpu_tasks and is_gpu_expected(session, hosted, now, yield_after)
         if is_kept_free:
             request = request.model_copy(update={"accepts_cpu_tasks": False})

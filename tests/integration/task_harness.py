@@ -230,6 +230,13 @@ class Harness:
         with self.database.write() as session:
             self._attempt(session, held).claimed_at += by
 
+    def shift_begin(self, held: Assignment, by: timedelta) -> None:
+        """Move the moment at which an attempt began that was prepared ahead."""
+        with self.database.write() as session:
+            row = self._attempt(session, held)
+            assert row.begun_at is not None
+            row.begun_at += by
+
     def attempt_s(self, held: Assignment) -> float:
         """How long an ended attempt took from its claim to its end."""
         with self.database.read() as session:
