@@ -113,6 +113,23 @@ def test_what_goes_first_is_claimed_before_it_is_taken_over(harness: Harness) ->
         harness.begin(held)
 
 
+def test_a_consumer_does_not_take_it_from_itself(harness: Harness) -> None:
+    harness.submit()
+    harness.submit()
+    held = prepared(harness)
+    assert harness.try_claim() is None
+    assert harness.begin(held).status is Status.LEASED
+
+
+def test_what_runs_is_taken_over_by_nobody_even_if_its_holder_did_not_ask(harness: Harness) -> None:
+    harness.submit()
+    harness.submit()
+    held = prepared(harness)
+    harness.beat(held)
+    assert harness.try_claim("bob") is None
+    assert harness.commit(held).status is Status.FINISHED
+
+
 def test_it_gives_way_to_a_task_of_a_higher_priority(harness: Harness) -> None:
     harness.submit()
     uid = harness.submit()
