@@ -48,7 +48,9 @@ KINDS: dict[str, tuple[int, tuple[st.SearchStrategy[Any], ...]]] = {
     "end": (3, (NTH, ENDS)),
     "claim_task": (5, (HOSTS,)),
     "finish_task": (3, (NTH,)),
-    "beat_task": (2, (NTH,)),
+    "beat_task": (2, (NTH, st.sampled_from([Phase.RUNNING, Phase.DELIVERING]))),
+    "prepare_task": (3, (HOSTS,)),
+    "begin_task": (2, (NTH,)),
     "submit": (4, (NAMES, PRIORITY)),
     "report": (4, (NAMES, st.integers(0, 6), st.booleans())),
     "pass_time": (5, (SECONDS, st.booleans())),
@@ -94,7 +96,7 @@ class ReplicaRules(RuleBasedStateMachine):
         name, *arguments = step
         pools: dict[str, list[Any]] = {
             **dict.fromkeys(["beat", "end"], self.claims),
-            **dict.fromkeys(["finish_task", "beat_task"], self.tasks),
+            **dict.fromkeys(["finish_task", "beat_task", "begin_task"], self.tasks),
         }
         if name in pools:
             if not pools[name]:
@@ -177,10 +179,24 @@ class ReplicaRules(RuleBasedStateMachine):
         if row.fence == held.fence and not Status(row.status).is_terminal:
             self.plane.tasks.commit(held)
 
-    def beat_task(self, held: Assignment) -> None:
+    def beat_task(self, held: Assignment, phase: Phase) -> None:
+        row = self.plane.tasks.row(held.uid)
+        # A run that has ended does not run again.
+        if row.fence == held.fence and not Status(row.status).is_terminal and row.phase != Phase.DELIVERING:
+            self.plane.tasks.beat(held, phase)
+
+    def prepare_task(self, consumer: str) -> None:
+        """As a consumer that runs a task does."""
+        held = self.plane.tasks.try_claim(consumer, gpu=CONSUMERS[consumer], slots=3, ahead=True)
+        if held is not None:
+            assert held.is_ahead
+            assert not [row for row in self.live() if row.consumer == consumer and row.status in HOSTED]
+            self.tasks.append(held)
+
+    def begin_task(self, held: Assignment) -> None:
         row = self.plane.tasks.row(held.uid)
         if row.fence == held.fence and not Status(row.status).is_terminal:
-            self.plane.tasks.beat(held, Phase.RUNNING)
+            self.plane.tasks.begin(held)
 
     def pass_time(self, seconds: int, reaps: bool) -> None:
         self.plane.age(timedelta(seconds=seconds))
@@ -206,6 +222,7 @@ class ReplicaRules(RuleBasedStateMachine):
                 select(AttemptRow.consumer)
                 .join(TaskRow, TaskRow.id == AttemptRow.task_id)
                 .where(AttemptRow.ended_at.is_(None), AttemptRow.replica_uid.is_(None), TaskRow.use_gpu.is_(True))
+                .where(TaskRow.phase.is_distinct_from(Phase.DELIVERING))
             )
             tasks = Counter(session.scalars(open_tasks))
         live = self.live()
