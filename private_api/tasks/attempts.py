@@ -37,6 +37,8 @@ def beat_task(database: Database, uid: str, fence: int, beat: Heartbeat) -> Hear
     with database.write() as session:
         row = lock_task(session, uid)
         check_fence(row, fence)
+        if beat.phase is not Phase.PREPARING:
+            note_begun(session, row)
         note_return(row)
         now = database.now(session)
         if beat.phase != row.phase:
@@ -47,7 +49,6 @@ def beat_task(database: Database, uid: str, fence: int, beat: Heartbeat) -> Hear
         row.lease_owner = beat.consumer
         row.lease_until = now + LEASE
         if beat.phase is not Phase.PREPARING:
-            note_begun(session, row)
             row.started_at = row.started_at or now
             move_task(row, Status.RUNNING)
         elif row.status == Status.QUEUED:
