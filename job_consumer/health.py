@@ -91,10 +91,15 @@ class Health:
         self.trouble: str | None = None
         """What the newest look found."""
 
-    def look(self) -> ConsumerHealth:
-        """Look at everything that tasks need."""
+    def look(self, *, beside_run: bool = False) -> ConsumerHealth:
+        """Look at everything that tasks need.
+
+        What is found beside a run is neither logged nor kept as `trouble`: the run may have caused it, and goes on.
+        """
         with self._looking:
             found = self._find_trouble()
+            if beside_run:
+                return ConsumerHealth(trouble=found and found[:2048], free_bytes=self._free_bytes())
             if found is not None and self.trouble is None:
                 logger.error("consumer=%s is sick, takes nothing, and looks again by itself: %s", self._consumer, found)
             elif found is None and self.trouble is not None:

@@ -159,7 +159,9 @@ class Worker:
             return None
         if uid is not None:
             reach(Failpoint.CLAIM_HEARD)
-        health = self._context.health.look()
+        health = self._context.health.look(beside_run=ahead)
+        if ahead and health.trouble is not None:
+            return None
         # All that this consumer has, and would adopt or give back at its next start, has a workspace.
         over = {(key.uid, key.fence) for key in self._context.stages.delivering()}
         folders = [(key.uid, key.fence) for key in self._context.work.workspaces()]
