@@ -1,4 +1,8 @@
-"""What users do, against every way the server runs: standalone, and separate services over real infrastructure."""
+"""What users do, against every way the server runs: standalone, and separate services over real infrastructure.
+
+`make test` has two of the ways: the services without containers of their own are those of the Compose stack, and
+tests/e2e/test_chaos.py, test_outages.py and test_failpoints.py break them besides.
+"""
 
 import io
 import json
@@ -36,7 +40,10 @@ with grpc.insecure_channel("127.0.0.1:9100") as channel:
 GPU_UUID = gpu_or("GPU-5b9a2f0e-0000-4000-8000-000000000001")
 
 
-@pytest.fixture(scope="module", params=["standalone", "compose", "services"])
+SYSTEMS = ["standalone", "compose", pytest.param("services", marks=pytest.mark.long)]
+
+
+@pytest.fixture(scope="module", params=SYSTEMS)
 def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     require_docker()
     folder = tmp_path_factory.mktemp("system")
