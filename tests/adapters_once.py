@@ -1,4 +1,4 @@
-"""What judges parameters and bodies is made once per process of the tests, not once per app: each test has its own apps.
+"""What judges parameters and bodies is made once per process of the tests, not once per app: each test has its own.
 
 A server has one app for as long as it runs. Making the adapters of its routes is most of what an app takes to make.
 """

@@ -59,6 +59,21 @@ class System:
     """Of the gRPC door in plain text, where it has one of its own."""
     verify: str | bool = True
     """The certificate that clients must trust, where there is TLS."""
+    whole: Service | None = None
+    """What ends and starts all of it at once, if anything does."""
+
+    def end(self) -> None:
+        """Ask all of it to stop, and wait for that."""
+        if self.whole is not None:
+            self.whole.end()
+            return
+        for process in reversed(self.processes):
+            process.end()
+
+    def start(self) -> None:
+        """Start all of it; it may not be ready yet."""
+        for process in self.processes if self.whole is None else [self.whole]:
+            process.start()
 
     def wait_ready(self) -> None:
         """Until the door answers that everything is ready."""

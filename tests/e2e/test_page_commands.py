@@ -135,11 +135,17 @@ def environment(system: System, folder: Path) -> dict[str, str]:
     return {**server, "INFERENCE_SERVER_KEY": key, "KEY": key, "HOME": str(folder)}
 
 
+def is_long(walk: Walk) -> bool:
+    """Containers of examples are also those of tests/grpc and tests/e2e/test_examples.py, in `make test`."""
+    return walk.page.startswith(("examples/", "docs/grpc/", "runtimes/")) or any(
+        line.startswith("docker build") and "-f examples/grpc/" in line for line in walk.before
+    )
+
+
 WALKS_WITH_MARKS = [
     pytest.param(
         walk,
-        # The containers of examples are also those of tests/grpc and tests/e2e/test_examples.py.
-        marks=[pytest.mark.long] if walk.page.startswith(("examples/", "docs/grpc/", "runtimes/")) else [],
+        marks=[pytest.mark.long] if is_long(walk) else [],
         id=f"{walk.page}: {', '.join(walk.titles) or 'all'}",
     )
     for walk in WALKS
