@@ -145,9 +145,10 @@ def empty_database_url(request: pytest.FixtureRequest, database_kind: str, tmp_p
         yield f"sqlite:///{tmp_path}/empty.sqlite"
         return
     server: PostgresServer = request.getfixturevalue("postgres")
+    copies: DatabaseCopies = request.getfixturevalue("postgres_copies")
     name = server.create()
     yield server.url_of(name)
-    server.drop(name)
+    copies.give_back(name)
 
 
 @pytest.fixture(params=["postgres", "sqlite"])
