@@ -51,7 +51,7 @@ prepare: setup supply ## Make what the tests need: clients, images, the site, a 
 test: prepare ## Make what the tests need and run them; skip only what this machine cannot have
 	$(VENV)/python -m tests.run
 
-test-long: prepare ## Run the tests that take longest: two hosts in a swarm, every reset, a week as the admin
+test-long: prepare ## Run what takes longest: swarm, resets, kills in turn, a week as the admin, all orders of events
 	tests/grpc/build_images long
 	$(VENV)/python -m tests.run -m long --numprocesses 2 --no-loadscope-reorder
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from private_api.archives import ArchiveStore
 from private_api.database import Database
 from private_api.task_logs import TaskLogs
+from tests.adapters_once import adapters_made_once
 from tests.compiled_once import compiled_once
 from tests.databases import (
     DatabaseCopies,
@@ -83,8 +84,8 @@ def _no_traces_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _sql_is_compiled_once() -> Iterator[None]:
-    with compiled_once():
+def _made_once() -> Iterator[None]:
+    with compiled_once(), adapters_made_once():
         yield
 
 
@@ -144,9 +145,10 @@ def empty_database_url(request: pytest.FixtureRequest, database_kind: str, tmp_p
         yield f"sqlite:///{tmp_path}/empty.sqlite"
         return
     server: PostgresServer = request.getfixturevalue("postgres")
+    copies: DatabaseCopies = request.getfixturevalue("postgres_copies")
     name = server.create()
     yield server.url_of(name)
-    server.drop(name)
+    copies.give_back(name)
 
 
 @pytest.fixture(params=["postgres", "sqlite"])

@@ -4,6 +4,7 @@ import contextlib
 import secrets
 import shutil
 import sqlite3
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,8 @@ _PATIENT = " ".join(
     ]
 )
 """Where tests ask less of their connections than a server does."""
+_AHEAD = 3
+"""So many copies are made before a test asks for one."""
 
 
 @dataclass(frozen=True)
@@ -53,40 +56,43 @@ class PostgresServer:
 
 
 class DatabaseCopies:
-    """Copies of one template. The next one is made, and used ones are dropped, while tests run: the disk is slow."""
+    """Copies of one template. A few are made ahead, and used ones are dropped, while tests run: the disk is slow.
 
-    def __init__(self, server: PostgresServer, template: str) -> None:
-        """`server` is used by a thread from now on."""
-        self._server, self._template = server, template
-        self._thread = ThreadPoolExecutor(1)
+    A drop waits for a checkpoint of the whole server, of a second where the disk is busy, and no copy waits for a drop.
+    """
+
+    def __init__(self, copier: PostgresServer, dropper: PostgresServer, template: str) -> None:
+        """Each of the two is used by a thread of its own from now on."""
+        self._copier, self._dropper, self._template = copier, dropper, template
+        self._copying, self._dropping = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self._dropped: list[Future[None]] = []
-        self._next = self._copy()
+        self._ready = deque(self._copy() for _ in range(_AHEAD))
 
     def take(self) -> str:
         """The name of a copy that nobody has had."""
-        name = self._next.result()
-        self._next = self._copy()
-        return name
+        self._ready.append(self._copy())
+        return self._ready.popleft().result()
 
     def give_back(self, name: str) -> None:
         """It will be dropped, in use or not."""
-        self._dropped.append(self._thread.submit(self._server.drop, name))
+        self._dropped.append(self._dropping.submit(self._dropper.drop, name))
 
     def close(self) -> None:
         """Wait for what is under way. Raises what a drop raised."""
-        self._thread.shutdown()
+        self._copying.shutdown()
+        self._dropping.shutdown()
         for dropped in self._dropped:
             dropped.result()
 
     def _copy(self) -> Future[str]:
-        return self._thread.submit(self._server.create, self._template)
+        return self._copying.submit(self._copier.create, self._template)
 
 
 @contextlib.contextmanager
 def database_copies(server: PostgresServer, template: str) -> Iterator[DatabaseCopies]:
-    """Copies for the time of a block; the last one, which nobody took, goes with what is left over of the run."""
-    with server.admin.engine.connect() as second:
-        copies = DatabaseCopies(replace(server, admin=second), template)
+    """Copies for the time of a block; the last ones, which nobody took, go with what is left over of the run."""
+    with server.admin.engine.connect() as second, server.admin.engine.connect() as third:
+        copies = DatabaseCopies(replace(server, admin=second), replace(server, admin=third), template)
         try:
             yield copies
         finally:

@@ -8,7 +8,7 @@ from xdist.workermanage import WorkerController
 _GROUPS = {
     # Each of the two has a whole stack at a time: the first the same one, the other one after another.
     "stacks of the gRPC door": re.compile(r"^tests/grpc/test_(grpc_door|stack\w*)\.py::"),
-    "other stacks": re.compile(r"^tests/e2e/test_(readme|stack)\.py::|\[compose[\]-]"),
+    "other stacks": re.compile(r"^tests/e2e/test_(readme|stack)\.py::|[\[-]compose[\]-]"),
 }
 _FIRST = (
     "stacks of the gRPC door",

@@ -10,15 +10,9 @@ import termios
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tests.commands import Command, start_command
 from tests.waiting import PATIENCE_S, wait_until
 
-# The pseudo-terminal becomes the process's own: passwords are asked for there, whatever stdin is.
-_LAUNCH = """
-import fcntl, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-from inference_client.cli import main
-main()
-"""
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -45,29 +39,31 @@ class Shown:
 
 
 def run_in_terminal(
-    arguments: Sequence[str], environment: Mapping[str, str], answers: Sequence[Answer] = (), *, program: str = _LAUNCH
+    arguments: Sequence[str], environment: Mapping[str, str], answers: Sequence[Answer] = (), *, program: str = ""
 ) -> Shown:
     """Run `infer`, or another program in Python, until it ends, and answer its questions in turn."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 100))
-    command = [sys.executable, "-c", program, *arguments]
-    with subprocess.Popen(
-        command,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={"TERM": "xterm-256color", **environment},
-        start_new_session=True,
-    ) as process:
-        os.close(theirs)
-        try:
-            shown = _converse(ours, answers)
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            os.close(ours)
-    return Shown(process.returncode, shown.decode())
+    variables, streams = {"TERM": "xterm-256color", **environment}, (theirs, theirs, theirs)
+    process: Command | subprocess.Popen[bytes]
+    if program:
+        command = [sys.executable, "-c", program, *arguments]
+        process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, env=variables, start_new_session=True
+        )
+    else:
+        # The pseudo-terminal becomes the process's own: passwords are asked for there, whatever stdin is.
+        process = start_command("inference_client", arguments, variables, streams, at_terminal=True)
+    os.close(theirs)
+    try:
+        shown = _converse(ours, answers)
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        os.close(ours)
+        code = process.wait()
+    return Shown(code, shown.decode())
 
 
 def _converse(terminal: int, answers: Sequence[Answer]) -> bytes:

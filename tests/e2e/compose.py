@@ -164,6 +164,31 @@ def beside_others() -> dict[str, str]:
     }
 
 
+class ComposeStack:
+    """All services of a project at once, as an operator stops and starts them."""
+
+    name = "stack"
+
+    def __init__(self, compose: Compose) -> None:
+        self._compose = compose
+
+    def start(self) -> None:
+        """Start the containers that exist."""
+        self._compose.run("up", "--detach", "--wait")
+
+    def end(self) -> None:
+        """Stop them within their grace periods."""
+        self._compose.run("stop")
+
+    def kill(self) -> None:
+        """Kill them; they stay dead."""
+        self._compose.run("kill", "--signal", "KILL")
+
+    def output(self) -> str:
+        """The end of every log."""
+        return self._compose.logs()
+
+
 def service_of(system: System, name: str) -> ComposeService:
     """A service of a stack that Compose runs."""
     (found,) = (each for each in system.processes if isinstance(each, ComposeService) and each.name == name)
@@ -204,6 +229,7 @@ def compose_system(
             gpu_uuid=gpu_uuid,
             processes=services,
             verify=str(folder / "traefik/certs/server.crt"),
+            whole=ComposeStack(compose),
         )
         try:
             system.wait_ready()

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tests.commands import Command
 from tests.forks import Forked
 
 
@@ -18,7 +19,7 @@ class Process:
         command: list[str],
         environment: Mapping[str, str],
         log: Path,
-        launch: Callable[[str, dict[str, str], Path], Forked] | None = None,
+        launch: Callable[[str, dict[str, str], Path], Forked | Command] | None = None,
     ) -> None:
         """`launch` starts the service instead of the command."""
         self.name = name
@@ -27,7 +28,7 @@ class Process:
         self.environment = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
         """Of the next start."""
         self.log = log
-        self._process: subprocess.Popen[bytes] | Forked | None = None
+        self._process: subprocess.Popen[bytes] | Forked | Command | None = None
 
     def start(self) -> None:
         """Start it; it may not be ready yet."""

@@ -1,5 +1,6 @@
 """A whole running server, in the two ways the scenario list runs against: standalone, and one process per service."""
 
+import os
 import random
 import secrets
 import socket
@@ -15,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import docker
 import httpx
 
+from tests.commands import Command, start_command
 from tests.e2e.processes import Process
 from tests.engine_client import engine_client
 from tests.services import BROKER_URL
@@ -57,6 +59,21 @@ class System:
     """Of the gRPC door in plain text, where it has one of its own."""
     verify: str | bool = True
     """The certificate that clients must trust, where there is TLS."""
+    whole: Service | None = None
+    """What ends and starts all of it at once, if anything does."""
+
+    def end(self) -> None:
+        """Ask all of it to stop, and wait for that."""
+        if self.whole is not None:
+            self.whole.end()
+            return
+        for process in reversed(self.processes):
+            process.end()
+
+    def start(self) -> None:
+        """Start all of it; it may not be ready yet."""
+        for process in self.processes if self.whole is None else [self.whole]:
+            process.start()
 
     def wait_ready(self) -> None:
         """Until the door answers that everything is ready."""
@@ -98,11 +115,17 @@ def standalone_system(
     """`inference-server standalone` as a process, with `extra` options."""
     port, grpc_port = free_port(), grpc_port or free_port()
     data_dir = folder / "data"
-    command = [sys.executable, "-m", "operations", "standalone", "--data-dir", str(data_dir), "--port", str(port)]
+    command = ["operations", "standalone", "--data-dir", str(data_dir), "--port", str(port)]
     command += (
         ["--grpc-port", str(grpc_port), "--engine", engine] + (["--gpu-uuid", gpu_uuid] if gpu_uuid else []) + [*extra]
     )
-    process = Process("standalone", command, {}, folder / "standalone.log")
+
+    def launch(_name: str, environment: dict[str, str], log: Path) -> Command:
+        package, *arguments = command
+        with log.open("ab") as out, Path(os.devnull).open("rb") as nothing:
+            return start_command(package, arguments, environment, (nothing.fileno(), out.fileno(), out.fileno()))
+
+    process = Process("standalone", command, {}, folder / "standalone.log", launch)
     system = System(
         name="standalone",
         url=f"http://127.0.0.1:{port}",

@@ -25,6 +25,8 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         yield running
 
 
+# `make test` has it behind TLS, in tests/e2e/test_stack.py.
+@pytest.mark.long
 def test_the_main_job_is_done_by_mouse(system: System, tmp_path: Path) -> None:
     log, output = do_main_job(
         system.url, tmp_path, image="process:count.py", model_zip=zip_folder(WORDCOUNT), text=b"a zip in, a zip out\n"

@@ -201,24 +201,6 @@ def test_http_leads_to_the_port_of_https(host: Host) -> None:
     assert (answer.status_code, answer.headers["Location"]) == (301, f"{host.url}/docs?a=b")
 
 
-def test_make_up_says_where_to_go_and_shows_the_first_key_once(host: Host) -> None:
-    variables = {**os.environ, **host.compose.variables, "REQUIRE_API_KEY": "1"}
-    command = ["make", "up"]
-    first, again = (
-        subprocess.run(command, cwd=host.folder, env=variables, capture_output=True, text=True, check=False)
-        for _ in range(2)
-    )
-    assert (first.returncode, again.returncode) == (0, 0), f"{first.stderr}\n{again.stderr}"
-    assert f"InferenceServer is ready at {host.url}; docs at {host.url}/docs\n" in first.stdout
-    (key,) = re.findall(r"^is_\w+$", first.stdout, re.MULTILINE)
-    assert CERTIFICATE in first.stdout
-    assert host.get("/api/models/").status_code == 401
-    assert host.get("/api/models/", key).status_code == 200
-    assert "is_" not in again.stdout
-    # Open again, for the tests after this one.
-    host.type("docker compose up -d --wait")
-
-
 @pytest.mark.long
 def test_a_task_is_run_and_a_soft_reset_keeps_everything(host: Host) -> None:
     uid = host.submit()
@@ -228,6 +210,7 @@ def test_a_task_is_run_and_a_soft_reset_keeps_everything(host: Host) -> None:
     assert host.output(uid) == CONTENT
 
 
+@pytest.mark.long
 def test_a_hard_reset_keeps_what_is_bound_to_a_folder(host: Host) -> None:
     uid, key = host.submit(), host.type(ADMIN_KEY).strip()
     certificate = (host.folder / "server.crt").read_bytes()
@@ -288,6 +271,23 @@ def test_no_container_of_it_shows_a_secret(host: Host) -> None:
     inspected = subprocess.run(["docker", "inspect", *containers], check=True, capture_output=True, text=True).stdout
     logged = host.compose.run("logs", "--no-color")
     assert not [secret for secret in made if secret in inspected or secret in logged]
+
+
+def test_make_up_says_where_to_go_and_shows_the_first_key_once(host: Host) -> None:
+    """The last that is done to the host: from here on it requires keys."""
+    variables = {**os.environ, **host.compose.variables, "REQUIRE_API_KEY": "1"}
+    command = ["make", "up"]
+    first, again = (
+        subprocess.run(command, cwd=host.folder, env=variables, capture_output=True, text=True, check=False)
+        for _ in range(2)
+    )
+    assert (first.returncode, again.returncode) == (0, 0), f"{first.stderr}\n{again.stderr}"
+    assert f"InferenceServer is ready at {host.url}; docs at {host.url}/docs\n" in first.stdout
+    (key,) = re.findall(r"^is_\w+$", first.stdout, re.MULTILINE)
+    assert CERTIFICATE in first.stdout
+    assert host.get("/api/models/").status_code == 401
+    assert host.get("/api/models/", key).status_code == 200
+    assert "is_" not in again.stdout
 
 
 @pytest.mark.long

@@ -1,6 +1,6 @@
 """What pages say to paste, pasted in their order, in a checkout beside a standalone server."""
 
-import subprocess
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import run_command
 from tests.doc_pages import Section, section, sections
 from tests.e2e.checkout import copy_checkout, paste, run_in
 from tests.e2e.systems import System, standalone_system
@@ -128,18 +129,23 @@ def checkout(tmp_path: Path) -> Path:
 
 def environment(system: System, folder: Path) -> dict[str, str]:
     """Of a reader who has an admin's key."""
-    command = ["keys", "create", "--owner", "reader", "--scope", "admin", "--data-dir", str(system.data_dir)]
-    made = subprocess.run([sys.executable, "-m", "operations", *command], capture_output=True, text=True, check=True)
-    key = made.stdout.strip()
+    command = ("keys", "create", "--owner", "reader", "--scope", "admin", "--data-dir", str(system.data_dir))
+    key = run_command("operations", *command, env=os.environ).stdout.strip()
     server = {"INFERENCE_SERVER_URL": system.url, "INFERENCE_SERVER_GRPC": f"http://127.0.0.1:{system.grpc_port}"}
     return {**server, "INFERENCE_SERVER_KEY": key, "KEY": key, "HOME": str(folder)}
+
+
+def is_long(walk: Walk) -> bool:
+    """Containers of examples are also those of tests/grpc and tests/e2e/test_examples.py, in `make test`."""
+    return walk.page.startswith(("examples/", "docs/grpc/", "runtimes/")) or any(
+        line.startswith("docker build") and "-f examples/grpc/" in line for line in walk.before
+    )
 
 
 WALKS_WITH_MARKS = [
     pytest.param(
         walk,
-        # The containers of examples are also those of tests/grpc and tests/e2e/test_examples.py.
-        marks=[pytest.mark.long] if walk.page.startswith(("examples/", "docs/grpc/", "runtimes/")) else [],
+        marks=[pytest.mark.long] if is_long(walk) else [],
         id=f"{walk.page}: {', '.join(walk.titles) or 'all'}",
     )
     for walk in WALKS

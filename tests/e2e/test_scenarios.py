@@ -1,4 +1,8 @@
-"""What users do, against every way the server runs: standalone, and separate services over real infrastructure."""
+"""What users do, against every way the server runs: standalone, and separate services over real infrastructure.
+
+`make test` has two of the ways: the services without containers of their own are those of the Compose stack, and
+tests/e2e/test_chaos.py, test_outages.py and test_failpoints.py break them besides.
+"""
 
 import io
 import json
@@ -36,7 +40,18 @@ with grpc.insecure_channel("127.0.0.1:9100") as channel:
 GPU_UUID = gpu_or("GPU-5b9a2f0e-0000-4000-8000-000000000001")
 
 
-@pytest.fixture(scope="module", params=["standalone", "compose", "services"])
+SYSTEMS = ["standalone", "compose", pytest.param("services", marks=pytest.mark.long)]
+
+
+# For what one private API decides, or one consumer in its own process: behind any door it is the same.
+EVERYWHERE_IF_LONG = pytest.mark.parametrize(
+    "system",
+    ["standalone", *(pytest.param(name, marks=pytest.mark.long) for name in ("compose", "services"))],
+    indirect=True,
+)
+
+
+@pytest.fixture(scope="module", params=SYSTEMS)
 def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     require_docker()
     folder = tmp_path_factory.mktemp("system")
@@ -129,6 +144,7 @@ def test_a_failed_run_says_its_exit_code_and_shows_its_log(door: DoorClient) -> 
     assert attempt["image"].startswith("sha256:")
 
 
+@EVERYWHERE_IF_LONG
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
@@ -141,6 +157,7 @@ def test_an_output_that_cannot_be_taken_says_why(door: DoorClient, script: str, 
     assert (answer.status_code, answer.json()["reason"]) == (552, reason)
 
 
+@EVERYWHERE_IF_LONG
 def test_what_cannot_be_sent_is_left_out_with_a_warning_unless_the_model_is_strict(door: DoorClient) -> None:
     image = script_image("mkfifo /output/pipe; echo x > /output/T1.nii; ln -s T1.nii /output/t1.nii")
     uid = door.submit(door.add_model(image), {"i": b""})
@@ -172,6 +189,7 @@ def test_a_run_has_the_limits_of_its_model_and_says_which_it_hit(door: DoorClien
     assert door.result(door.submit(wide, {"i": b""})) == {"said.txt": b"fits\n"}
 
 
+@EVERYWHERE_IF_LONG
 def test_a_run_over_its_time_limit_is_ended(door: DoorClient) -> None:
     model = door.add_model(script_image(f"echo started; {UNTIL_TOLD}"), time_limit_s=2)
     body = door.ended(door.submit(model, {"i": b""})).json()
@@ -179,6 +197,7 @@ def test_a_run_over_its_time_limit_is_ended(door: DoorClient) -> None:
     assert "2 s" in body["detail"]
 
 
+@EVERYWHERE_IF_LONG
 def test_an_absent_image_is_told_as_such(door: DoorClient) -> None:
     model = door.add_model("no-such-image:1", pull_policy="never")
     body = door.ended(door.submit(model, {"i": b""})).json()
@@ -186,6 +205,7 @@ def test_an_absent_image_is_told_as_such(door: DoorClient) -> None:
     assert "no-such-image:1" in body["detail"]
 
 
+@EVERYWHERE_IF_LONG
 def test_an_input_with_a_wrong_checksum_fails_as_rejected(door: DoorClient) -> None:
     broken = make_zip({"a.txt": b"some content that is stored"}, method=zipfile.ZIP_STORED).replace(
         b"some content", b"sOme content"
@@ -196,6 +216,7 @@ def test_an_input_with_a_wrong_checksum_fails_as_rejected(door: DoorClient) -> N
     assert "a.txt" in body["detail"]
 
 
+@EVERYWHERE_IF_LONG
 def test_an_unknown_model_is_550_and_an_unknown_task_554(door: DoorClient) -> None:
     answer = door.http.post("/api/tasks/", params={"human_readable_id": "nobody"}, content=make_zip({}))
     assert (answer.status_code, answer.json()["error"]) == (550, "ModelNotFound")
@@ -211,6 +232,7 @@ def test_a_running_task_is_cancelled(door: DoorClient) -> None:
     assert (answer.status_code, answer.json()["status"], answer.json()["reason"]) == (552, "cancelled", "cancelled")
 
 
+@EVERYWHERE_IF_LONG
 def test_a_waiting_task_is_cancelled_at_once_and_a_deleted_one_is_gone(door: DoorClient) -> None:
     model = door.add_model(script_image(UNTIL_TOLD))
     busy = door.submit(model, {"i": b""})
@@ -314,6 +336,7 @@ def test_the_output_can_be_resumed_by_range(door: DoorClient) -> None:
     assert door.http.get(url, headers={"If-None-Match": etag}).status_code == 304
 
 
+@EVERYWHERE_IF_LONG
 def test_files_come_by_their_names_and_a_rerun_needs_no_upload(door: DoorClient) -> None:
     files = {"case 1/mask.txt": b"one", "ümläut #1?.txt": b"two", "50%2F50/page.html": b"<script>alert(1)</script>"}
     first = door.submit(door.add_model(echo_image()), files)
@@ -336,6 +359,7 @@ def test_files_come_by_their_names_and_a_rerun_needs_no_upload(door: DoorClient)
     assert door.status(again)["rerun_of"] == first
 
 
+@EVERYWHERE_IF_LONG
 def test_the_same_idempotency_key_answers_the_same_task(door: DoorClient) -> None:
     model, data = door.add_model(echo_image()), make_zip({"a": b"1"})
     first, again = (door.submit_zip(model, data, key="k-1") for _ in range(2))
@@ -366,6 +390,7 @@ def test_a_consumer_that_is_killed_adopts_its_container_and_delivers_once(door: 
     assert "adopting the run" in system.logs()
 
 
+@EVERYWHERE_IF_LONG
 def test_a_container_that_ended_while_its_consumer_was_down_is_delivered(door: DoorClient, system: System) -> None:
     uid = door.submit(door.add_model(script_image("sleep 2; echo x > /output/x")), {"i": b""})
     door.wait_status(uid, "running")
@@ -377,6 +402,7 @@ def test_a_container_that_ended_while_its_consumer_was_down_is_delivered(door: D
     assert door.status(uid)["attempt"] == 1
 
 
+@EVERYWHERE_IF_LONG
 def test_a_consumer_killed_while_it_ends_a_run_still_says_why(door: DoorClient, system: System) -> None:
     model = door.add_model(script_image("trap '' TERM; while true; do sleep 1; done"), time_limit_s=1)
     uid = door.submit(model, {"i": b""})
@@ -392,10 +418,8 @@ def test_queued_tasks_survive_a_restart(door: DoorClient, system: System) -> Non
     slow = door.submit(door.add_model(script_image("sleep 2; touch /output/x")), {"i": b""})
     model = door.add_model(echo_image())
     queued = [door.submit(model, {"n": str(n).encode()}) for n in range(3)]
-    for process in reversed(system.processes):
-        process.end()
-    for process in system.processes:
-        process.start()
+    system.end()
+    system.start()
     system.wait_ready()
     assert door.result(slow) == {"x": b""}
     assert [door.result(uid)["n"] for uid in queued] == [b"0", b"1", b"2"]
@@ -425,6 +449,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(door: DoorClient, system: Syst
     wait_until(lambda: not list((system.data_dir / "archives/tmp").iterdir()))
 
 
+@EVERYWHERE_IF_LONG
 def test_a_body_that_is_no_zip_is_refused_before_there_is_a_task(door: DoorClient) -> None:
     model = door.add_model(echo_image())
     data = io.BytesIO(b"this is no zip")

@@ -86,6 +86,8 @@ def test_the_main_job_is_done_by_mouse_behind_tls(door: DoorClient, tmp_path: Pa
     assert read_zip(output.read_bytes()) == {"words": b"6\n"}
 
 
+# `make test` has the operator's own test of a stack, which kills services under its tasks as well.
+@pytest.mark.long
 def test_every_service_killed_in_turn_costs_no_task(compose: Compose, door: DoorClient) -> None:
     tasks = submit_numbers(door, TASKS)
     for service in SERVICES:
@@ -130,6 +132,8 @@ def test_who_polls_while_the_door_is_replaced_waits_a_moment(compose: Compose, d
     assert set(seen) == {200}, seen
 
 
+# In `make test` the restarts of tests/e2e/test_scenarios.py stand for it.
+@pytest.mark.long
 def test_down_and_up_keeps_tasks_in_every_state(compose: Compose, door: DoorClient) -> None:
     echo, fails = door.add_model(echo_image()), door.add_model(script_image("exit 3"))
     finished, failed = door.submit(echo, {"a": b"kept"}), door.submit(fails, {"a": b""})
@@ -223,6 +227,7 @@ def test_http_redirects_to_https_and_old_tls_is_refused(compose: Compose, door: 
         old.wrap_socket(raw, server_hostname=parts.hostname)
 
 
+@pytest.mark.long
 def test_a_crowd_behind_one_address_is_served(door: DoorClient) -> None:
     uid = door.submit(door.add_model(script_image(UNTIL_TOLD)), {"i": b""})
     door.wait_status(uid, "running")

@@ -70,6 +70,8 @@ def test_a_first_segmentation(checkout: Path) -> None:
     assert failed.strip().endswith(shown.strip())
 
 
+# The same commands are those of the pages that tests/e2e/test_page_commands.py and test_folder_to_model.py walk.
+@pytest.mark.long
 def test_a_model_of_your_own_is_broken_and_repaired(checkout: Path) -> None:
     """Where a page shows a text after commands, these print its lines, the commands that fail included."""
     for each in sections(OWN):

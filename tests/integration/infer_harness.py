@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from contract.access import Scope
 from inference_client import InferenceClient, ModelRegistration
 from private_api.database import Database
 from private_api.keys import create_key
+from tests.commands import run_command
 from tests.integration.public_door import serve_door
 from tests.running_api import RunningApi, run_private_api
 from tests.terminal import Answer, Shown, run_in_terminal
@@ -73,14 +73,7 @@ class User:
 
     def pipes(self, *arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
         """In a script."""
-        return subprocess.run(
-            [sys.executable, "-m", "inference_client", *arguments],
-            env=self.environment | variables,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return run_command("inference_client", *arguments, env=self.environment | variables, stdin=stdin)
 
     def submits(self, model: str) -> str:
         """Submits a task and returns its uid."""

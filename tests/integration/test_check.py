@@ -24,6 +24,7 @@ from job_consumer.engines import LABEL
 from job_consumer.engines.docker.witness import WitnessEngine
 from job_consumer.settings import JobConsumerSettings
 from standalone.server import consumer_in_thread
+from tests.commands import run_command
 from tests.e2e.images import UNTIL_TOLD
 from tests.engine_client import engine_client
 from tests.integration.engine_harness import build_image
@@ -36,7 +37,6 @@ from tests.waiting import PATIENCE_S, repeat_until_told, wait_until
 from tests.zips import make_zip
 
 MIB = 1024**2
-SERVERS = [sys.executable, "-m", "operations", "check"]
 ROOT = "RUN mkdir -p /root && chmod 700 /root"
 SECRET = "RUN mkdir -m 700 /secret && echo 42 > /secret/weights && chmod 600 /secret/weights"
 
@@ -61,15 +61,10 @@ def script_image(engine: docker.APIClient, script: str, before: str = "") -> str
     return build_image(engine, f"{before}\nCMD {json.dumps(['/bin/sh', '-c', script])}")
 
 
-def command(image: str, scan: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "inference_client", "check", image, "--input", str(scan), *options]
-
-
 def run(image: str, scan: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "INFERENCE_SERVER_IMAGE"}
-    return subprocess.run(
-        command(image, scan, *options), env=environment | variables, capture_output=True, text=True, check=False
-    )
+    command = ("inference_client", "check", image, "--input", str(scan), *options)
+    return run_command(*command, env=environment | variables)
 
 
 def check(image: str, scan: Path, *options: str, expect: int = 1, **variables: str) -> dict[str, Any]:
@@ -314,12 +309,8 @@ def test_what_the_server_would_not_take_is_not_run(engine: docker.APIClient, tmp
     done = run(script_image(engine, "true"), tmp_path / "input.zip")
     assert done.returncode == 2
     assert "the server would refuse the input" in done.stderr
-    done = subprocess.run(
-        [*SERVERS, "busybox:1.37", "--input", __file__, "-o", str(tmp_path / "none" / "out.zip")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ("operations", "check", "busybox:1.37", "--input", __file__, "-o", str(tmp_path / "none" / "out.zip"))
+    done = run_command(*command, env=os.environ)
     assert (done.returncode, "there is no folder" in done.stderr) == (2, True), done.stderr
     refused = check(script_image(engine, "true"), tmp_path / "input.zip", expect=2)
     assert refused["error"] == "InvalidArchive"
@@ -433,7 +424,8 @@ def test_a_checked_container_is_the_consumers_container(
         uid = client.submit("seg", scan)
         with consumer_in_thread(replace(consumer_options(settings), api_url=api.url), api.broker, consumers_engine):
             ours = container_of(engine, image, settings.consumer_name)
-            with started(command(image, scan, "--model", str(weights), "--memory", "64MiB")):
+            options = ["--input", str(scan), "--model", str(weights), "--memory", "64MiB"]
+            with started([sys.executable, "-m", "inference_client", "check", image, *options]):
                 theirs = container_of(engine, image, "trial-")
             client.cancel(uid)
             client.wait(uid)

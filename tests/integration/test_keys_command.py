@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -16,6 +15,7 @@ from contract.quotas import Quota
 from private_api.archives import ArchiveStore
 from private_api.keys import check_key, list_keys
 from private_api.models import register_model, show_model
+from tests.commands import run_command
 from tests.databases import opened
 from tests.integration.public_door import PLAIN, serve_door
 from tests.running_api import RunningApi
@@ -25,13 +25,8 @@ from tests.zips import make_zip
 def run(*command: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     names = ("DATABASE_URL", "POSTGRES_HOSTNAME", "POSTGRES_PASSWORD", "NO_COLOR", "COLUMNS")
     inherited = {name: value for name, value in os.environ.items() if name not in names}
-    return subprocess.run(
-        [sys.executable, "-m", *command],
-        env={**inherited, "NO_COLOR": "1", "COLUMNS": "200", **(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    return run_command(
+        *command, env={**inherited, "NO_COLOR": "1", "COLUMNS": "200", **(environment or {})}, timeout=60
     )
 
 

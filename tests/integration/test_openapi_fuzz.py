@@ -33,7 +33,9 @@ from private_api.tasks.limits import SizeLimits
 from tests.integration.public_door import DEADLINE_S, MIB, PLAIN, TOKEN, UNKNOWN_UID, RunningDoor, finish, serve_door
 from tests.zips import make_zip
 
-EXAMPLES = 4
+FEW_OR_MANY = pytest.mark.parametrize(
+    "examples", [pytest.param(1, id="few"), pytest.param(4, id="many", marks=pytest.mark.long)]
+)
 """Drawn for each operation, beside those that take its parameters to their bounds one by one."""
 OURS = ["550", "551", "552", "553", "554"]
 """What is answered about models and tasks; any other code from 500 up is a failure of the server."""
@@ -119,14 +121,14 @@ def hold(private_url: str, uid: str) -> int:
     return assignment.fence
 
 
-def load(url: str, headers: dict[str, str], *, bounds_of: str) -> Any:
+def load(url: str, headers: dict[str, str], *, bounds_of: str, examples: int) -> Any:
     """The document of the API at `url`. The parameters of paths that match `bounds_of` are taken to their bounds."""
     configuration = {
         "base-url": url,
         "headers": headers,
         "generation": {
             "deterministic": True,
-            "max-examples": EXAMPLES,
+            "max-examples": examples,
             "database": "none",
             "no-shrink": True,
             # Who may call what with which key is the matrix of test_access.py.
@@ -210,17 +212,28 @@ def run_all(schema: Any, world: World, subtests: pytest.Subtests) -> None:
                 test()
 
 
-def test_the_public_api_answers_as_its_document_says(world: World, subtests: pytest.Subtests) -> None:
+@FEW_OR_MANY
+def test_the_public_api_answers_as_its_document_says(world: World, subtests: pytest.Subtests, examples: int) -> None:
     # A deployment has so many members that their bounds alone would take a quarter of the time.
-    run_all(load(world.door.url, {"X-API-Key": world.key}, bounds_of="(?<!/deployment)$"), world, subtests)
+    run_all(
+        load(world.door.url, {"X-API-Key": world.key}, bounds_of="(?<!/deployment)$", examples=examples),
+        world,
+        subtests,
+    )
 
 
-def test_the_public_api_answers_strangers_as_its_document_says(world: World, subtests: pytest.Subtests) -> None:
-    run_all(load(world.door.url, {}, bounds_of="^$"), world, subtests)
+@FEW_OR_MANY
+def test_the_public_api_answers_strangers_as_its_document_says(
+    world: World, subtests: pytest.Subtests, examples: int
+) -> None:
+    run_all(load(world.door.url, {}, bounds_of="^$", examples=examples), world, subtests)
 
 
-def test_the_private_api_answers_as_its_document_says(world: World, subtests: pytest.Subtests) -> None:
+@FEW_OR_MANY
+def test_the_private_api_answers_as_its_document_says(world: World, subtests: pytest.Subtests, examples: int) -> None:
     # Below /api/ that is what the door takes as well.
     run_all(
-        load(world.door.private_url, {"Authorization": f"Bearer {TOKEN}"}, bounds_of="^/internal/"), world, subtests
+        load(world.door.private_url, {"Authorization": f"Bearer {TOKEN}"}, bounds_of="^/internal/", examples=examples),
+        world,
+        subtests,
     )

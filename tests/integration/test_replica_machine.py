@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy import select
@@ -26,6 +25,7 @@ from private_api.deployments.deploy import undeploy_model
 from private_api.deployments.rows import COUNTED, HOSTED, is_current, serving_of
 from private_api.tables import AttemptRow, TaskRow
 from private_api.task_logs import TaskLogs
+from tests.examples import FEW_OR_ALL, fewer
 from tests.integration.deployment_harness import ADDRESS, DeploymentHarness
 from tests.integration.task_harness import GPU, Harness
 from tests.integration.test_state_machine import empty_database
@@ -285,11 +285,12 @@ def database_on_postgres(postgres_url: str) -> Iterator[Database]:
 
 
 @pytest.mark.timeout(1800)
+@FEW_OR_ALL
 def test_every_order_of_events_keeps_one_container_on_a_gpu_and_nothing_is_stuck(
-    database_on_postgres: Database, fast_store: ArchiveStore, logs: TaskLogs
+    share: int, database_on_postgres: Database, fast_store: ArchiveStore, logs: TaskLogs
 ) -> None:
     # Its end takes as long as its steps: everything that was begun is brought to an end.
-    fewer = settings(max_examples=max(1, settings().max_examples // 4))
     run_state_machine_as_test(
-        lambda: ReplicaRules(DeploymentHarness(Harness(database_on_postgres, fast_store, logs))), settings=fewer
+        lambda: ReplicaRules(DeploymentHarness(Harness(database_on_postgres, fast_store, logs))),
+        settings=fewer(4 * share),
     )

@@ -38,6 +38,7 @@ from private_api.tables import ConsumerRow, TaskRow
 from private_api.task_logs import TaskLogs
 from private_api.tasks.cancel import cancel_task
 from private_api.tasks.limits import DEADLINE_GRACE, MAX_CRASHES, MOST_FAILURES
+from tests.examples import FEW_OR_ALL, fewer
 from tests.integration.task_harness import GPU, Harness, SetClock
 from tests.integration.task_model import TaskModel
 from tests.integration.task_steps import PATIENT, STEPS, Consumer, empty_database
@@ -325,9 +326,12 @@ def fast_store() -> Iterator[ArchiveStore]:
 
 
 @pytest.mark.timeout(1800)
-def test_every_order_of_events_keeps_the_promises(postgres_url: str, fast_store: ArchiveStore, logs: TaskLogs) -> None:
+@FEW_OR_ALL
+def test_every_order_of_events_keeps_the_promises(
+    share: int, postgres_url: str, fast_store: ArchiveStore, logs: TaskLogs
+) -> None:
     database = SetClock(postgres_url)
     try:
-        run_state_machine_as_test(lambda: TaskRules(Harness(database, fast_store, logs)))
+        run_state_machine_as_test(lambda: TaskRules(Harness(database, fast_store, logs)), settings=fewer(share))
     finally:
         database.close()
