@@ -1,7 +1,7 @@
 """Fetches archives from the private API: hashed as they arrive, or as a link where both share a file system.
 
-Over HTTP an archive is read by the standard library's client into one buffer, which takes less than a tenth of what
-httpx takes of the CPU. On its own host the private API is asked where the archive lies instead (`AS_HEADER`); it tells only
+Over HTTP an archive is read by the standard library's client into one buffer, which takes less than a tenth of the CPU
+that httpx takes. On its own host the private API is asked where the archive lies instead (`AS_HEADER`); it tells only
 who shows the service token and calls over the loopback. Whoever cannot link what it names fetches the bytes.
 """
 
