@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel
 
+from contract.archive_fetch import ArchiveSource, FetchCut, FetchRefused
 from contract.claims import ClaimRequest
 from contract.deployments import ReplicaAssignment, ReplicaBeat, ReplicaBeatReply, ReplicaClaim, ReplicaEnd
 from contract.errors import InferenceError, PermissionDenied, ServiceUnavailable, Unauthenticated, error_from_body
@@ -19,7 +20,8 @@ from contract.schemas import ArchiveView, Assignment, Commit, ConsumerRegistrati
 _CONNECT_S = 3
 _ANSWER_S = 30
 TIMEOUT = httpx.Timeout(_ANSWER_S, connect=_CONNECT_S)
-_TRANSFER_TIMEOUT = httpx.Timeout(300, connect=_CONNECT_S)
+_TRANSFER_S = 300
+_TRANSFER_TIMEOUT = httpx.Timeout(_TRANSFER_S, connect=_CONNECT_S)
 """Limits the silence within a transfer: the other side may be syncing a large file."""
 
 ACCESS_ERRORS = (Unauthenticated, PermissionDenied)
@@ -39,6 +41,7 @@ class PrivateClient:
         self._http = httpx.Client(
             base_url=url, headers={"Authorization": f"Bearer {secret}"}, timeout=TIMEOUT, trust_env=False
         )
+        self._archives = ArchiveSource(url, secret, connect_s=_CONNECT_S, silence_s=_TRANSFER_S)
         self.is_refused = False
         """Whether the newest answer was one of `ACCESS_ERRORS`."""
 
@@ -89,13 +92,13 @@ class PrivateClient:
         """Show the line that is being written, at most 1 KiB, below the log until that goes on; empty for none."""
         self._call("POST", _path(uid, fence, "log/line"), content=line)
 
-    def fetch_input(self, uid: str, fence: int, target: Path) -> None:
-        """Write the task's zip to `target`."""
-        self._fetch(_path(uid, fence, "input"), target)
+    def fetch_input(self, uid: str, fence: int, target: Path) -> str:
+        """Make `target` the task's zip, to be read and removed but never written to; returns its sha256."""
+        return self._fetch(_path(uid, fence, "input"), target)
 
-    def fetch_model(self, uid: str, fence: int, target: Path) -> None:
-        """Write the model's zip to `target`."""
-        self._fetch(_path(uid, fence, "model"), target)
+    def fetch_model(self, uid: str, fence: int, target: Path) -> str:
+        """As `fetch_input`, of the model's zip."""
+        return self._fetch(_path(uid, fence, "model"), target)
 
     def upload_output(self, uid: str, fence: int, pieces: Iterable[bytes]) -> ArchiveView:
         """Stream the output zip. Returns what arrived."""
@@ -122,9 +125,9 @@ class PrivateClient:
         answer = self._call("POST", f"/internal/replicas/{uid}/{fence}/heartbeat", json=beat.model_dump())
         return ReplicaBeatReply.model_validate(answer)
 
-    def fetch_replica_model(self, uid: str, fence: int, target: Path) -> None:
-        """Write the zip of a replica's model to `target`."""
-        self._fetch(f"/internal/replicas/{uid}/{fence}/model", target)
+    def fetch_replica_model(self, uid: str, fence: int, target: Path) -> str:
+        """As `fetch_input`, of the zip of a replica's model."""
+        return self._fetch(f"/internal/replicas/{uid}/{fence}/model", target)
 
     def end_replica(self, uid: str, fence: int, end: ReplicaEnd) -> None:
         """Report that a replica has ended."""
@@ -161,17 +164,16 @@ class PrivateClient:
         self._check_answer(response)
         return response.json() if response.content else None
 
-    def _fetch(self, path: str, target: Path) -> None:
+    def _fetch(self, path: str, target: Path) -> str:
         try:
-            with (
-                self._http.stream("GET", path, timeout=_TRANSFER_TIMEOUT) as response,
-                target.open("wb") as file,
-            ):
-                self._check_answer(response)
-                for piece in response.iter_raw(1024**2):
-                    file.write(piece)
-        except httpx.TransportError as error:
-            raise unreachable(error) from error
+            sha256 = self._archives.fetch(path, target)
+        except FetchRefused as refused:
+            self._check_answer(refused.answer)
+            raise
+        except FetchCut as error:
+            raise ServiceUnavailable(f"the private API cannot be reached: {error}") from error
+        self.is_refused = False
+        return sha256
 
     def _check_answer(self, response: httpx.Response) -> None:
         """Raises the error that the answer carries, if any."""

@@ -30,6 +30,8 @@ class GatewayOptions:
     """Of one message, either way. The default is the contracts': Triton's and TensorFlow's clients use it."""
     limits: Limits = field(default_factory=Limits)
     drain_s: float = 25.0
+    notice_s: float = 5.0
+    """How long, at most, health checks announce the stop while new calls are still served; 0 where nobody balances."""
     stream_url: str | None = None
     """The `host:port` that redhare's auth answers."""
     token_lifetime_s: float = 3600.0

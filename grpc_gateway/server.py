@@ -16,8 +16,6 @@ from grpc_gateway.table_sync import TableSync
 
 logger = logging.getLogger(__name__)
 
-_NOTICE_S = 5.0
-"""How long, at most, health checks announce the stop while new calls are still served."""
 _CUT_S = 0.5
 """How long before the end of the drain the remaining calls are ended with a status."""
 _MAX_STREAMS = 2**20
@@ -71,7 +69,7 @@ class GatewayServer:
         ends_at = loop.time() + drain_s
         self.table.drain()
         logger.info("draining for at most %.0f s, %d calls open", drain_s, self.door.open_calls)
-        await asyncio.sleep(min(_NOTICE_S, drain_s / 5))
+        await asyncio.sleep(min(self._options.notice_s, drain_s / 5))
         self.table.close()
         left_s = max(0.0, ends_at - loop.time())
         cut = loop.call_later(max(0.0, left_s - _CUT_S), self.door.end_all, shutting_down())

@@ -19,7 +19,7 @@ def open_model(
     heartbeat: LeaseHeartbeat,
     key: RunKey,
     assignment: Assignment | ReplicaAssignment,
-    fetch: Callable[[str, int, Path], None],
+    fetch: Callable[[str, int, Path], str],
 ) -> ModelFolder | None:
     """The folder for `/model`, or None if the model has no archive.
 

@@ -65,12 +65,13 @@ def check_held(context: ConsumerContext, heartbeat: LeaseHeartbeat) -> None:
         raise ConsumerStopping
 
 
-def fetch_archive(fetch: Callable[[str, int, Path], None], key: RunKey, target: Path, sha256: str) -> None:
-    """Write an archive of the attempt to `target`. Raises `EngineUnavailable` when it arrives damaged."""
-    fetch(key.uid, key.fence, target)
-    with target.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-            raise EngineUnavailable(f"the archive {sha256} arrived damaged")
+def fetch_archive(fetch: Callable[[str, int, Path], str], key: RunKey, target: Path, sha256: str) -> None:
+    """Make `target` an archive of the attempt, to be read and removed but never written to.
+
+    `fetch` returns the sha256 of what it fetched. Raises `EngineUnavailable` when it arrives damaged.
+    """
+    if fetch(key.uid, key.fence, target) != sha256:
+        raise EngineUnavailable(f"the archive {sha256} arrived damaged")
     reach(Failpoint.PREPARE_FETCHED)
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from job_consumer.descriptors import open_folder, remove_tree
 from job_consumer.engines import Mount, RunKey, RunKind
 from job_consumer.failpoints import Failpoint
+from kit.disk import sync_disk
 from kit.failpoints import reach
 
 PROGRESS_NAME = "latest"
@@ -231,7 +232,7 @@ class WorkDir:
                     fill(partial)
                     partial.chmod(0o755)
                     # Once renamed it counts as complete, even after a power cut.
-                    os.sync()
+                    sync_disk(partial)
                     partial.rename(folder)
                 finally:
                     shutil.rmtree(partial, ignore_errors=True)

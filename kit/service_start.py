@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from kit.logging import configure_logging
+from kit.memory import tune_memory
 from kit.settings import Settings, SettingsError
 
 _Settings = TypeVar("_Settings", bound=Settings)
@@ -18,4 +19,5 @@ def start_service(name: str, kind: type[_Settings], run: Callable[[_Settings], i
         print(f"{name} cannot start:\n{error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
         return 2
     configure_logging(settings.log_level, settings.log_format)
+    tune_memory()
     return run(settings)

@@ -23,6 +23,8 @@ from private_api.disk_space import DiskSpace, full_disk_translated
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 """How file systems say that they have no hard links, or no more for this file."""
 _CHUNK_BYTES = 1024**2
+_WRITE_OUT_BYTES = 8 * 1024**2
+"""How much of an upload is written before the kernel is told to begin with it: `sync` then waits for little."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Upload:
         self.path = path
         self._space = space
         self.size_bytes = 0
+        self._written_out = 0
         self._digest = hashlib.sha256()
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
@@ -59,6 +62,10 @@ class Upload:
                 view = view[os.write(self._fd, view) :]
         self._digest.update(data)
         self.size_bytes += len(data)
+        if self.size_bytes - self._written_out >= _WRITE_OUT_BYTES:
+            # Begins to write, and waits for nothing. What is dirty stays in memory, where it is read again soon.
+            os.posix_fadvise(self._fd, self._written_out, self.size_bytes - self._written_out, os.POSIX_FADV_DONTNEED)
+            self._written_out = self.size_bytes
 
     def sync(self) -> None:
         """Force the content to disk and close the file."""

@@ -1,11 +1,12 @@
 """Receives a zip from an HTTP body straight into the archive store: raw, or the `zip_file` part of a multipart form.
 
-Nothing is spooled: at most about 1 MiB waits in memory before a thread writes it.
+Nothing is spooled: while a thread hashes and writes one MiB, at most about one more is received.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Protocol, Self
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -151,20 +152,53 @@ def announced_bytes(request: Request) -> int:
 async def _write_body(request: Request, parser: _Parser, upload: Upload, max_bytes: int) -> None:
     pending: list[bytes] = []
     waiting = total = received = 0
-    async for chunk in request.stream():
-        data = parser.feed(chunk)
-        total += len(data)
-        received += len(chunk)
-        # A form may be endless around its zip.
-        if total > max_bytes or received > max_bytes + _MULTIPART_OVERHEAD_BYTES:
-            raise TooLarge(f"the zip is larger than MAX_UPLOAD_BYTES={max_bytes} bytes")
-        pending.append(data)
-        waiting += len(data)
-        if waiting >= _BATCH_BYTES:
-            await run_in_threadpool(upload.write, b"".join(pending))
-            pending, waiting = [], 0
-    if waiting:
-        await run_in_threadpool(upload.write, b"".join(pending))
+    async with _Writer(upload) as writer:
+        async for chunk in request.stream():
+            data = parser.feed(chunk)
+            total += len(data)
+            received += len(chunk)
+            # A form may be endless around its zip.
+            if total > max_bytes or received > max_bytes + _MULTIPART_OVERHEAD_BYTES:
+                raise TooLarge(f"the zip is larger than MAX_UPLOAD_BYTES={max_bytes} bytes")
+            pending.append(data)
+            waiting += len(data)
+            if waiting >= _BATCH_BYTES:
+                await writer.write(pending)
+                pending, waiting = [], 0
+        if waiting:
+            await writer.write(pending)
+
+
+class _Writer:
+    """Writes in a thread while its caller goes on; leaving the block waits for that. One write at a time."""
+
+    def __init__(self, upload: Upload) -> None:
+        self._upload = upload
+        self._writing: asyncio.Task[None] | None = None
+
+    async def write(self, pieces: list[bytes]) -> None:
+        """Begin to write once the write before has ended. Raises what that raised."""
+        await self._wait()
+        self._writing = asyncio.create_task(run_in_threadpool(self._write_all, pieces))
+
+    def _write_all(self, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            self._upload.write(piece)
+
+    async def _wait(self) -> None:
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            await writing
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_exc: object) -> None:
+        if kind is None:
+            await self._wait()
+        elif self._writing is not None:
+            # The error that ended the block counts; the file must not be closed under the thread.
+            await asyncio.gather(self._writing, return_exceptions=True)
 
 
 def _pick_parser(request: Request) -> _RawBody | _Form | None:

@@ -59,10 +59,12 @@ class Watcher:
     def __init__(self, event: asyncio.Event) -> None:
         self._event = event
 
-    async def changed(self, timeout_s: float) -> None:
-        """Return after a change, after `timeout_s`, or when the row should be read anyway."""
+    async def changed(self, timeout_s: float, stopping: asyncio.Event | None = None) -> None:
+        """Return after a change, after `timeout_s`, once `stopping` is set, or when the row should be read anyway."""
+        waits = [asyncio.create_task(each.wait()) for each in (self._event, stopping) if each is not None]
         try:
-            await asyncio.wait_for(self._event.wait(), min(timeout_s, RECHECK_S))
-        except TimeoutError:
-            return
+            await asyncio.wait(waits, timeout=min(timeout_s, RECHECK_S), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
         self._event.clear()

@@ -25,6 +25,7 @@ from kit.http_server import stopping_of
 from kit.logging import request_id
 from public_api.addresses import client_address
 from public_api.pulse import Pulse
+from public_api.transport import LargeReads
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,9 @@ class Relay:
                 "Accept-Encoding": "identity",
                 DOOR_POLICY_HEADER: policy.to_header(),
             }
-            return httpx.AsyncClient(base_url=private_url, headers=headers, limits=limits, trust_env=False)
+            return httpx.AsyncClient(
+                base_url=private_url, headers=headers, transport=LargeReads(limits), trust_env=False
+            )
 
         # Idle connections are dropped before the private API closes them, which it does after 5 s.
         self._calls = connect(httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=2))

@@ -71,6 +71,8 @@ def open_door(door: GrpcDoor, *, private_url: str, service_token: str, name: str
         replica_port=door.replica_port if door.replica_host else None,
         requires_key=requires_key,
         drain_s=_DRAIN_S,
+        # There is one door, so nobody could take his calls elsewhere.
+        notice_s=0,
         stream_url=door.address,
     )
     with ExitStack() as stack:

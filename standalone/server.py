@@ -24,6 +24,7 @@ from job_consumer.service import ConsumerOptions, run_consumer
 from job_consumer.settings import Credential
 from kit.disk import DISK_RESERVE_BYTES
 from kit.http_server import serve_in_thread
+from kit.memory import tune_memory
 from kit.threads import SupervisedThread
 from private_api.service import PrivateApiOptions, private_api_service
 from private_api.tasks.limits import SizeLimits
@@ -93,6 +94,7 @@ def standalone_server(options: Options, for_good: threading.Event | None = None)
     Raises `GpuMissing`, `DataDirInUseError`, `EngineUnavailable` if the engine that was asked for does not answer, and
     `OSError` if a port is taken.
     """
+    tune_memory()
     if options.gpu_uuid is not None:
         check_gpu(options.gpu_uuid)
     data_dir = options.data_dir.absolute()

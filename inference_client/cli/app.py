@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -17,10 +17,11 @@ from inference_client.cli.history import show_history
 from inference_client.cli.keys import build_keys_app, show_quota, whoami
 from inference_client.cli.login import login, logout
 from inference_client.cli.models import build_models_app
-from inference_client.cli.output import print_json, print_line
+from inference_client.cli.output import print_json
 from inference_client.cli.overview import add_overview_commands
 from inference_client.cli.server_options import ServerOptions
 from inference_client.cli.tasks import add_task_commands
+from inference_client.cli.version import show_version
 from inference_client.cli.watch import watch
 from inference_client.config import DEFAULT_SERVER
 from inference_client.config_file import VARIABLES
@@ -30,11 +31,6 @@ from inference_client.errors import Interrupted, ReportedError, UnusableInput
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code.value:>3}  {meaning}" for code, meaning in MEANINGS.items())
 
 _BEFORE_THE_COMMAND = frozenset(f"--{name}" for name in VARIABLES)
-
-
-def main() -> NoReturn:
-    """Run `infer` with the arguments of this process, and exit."""
-    sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -89,9 +85,7 @@ def build_app() -> typer.Typer:
 
 def _show_version(value: bool) -> None:
     if value:
-        from importlib.metadata import version
-
-        print_line(f"infer {version('inferenceserver-client')}")
+        show_version()
         raise typer.Exit
 
 

@@ -4,20 +4,22 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inference_client.batches import Batch, Result, new_label
 from inference_client.cli.display import Display
 from inference_client.cli.exit_codes import ExitCode
 from inference_client.cli.output import print_json, print_line, print_path, print_table
 from inference_client.cli.suggestions import suggesting_models
 from inference_client.cli.uids import labelled_tasks, remember
-from inference_client.client import InferenceClient
 from inference_client.errors import Interrupted, ReportedError, UnusableInput
 from inference_client.schemas import TaskView
 from inference_client.wording import describe
+
+if TYPE_CHECKING:
+    from inference_client.batches import Batch, Result
+    from inference_client.client import InferenceClient
 
 LabelOption = Annotated[
     str | None, typer.Option("--label", metavar="LABEL", help="All tasks with this label, instead of one.")
@@ -25,7 +27,7 @@ LabelOption = Annotated[
 
 
 def submit_each(
-    client: InferenceClient,
+    client: "InferenceClient",
     display: Display,
     model: str,
     paths: Sequence[Path],
@@ -38,6 +40,8 @@ def submit_each(
     as_json: bool,
 ) -> None:
     """Submit a task for each path, and with `wait` follow them all; one that fails stops no other."""
+    from inference_client.batches import new_label
+
     targets = _targets(paths, out, extract=extract)
     label = label or new_label(model)
     display.say(f"label: {label}")
@@ -73,12 +77,12 @@ def _telling_how_far(display: Display) -> Iterator[None]:
         raise
 
 
-def show_status_of_label(client: InferenceClient, label: str, *, as_json: bool) -> None:
+def show_status_of_label(client: "InferenceClient", label: str, *, as_json: bool) -> None:
     """Print how many tasks with this label have each status."""
     _print_counts(label, map(client.status, labelled_tasks(client, label)), as_json=as_json)
 
 
-def cancel_label(client: InferenceClient, label: str, *, as_json: bool) -> None:
+def cancel_label(client: "InferenceClient", label: str, *, as_json: bool) -> None:
     """Cancel every task with this label; those that have ended stay as they are."""
     _print_counts(label, map(client.cancel, labelled_tasks(client, label)), as_json=as_json)
 
@@ -110,7 +114,7 @@ def _targets(paths: Sequence[Path], out: Path | None, *, extract: bool) -> dict[
     return {path: out / name for path, name in names.items()}
 
 
-def _report_submitted(display: Display, batch: Batch[Path]) -> dict[Path, dict[str, Any]]:
+def _report_submitted(display: Display, batch: "Batch[Path]") -> dict[Path, dict[str, Any]]:
     rows: dict[Path, dict[str, Any]] = {}
     for case, uid, error in batch.submissions():
         rows[case] = {"uid": uid} if error is None else {"uid": uid, "error": error.to_body()}
@@ -119,7 +123,7 @@ def _report_submitted(display: Display, batch: Batch[Path]) -> dict[Path, dict[s
     return rows
 
 
-def _follow(display: Display, batch: Batch[Path], targets: dict[Path, Path | None]) -> dict[Path, dict[str, Any]]:
+def _follow(display: Display, batch: "Batch[Path]", targets: dict[Path, Path | None]) -> dict[Path, dict[str, Any]]:
     rows: dict[Path, dict[str, Any]] = {}
     try:
         for result in batch.as_ended():
@@ -132,7 +136,7 @@ def _follow(display: Display, batch: Batch[Path], targets: dict[Path, Path | Non
     return rows
 
 
-def _finish(display: Display, result: Result[Path], targets: dict[Path, Path | None]) -> dict[str, Any]:
+def _finish(display: Display, result: "Result[Path]", targets: dict[Path, Path | None]) -> dict[str, Any]:
     row: dict[str, Any] = {"uid": result.uid}
     if result.task is not None:
         row["status"] = str(result.task.status)

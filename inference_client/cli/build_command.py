@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,13 +28,15 @@ from inference_client.cli.image_options import (
 from inference_client.cli.models import register
 from inference_client.cli.output import JsonOption, print_json, print_line
 from inference_client.cli.server_options import server_options
-from inference_client.client import InferenceClient
 from inference_client.docker_cli import build_image, engine_name, push_image, tag_image
 from inference_client.errors import RouteNotFound, Unauthenticated, UnusableInput
 from inference_client.models import ModelView
 from inference_client.scaffold import model_name
 from inference_client.sharing import Sharing, judge
 from inference_client.statuses import Kind
+
+if TYPE_CHECKING:
+    from inference_client.client import InferenceClient
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def build(
     print_json(view) if as_json else print_line(view.human_readable_id)
 
 
-def _find_out(client: InferenceClient, kind: Kind) -> Sharing:
+def _find_out(client: "InferenceClient", kind: Kind) -> Sharing:
     try:
         consumers = list(client.list_consumers())
     except (Unauthenticated, RouteNotFound):
@@ -131,7 +133,7 @@ def _check(recipe: _Recipe, tag: str, input_path: Path, checker: str | None, dis
         raise typer.Exit(code)
 
 
-def _register(client: InferenceClient, display: Display, recipe: _Recipe, tag: str, *, pushed: bool) -> ModelView:
+def _register(client: "InferenceClient", display: Display, recipe: _Recipe, tag: str, *, pushed: bool) -> ModelView:
     return register(
         client,
         display,

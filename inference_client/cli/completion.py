@@ -6,15 +6,17 @@ asked briefly and only once, and what it does not answer is not offered.
 
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from inference_client.client import InferenceClient
 from inference_client.config import ClientConfig, environment, load_config, submissions_path
 from inference_client.errors import ReportedError, ServiceUnavailable
 from inference_client.submissions import Submissions
 from inference_client.terminal_text import one_line
+
+if TYPE_CHECKING:
+    from inference_client.client import InferenceClient
 
 ANSWER_S = 1.0
 CONNECT_S = 0.5
@@ -68,7 +70,7 @@ def complete_uid(context: typer.Context, incomplete: str) -> list[Offer]:
     """The tasks submitted from this machine, and the newest ones of the key's owner."""
     remembered: list[Offer] = []
 
-    def offer(client: InferenceClient) -> Iterable[Offer]:
+    def offer(client: "InferenceClient") -> Iterable[Offer]:
         remembered.extend(
             (task.uid, task.model) for task in Submissions(submissions_path(environment())).of(client.server)
         )
@@ -84,7 +86,10 @@ def _choose(incomplete: str, offers: Iterable[Offer]) -> list[Offer]:
     return [(value, one_line(text)) for value, text in offers if value.startswith(incomplete) and value.isprintable()]
 
 
-def _ask(context: typer.Context, offer: Callable[[InferenceClient], Iterable[Offer]]) -> list[Offer]:
+def _ask(context: typer.Context, offer: "Callable[[InferenceClient], Iterable[Offer]]") -> list[Offer]:
+    # Imported late: the commands are shown without the HTTP client, which takes longest to import.
+    from inference_client.client import InferenceClient
+
     try:
         config = _config(context)
         with InferenceClient(

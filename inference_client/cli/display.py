@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.text import Text
 
 from inference_client.pack import OnProgress
-from inference_client.progress import TerminalProgress
 from inference_client.schemas import TaskView
 from inference_client.terminal_text import one_line, printable
 from inference_client.units import format_size
@@ -82,6 +81,8 @@ class Display:
             yield count
             self.say(f"{title}: {format_size(moved)}")
             return
+        from inference_client.progress import TerminalProgress
+
         with TerminalProgress(self._console).transfer(title) as on_progress:
             yield on_progress
 
@@ -99,5 +100,7 @@ class Display:
 
             yield report
             return
+        from inference_client.progress import TerminalProgress
+
         with TerminalProgress(self._console).waiting() as on_change:
             yield on_change

@@ -1,6 +1,6 @@
 """`infer files` and `infer cat`: single files of a task's output or input."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,8 +18,10 @@ from inference_client.cli.server_options import server_options
 from inference_client.cli.suggestions import suggesting
 from inference_client.cli.uids import UidArgument, named_task
 from inference_client.errors import FileNotFound
-from inference_client.stored_files import Side
 from inference_client.units import format_size
+
+if TYPE_CHECKING:
+    from inference_client.stored_files import Side
 
 InputOption = Annotated[bool, typer.Option("--input", help="Of the input instead of the output.")]
 
@@ -61,5 +63,5 @@ def print_file(
         print_log(pieces) if is_terminal() else print_bytes(pieces)
 
 
-def _side(of_input: bool) -> Side:
+def _side(of_input: bool) -> "Side":
     return "input" if of_input else "output"

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -22,11 +22,13 @@ from inference_client.cli.server_options import server_options
 from inference_client.cli.sharing import add_sharing_commands, say_for_whom
 from inference_client.cli.suggestions import suggesting_models
 from inference_client.cli.versions import ReferenceArgument, add_version_commands
-from inference_client.client import InferenceClient
 from inference_client.errors import UnusableInput
 from inference_client.models import ImageFinding, ModelRegistration, ModelView
 from inference_client.statuses import Finding
 from inference_client.units import format_duration, format_size, parse_duration
+
+if TYPE_CHECKING:
+    from inference_client.client import InferenceClient
 
 _FOUND: dict[str, str] = {Finding.IN_REGISTRY: "in registry", Finding.NOT_FOUND: "not found"}
 """Findings whose words are not their names."""
@@ -120,7 +122,7 @@ def add_model(
 
 
 def register(
-    client: InferenceClient,
+    client: "InferenceClient",
     display: Display,
     content: Path | None,
     *,

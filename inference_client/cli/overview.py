@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,11 +11,13 @@ from inference_client.cli.display import Display
 from inference_client.cli.output import JsonOption, print_blank, print_json, print_line, print_table, show_uid
 from inference_client.cli.server_options import server_options
 from inference_client.cli.suggestions import suggesting
-from inference_client.client import InferenceClient
 from inference_client.errors import ConsumerNotFound
 from inference_client.overview_schemas import ConsumerView, LaneView, QueueView
 from inference_client.statuses import Kind
 from inference_client.units import format_duration
+
+if TYPE_CHECKING:
+    from inference_client.client import InferenceClient
 
 NameArgument = Annotated[
     str,
@@ -60,16 +62,16 @@ def list_consumers(context: typer.Context, as_json: JsonOption = False) -> None:
 
 def drain(context: typer.Context, name: NameArgument, as_json: JsonOption = False) -> None:
     """Let a consumer finish what it has and take nothing new, before its host is rebooted. Needs the scope operate."""
-    _order(context, name, InferenceClient.drain_consumer, as_json=as_json)
+    _order(context, name, lambda client, name: client.drain_consumer(name), as_json=as_json)
 
 
 def resume(context: typer.Context, name: NameArgument, as_json: JsonOption = False) -> None:
     """Let a consumer that drains take work again. Needs the scope operate."""
-    _order(context, name, InferenceClient.resume_consumer, as_json=as_json)
+    _order(context, name, lambda client, name: client.resume_consumer(name), as_json=as_json)
 
 
 def _order(
-    context: typer.Context, name: str, order: Callable[[InferenceClient, str], ConsumerView], *, as_json: bool
+    context: typer.Context, name: str, order: "Callable[[InferenceClient, str], ConsumerView]", *, as_json: bool
 ) -> None:
     with (
         server_options(context).connect(Display(quiet=as_json)) as client,

@@ -1,17 +1,19 @@
 """From a submitted task to the files on the user's disk: the wait, Ctrl-C during it, and where outputs go."""
 
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from inference_client.cli.display import Display
-from inference_client.client import InferenceClient
-from inference_client.download import OnWarnings, check_target
 from inference_client.errors import Interrupted, TaskFailed, UnusableInput
 from inference_client.schemas import TaskView
 from inference_client.statuses import Status
 from inference_client.waiting import failure_of
+
+if TYPE_CHECKING:
+    from inference_client.client import InferenceClient
+    from inference_client.download import OnWarnings
 
 PriorityOption = Annotated[
     int,
@@ -25,7 +27,7 @@ TimeoutOption = Annotated[
 ]
 
 
-def wait_for_end(client: InferenceClient, display: Display, uid: str, timeout_s: float | None) -> TaskView:
+def wait_for_end(client: "InferenceClient", display: Display, uid: str, timeout_s: float | None) -> TaskView:
     """The finished task; its warnings are shown.
 
     Raises `TaskFailed` if it ended otherwise, `WaitTimeout`, and after Ctrl-C `Interrupted`.
@@ -43,6 +45,8 @@ def wait_for_end(client: InferenceClient, display: Display, uid: str, timeout_s:
 
 def resolve_target(out: Path, uid: str, *, extract: bool) -> Path:
     """The path an output goes to: OUT itself, or `<uid>.zip` in the folder OUT. Raises `UnusableInput`."""
+    from inference_client.download import check_target
+
     if extract and out.is_file():
         raise UnusableInput(f"{out} is a file; --extract needs a folder, which need not exist")
     inside = out / f"{uid}.zip"
@@ -51,13 +55,13 @@ def resolve_target(out: Path, uid: str, *, extract: bool) -> Path:
 
 
 def fetch_output(
-    client: InferenceClient,
+    client: "InferenceClient",
     display: Display,
     uid: str,
     out: Path,
     *,
     extract: bool,
-    on_warnings: OnWarnings | None = None,
+    on_warnings: "OnWarnings | None" = None,
 ) -> Path:
     """Fetch the output, unpack it if `extract` says so, and return its path."""
     target = resolve_target(out, uid, extract=extract)
@@ -68,7 +72,7 @@ def fetch_output(
         raise Interrupted(f"nothing was stored; fetch the output with: infer fetch {uid}", uid=uid) from error
 
 
-def _leave(client: InferenceClient, display: Display, uid: str) -> NoReturn:
+def _leave(client: "InferenceClient", display: Display, uid: str) -> NoReturn:
     """Stop waiting after Ctrl-C. The task is cancelled only if the user says so."""
     # A second Ctrl-C at the question ends the command at once: Typer raises Abort.
     if display.can_ask and typer.confirm("Cancel the task?", default=False, err=True):

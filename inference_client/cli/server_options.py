@@ -3,15 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import typer
 
 from inference_client.cli.display import Display
-from inference_client.client import InferenceClient
 from inference_client.config import ClientConfig, environment, load_config
 from inference_client.config_file import VARIABLES
 from inference_client.errors import ServiceUnavailable
 from inference_client.sharing import is_here
+
+if TYPE_CHECKING:
+    from inference_client.client import InferenceClient
 
 FIRST_CONTACT_S = 1.25
 """A server that is not there is said within two seconds. One packet may be lost: it is sent again after one."""
@@ -34,15 +37,18 @@ class ServerOptions:
         return config
 
     @contextmanager
-    def connect(self, display: Display) -> Iterator[InferenceClient]:
+    def connect(self, display: Display) -> "Iterator[InferenceClient]":
         """A client of the configured server. Raises `UnusableInput`."""
         with connect_to(self.configure(display)) as client:
             yield client
 
 
 @contextmanager
-def connect_to(config: ClientConfig) -> Iterator[InferenceClient]:
+def connect_to(config: ClientConfig) -> "Iterator[InferenceClient]":
     """A client of the server; if that is not there, the `ServiceUnavailable` also says what to do."""
+    # Imported late: the commands are shown without the HTTP client, which takes longest to import.
+    from inference_client.client import InferenceClient
+
     with InferenceClient(
         config.server, key=config.key, verify=config.ca or True, first_contact_s=FIRST_CONTACT_S
     ) as client:

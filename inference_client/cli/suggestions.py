@@ -4,16 +4,19 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from itertools import islice
+from typing import TYPE_CHECKING
 
-from inference_client.client import InferenceClient
 from inference_client.errors import DeploymentNotFound, InferenceError, ModelNotFound, ReportedError
+
+if TYPE_CHECKING:
+    from inference_client.client import InferenceClient
 
 _MOST_NAMES = 1000
 _MOST_SUGGESTIONS = 3
 
 
 @contextmanager
-def suggesting_models(client: InferenceClient, typed: str) -> Iterator[None]:
+def suggesting_models(client: "InferenceClient", typed: str) -> Iterator[None]:
     """Adds to a `ModelNotFound` the models that may have been meant by `typed`; asks the server for them only then.
 
     None are added if the model is there, and only the version that `typed` names is not.
@@ -48,7 +51,7 @@ def find_close(typed: str, names: Iterable[str]) -> list[str]:
     return [by_lower[name] for name in [*alike, *longer][:_MOST_SUGGESTIONS] if by_lower[name] != typed]
 
 
-def _names(client: InferenceClient, error: ModelNotFound) -> list[str]:
+def _names(client: "InferenceClient", error: ModelNotFound) -> list[str]:
     try:
         if isinstance(error, DeploymentNotFound):
             return [view.human_readable_id for view in islice(client.list_deployments(), _MOST_NAMES)]

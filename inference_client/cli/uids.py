@@ -4,17 +4,19 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from inference_client.cli.completion import LAST, complete_uid
 from inference_client.cli.display import Display
 from inference_client.cli.suggestions import find_close
-from inference_client.client import InferenceClient
 from inference_client.config import environment, submissions_path
 from inference_client.errors import PermissionDenied, TaskNotFound, Unauthenticated, UnusableInput
 from inference_client.submissions import Submissions
+
+if TYPE_CHECKING:
+    from inference_client.client import InferenceClient
 
 UID_LENGTH = 64
 SHORTEST = 4
@@ -32,7 +34,7 @@ OptionalUid = Annotated[str | None, _UID]
 
 
 @contextmanager
-def named_task(client: InferenceClient, typed: str) -> Iterator[str]:
+def named_task(client: "InferenceClient", typed: str) -> Iterator[str]:
     """The whole uid of the task that the user means. A `TaskNotFound` also says which one may have been meant.
 
     Raises `TaskNotFound` if no task is meant, and `UnusableInput` if more than one is.
@@ -46,7 +48,7 @@ def named_task(client: InferenceClient, typed: str) -> Iterator[str]:
         raise
 
 
-def find_uid(client: InferenceClient, typed: str) -> str:
+def find_uid(client: "InferenceClient", typed: str) -> str:
     """The uid that `typed` stands for. What is neither short nor `@last` is left to the server to judge."""
     text = re.sub(r"[\s\"'`]", "", typed)
     if text == LAST:
@@ -71,7 +73,7 @@ def find_uid(client: InferenceClient, typed: str) -> str:
     return found[0]
 
 
-def labelled_tasks(client: InferenceClient, label: str) -> list[str]:
+def labelled_tasks(client: "InferenceClient", label: str) -> list[str]:
     """The tasks with this label, the newest first: of the key's owner, and those submitted from this machine.
 
     Raises `TaskNotFound` if there are none.
@@ -84,7 +86,7 @@ def labelled_tasks(client: InferenceClient, label: str) -> list[str]:
     return found
 
 
-def remember(display: Display, client: InferenceClient, uid: str, model: str, label: str | None = None) -> None:
+def remember(display: Display, client: "InferenceClient", uid: str, model: str, label: str | None = None) -> None:
     """Let later commands of this machine know the task. The task itself is safe already: a failure is only shown."""
     path = submissions_path(environment())
     try:
@@ -93,18 +95,18 @@ def remember(display: Display, client: InferenceClient, uid: str, model: str, la
         display.warn(f"{path} cannot be written ({error.strerror}): {LAST} does not know this task")
 
 
-def _find_last(client: InferenceClient) -> str:
+def _find_last(client: "InferenceClient") -> str:
     remembered = _remembered(client)
     if not remembered:
         raise TaskNotFound(f"{LAST}: nothing was submitted from here to {client.server} yet; write the whole uid")
     return remembered[0]
 
 
-def _remembered(client: InferenceClient) -> list[str]:
+def _remembered(client: "InferenceClient") -> list[str]:
     return [submission.uid for submission in Submissions(submissions_path(environment())).of(client.server)]
 
 
-def _listed(client: InferenceClient, label: str | None = None) -> list[str]:
+def _listed(client: "InferenceClient", label: str | None = None) -> list[str]:
     try:
         return [task.uid for task in islice(client.list_tasks(label=label), None if label else RECENT)]
     except (Unauthenticated, PermissionDenied):

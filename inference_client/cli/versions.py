@@ -1,6 +1,6 @@
 """`infer models versions`, `default`, `rollback` and the other commands about the versions of a model."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,10 +9,12 @@ from inference_client.cli.display import Display
 from inference_client.cli.output import JsonOption, print_json, print_line, print_table, show_moment
 from inference_client.cli.server_options import server_options
 from inference_client.cli.suggestions import suggesting_models
-from inference_client.client import InferenceClient
 from inference_client.errors import DeploymentNotFound
 from inference_client.models import ModelVersionView, ModelView
 from inference_client.units import format_size
+
+if TYPE_CHECKING:
+    from inference_client.client import InferenceClient
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The model's name.", autocompletion=complete_model)]
 ReferenceArgument = Annotated[
@@ -146,7 +148,7 @@ def _change(
         print_json(view)
 
 
-def _tell_default(client: InferenceClient, display: Display, model: ModelView, *, as_json: bool) -> None:
+def _tell_default(client: "InferenceClient", display: Display, model: ModelView, *, as_json: bool) -> None:
     name = model.human_readable_id
     if as_json:
         print_json(model)

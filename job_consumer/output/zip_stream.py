@@ -24,7 +24,7 @@ _LATEST_S = calendar.timegm((2107, 12, 31, 23, 59, 58))
 
 
 def stream_zip(folder: Path, files: list[OutputFile]) -> Iterator[bytes]:
-    """Files of a folder as a zip in chunks of at most 256 KiB, in bounded memory; the same files give the same bytes.
+    """Files of a folder as a zip in chunks of at most 512 KiB, in bounded memory; the same files give the same bytes.
 
     Raises `ModelFailed` (`output_rejected`) where a file has changed since the survey.
     """
@@ -103,18 +103,20 @@ class _Sink:
     """Holds what zipfile has written until it is taken."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._pieces: list[bytes] = []
+        self._size = 0
 
     def write(self, data: bytes) -> int:
-        self._buffer += data
+        self._pieces.append(data)
+        self._size += len(data)
         return len(data)
 
     def flush(self) -> None:
         """Does nothing; zipfile calls it."""
 
     def take(self, at_least: int) -> Iterator[bytes]:
-        """Yield what is held in chunks, until less than `at_least` bytes are left."""
-        while len(self._buffer) >= at_least:
-            chunk = bytes(self._buffer[:_CHUNK_BYTES])
-            del self._buffer[:_CHUNK_BYTES]
+        """Yield what is held in one chunk, if it is as much."""
+        if self._size >= at_least:
+            chunk = b"".join(self._pieces)
+            self._pieces, self._size = [], 0
             yield chunk

@@ -11,6 +11,7 @@ from starlette.responses import FileResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from contract.access import Caller
+from contract.archive_fetch import AS_HEADER, AS_PATH, is_loopback, place_headers
 from kit.openapi import OCTETS, ZIP
 from private_api.archives import StoredArchive
 from private_api.database import Database
@@ -71,6 +72,14 @@ class ZipResponse(FileResponse):
             scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"range"]}
         is_head = scope["method"] == "HEAD"
         await super().__call__(scope, receive, send if is_head else _CheckedBody(send, self._archive, self._database))
+
+
+def answer_consumer(request: Request, services: Services, archive: StoredArchive) -> Response:
+    """A stored zip for a consumer: its bytes, or where it lies if a consumer on this host, with the token, asks."""
+    is_ours = request.state.caller.owner is None and request.client is not None and is_loopback(request.client.host)
+    if is_ours and request.headers.get(AS_HEADER) == AS_PATH:
+        return Response(headers=place_headers(services.store.path(archive.key), archive.sha256))
+    return ZipResponse(services, archive)
 
 
 class _CheckedBody:

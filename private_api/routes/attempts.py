@@ -27,7 +27,7 @@ from private_api.placement.ahead import begin_task
 from private_api.placement.consumers import check_attempt, register_consumer
 from private_api.placement.task_claim import claim_task
 from private_api.routes.access import GivenCaller
-from private_api.routes.answers import ZipResponse
+from private_api.routes.answers import answer_consumer
 from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
 from private_api.task_logs import MAX_LINE_BYTES
@@ -96,14 +96,14 @@ def _add_attempts(parent: APIRouter, services: Services) -> None:
         return reply
 
     @router.get("/input", response_class=Response, responses=dict(ZIP_ANSWER))
-    def fetch_attempt_input(uid: Uid, fence: Fence) -> Response:
+    def fetch_attempt_input(request: Request, uid: Uid, fence: Fence) -> Response:
         """The task's zip."""
-        return ZipResponse(services, attempt_archive(database, uid, fence, of_model=False))
+        return answer_consumer(request, services, attempt_archive(database, uid, fence, of_model=False))
 
     @router.get("/model", response_class=Response, responses=dict(ZIP_ANSWER))
-    def fetch_attempt_model(uid: Uid, fence: Fence) -> Response:
+    def fetch_attempt_model(request: Request, uid: Uid, fence: Fence) -> Response:
         """The model's zip."""
-        return ZipResponse(services, attempt_archive(database, uid, fence, of_model=True))
+        return answer_consumer(request, services, attempt_archive(database, uid, fence, of_model=True))
 
     @router.put("/output", openapi_extra=dict(ZIP_BODY), responses=document_errors(StorageFull))
     async def upload_output(request: Request, uid: Uid, fence: Fence) -> ArchiveView:
@@ -189,5 +189,5 @@ def _add_cancel(router: APIRouter, services: Services) -> None:
                 left = ends_at - clock()
                 if left <= 0 or stopping.is_set() or await request.is_disconnected():
                     break
-                await watcher.changed(left)
+                await watcher.changed(left, stopping)
         return asked

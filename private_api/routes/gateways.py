@@ -10,6 +10,7 @@ from contract.access import CALLER_KEY_HEADER
 from contract.deployments import CallerView, GatewayReport, RoutingTable
 from contract.errors import DeploymentNotFound, Unauthenticated
 from kit.http_errors import document_errors
+from kit.http_server import stopping_of
 from private_api.deployments.gateways import forget_gateway, note_demand, note_report
 from private_api.deployments.routing import read_table, render_express_routes
 from private_api.keys import check_key
@@ -31,14 +32,15 @@ def gateway_routes(services: Services) -> APIRouter:
         wait: Annotated[float, Query(ge=0, le=_LONGEST_WAIT_S, description="Hold the answer until it changes.")] = 0,
     ) -> RoutingTable:
         """The routing table, once it differs from `etag`'s or `wait` is over."""
-        ends_at = asyncio.get_running_loop().time() + wait
+        clock, stopping = asyncio.get_running_loop().time, stopping_of(request.scope)
+        ends_at = clock() + wait
         async with services.watch.watch(DEPLOYMENTS) as watcher:
             while True:
                 found = await run_in_threadpool(read_table, database)
-                left = ends_at - asyncio.get_running_loop().time()
-                if found.etag != etag or left <= 0 or await request.is_disconnected():
+                left = ends_at - clock()
+                if found.etag != etag or left <= 0 or stopping.is_set() or await request.is_disconnected():
                     return found
-                await watcher.changed(left)
+                await watcher.changed(left, stopping)
 
     @router.post("/reports")
     def report_gateway(body: GatewayReport) -> None:

@@ -44,7 +44,7 @@ def image_lookup_routes(services: Services) -> APIRouter:
                 left = ends_at - clock()
                 if left <= 0 or stopping.is_set() or await request.is_disconnected():
                     break
-                await watcher.changed(left)
+                await watcher.changed(left, stopping)
         return due
 
     @router.post("", status_code=204)

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 
 from contract.deployments import ReplicaAssignment, ReplicaBeat, ReplicaBeatReply, ReplicaClaim, ReplicaEnd
 from contract.errors import DeploymentNotFound, PermissionDenied, StaleFence
@@ -13,7 +13,7 @@ from private_api.deployments.replicas import beat_replica, end_replica, replica_
 from private_api.placement.consumers import check_replica_host
 from private_api.placement.replica_claim import claim_replica
 from private_api.routes.access import GivenCaller
-from private_api.routes.answers import ZipResponse
+from private_api.routes.answers import answer_consumer
 from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
 
@@ -62,9 +62,9 @@ def _add_replicas(parent: APIRouter, services: Services) -> None:
         return reply
 
     @router.get("/model", response_class=Response, responses=dict(ZIP_ANSWER))
-    def fetch_replica_model(uid: Uid, fence: Fence) -> Response:
+    def fetch_replica_model(request: Request, uid: Uid, fence: Fence) -> Response:
         """The model's zip."""
-        return ZipResponse(services, replica_archive(database, uid, fence))
+        return answer_consumer(request, services, replica_archive(database, uid, fence))
 
     @router.post("/end", name="end_replica")
     async def end(uid: Uid, fence: Fence, body: ReplicaEnd) -> None:

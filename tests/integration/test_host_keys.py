@@ -6,9 +6,11 @@ from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from contract.access import Scope
+from contract.archive_fetch import AS_HEADER, AS_PATH, PATH_HEADER
 from contract.claims import ClaimRequest
 from contract.deployments import ReplicaBeat, ReplicaClaim, ReplicaEnd, ReplicaReason
 from contract.errors import InferenceError, PermissionDenied, StaleFence, Unauthenticated
@@ -93,6 +95,23 @@ def test_a_consumer_does_all_its_work_with_its_hosts_key(hosts: Hosts, tmp_path:
     beat(mine, held, "a-1")
     mine.append_log(uid, held.fence, 0, b"a line\n")
     deliver(mine, held, "a-1")
+
+
+def test_a_key_is_not_told_where_archives_lie(hosts: Hosts, tmp_path: Path) -> None:
+    secret = hosts.key("host-a")
+    mine = hosts.client(secret)
+    register(mine, "a-1")
+    uid = hosts.submit()
+    held = claim(mine, "a-1")
+    url = f"{hosts.api.url}/internal/tasks/{uid}/attempts/{held.fence}/input"
+    answer = httpx.get(url, headers={AS_HEADER: AS_PATH, "Authorization": f"Bearer {secret}"}, trust_env=False)
+    assert answer.status_code == 200
+    assert PATH_HEADER not in answer.headers
+    (stored,) = hosts.api.files()
+    archive = hosts.api.data_dir / "archives" / stored
+    assert answer.content == archive.read_bytes()
+    mine.fetch_input(uid, held.fence, tmp_path / "input.zip")
+    assert not archive.samefile(tmp_path / "input.zip")
 
 
 @pytest.mark.parametrize("stranger", ["another host's key", "the service token"])
