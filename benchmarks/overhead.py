@@ -53,7 +53,7 @@ def running(name: str, folder: Path) -> Iterator[System]:
         return
     with postgres_server(DATABASE_URL) as postgres:
         name = postgres.create()
-        with services_system(folder, postgres.url_of(name)) as system:
+        with services_system(folder, postgres.url_of(name, durable=True)) as system:
             yield system
         postgres.drop(name)
 

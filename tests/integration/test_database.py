@@ -54,6 +54,13 @@ def test_a_commit_is_durable_whatever_the_servers_default_is(postgres: PostgresS
     assert settings_of(url.render_as_string(hide_password=False), "synchronous_commit") == ["on"]
 
 
+def test_what_benchmarks_measure_is_durable_whatever_tests_do(postgres: PostgresServer, postgres_url: str) -> None:
+    name = make_url(postgres_url).database
+    assert name is not None
+    assert settings_of(postgres_url, "synchronous_commit") == ["off"]
+    assert settings_of(postgres.url_of(name, durable=True), "synchronous_commit", "fsync") == ["on", "on"]
+
+
 @pytest.mark.parametrize(
     "code", ["08006", "25006", "25P03", "40001", "40P01", "53200", "53300", "57014", "57P01", "58030", "58P01"]
 )

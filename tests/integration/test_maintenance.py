@@ -5,7 +5,7 @@ import time
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, func, select, update
 
 from contract.access import ANONYMOUS
 from contract.broker import CPU_QUEUE, GPU_QUEUE
@@ -15,11 +15,13 @@ from contract.queries import ModelRegistration
 from contract.statuses import Reason, Status
 from private_api.archives import ArchiveStore
 from private_api.loops.dispatcher import Dispatcher
-from private_api.loops.janitor import ORPHAN_AGE_S, Janitor
+from private_api.loops.janitor import Janitor
+from private_api.loops.orphans import ORPHAN_AGE_S, Orphans
 from private_api.models import register_model
 from private_api.placement.outlook import find_output, show_task
 from private_api.server_tables import HeartbeatRow
-from private_api.tables import ArchiveRow, ConsumerRow
+from private_api.tables import ArchiveRow, ConsumerRow, TaskRow
+from tests.filled import fill_with_ended_tasks
 from tests.integration.task_harness import GPU, Harness
 from tests.zips import make_zip
 
@@ -37,6 +39,11 @@ def hear(broker: InMemoryBroker, queue: str = CPU_QUEUE) -> list[str]:
 
 def clean(harness: Harness, keep_finished_for: timedelta = 30 * DAY) -> int:
     return Janitor(harness.database, harness.store, harness.logs, keep_finished_for=keep_finished_for).step()
+
+
+def walk(harness: Harness) -> int:
+    """One step of a walk past every file."""
+    return Orphans(harness.database, harness.store, harness.logs).step()
 
 
 def make_older(store: ArchiveStore, key: str, age_s: float = ORPHAN_AGE_S + 60) -> None:
@@ -137,12 +144,12 @@ def test_orphans_older_than_a_day_are_removed_and_everything_else_is_kept(harnes
         harness.store.path(key).write_bytes(b"x")
     for key in [*orphans, *kept]:
         make_older(harness.store, key)
-    assert clean(harness) == len(orphans)
+    assert walk(harness) == len(orphans)
     assert [key for key in [*orphans, *young, *kept] if harness.store.path(key).exists()] == [*young, *kept]
     assert not harness.store.path("outputs/orphan").exists()
 
 
-def test_the_janitor_asks_for_many_files_at_once_and_looks_at_them_once_an_hour(harness: Harness) -> None:
+def test_a_walk_asks_for_many_files_at_once_and_looks_at_each_once_a_day(harness: Harness) -> None:
     keys = [f"inputs/{number}.zip" for number in range(250)]
     for key in keys:
         harness.store.path(key).write_bytes(b"x")
@@ -152,14 +159,48 @@ def test_the_janitor_asks_for_many_files_at_once_and_looks_at_them_once_an_hour(
         session.add_all(ArchiveRow(key=key, sha256="0" * 64, size_bytes=1, created_at=now) for key in keys[1:])
     asked: list[str] = []
     event.listen(harness.database.engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
-    janitor = Janitor(harness.database, harness.store, harness.logs, keep_finished_for=DAY)
-    assert janitor.step() == 1
+    orphans = Orphans(harness.database, harness.store, harness.logs)
+    assert orphans.step() == 1
     assert not harness.store.path(keys[0]).exists()
     # One for each file would be 250.
     assert len(asked) < 50
     harness.store.path(keys[0]).write_bytes(b"x")
     make_older(harness.store, keys[0])
-    assert janitor.step() == 0
+    assert orphans.step() == 0
+
+
+def test_a_walk_past_many_files_takes_several_steps(harness: Harness) -> None:
+    keys = [f"inputs/{number}.zip" for number in range(1500)]
+    for key in keys:
+        harness.store.path(key).write_bytes(b"x")
+        make_older(harness.store, key)
+    orphans = Orphans(harness.database, harness.store, harness.logs)
+    assert [orphans.step() for _ in range(3)] == [1000, 500, 0]
+
+
+def test_what_a_release_before_left_of_a_tombstone_is_removed(harness: Harness) -> None:
+    held = harness.submit_and_claim()
+    harness.commit(held)
+    output = find_output(harness.database, harness.store, harness.logs, held.uid, ANONYMOUS)
+    # It made the tombstone in one transaction and closed the archives in another one, which a crash kept from it.
+    with harness.database.write() as session:
+        session.execute(update(TaskRow).values(forgotten_at=harness.database.now(session)))
+    for key in (output.key, f"inputs/{held.uid}.zip"):
+        make_older(harness.store, key)
+    assert walk(harness) == 2
+    with harness.database.read() as session:
+        assert session.scalar(select(func.count()).where(ArchiveRow.removed_at.is_(None))) == 0
+
+
+def test_a_step_of_the_janitor_does_not_do_everything_at_once(harness: Harness) -> None:
+    fill_with_ended_tasks(harness.database, 250)
+    with harness.database.write() as session:
+        session.execute(update(TaskRow).values(deleted_at=TaskRow.ended_at))
+    janitor = Janitor(harness.database, harness.store, harness.logs, keep_finished_for=30 * DAY)
+    assert (janitor.step(), janitor.is_behind) == (2 * 100, True)
+    assert (janitor.step(), janitor.is_behind) == (2 * 100, True)
+    assert (janitor.step(), janitor.is_behind) == (2 * 50, False)
+    assert (janitor.step(), janitor.is_behind) == (0, False)
 
 
 def test_a_file_that_was_left_after_its_row_was_closed_is_removed_in_the_end(harness: Harness) -> None:
@@ -170,7 +211,7 @@ def test_a_file_that_was_left_after_its_row_was_closed_is_removed_in_the_end(har
     harness.store.path(key).parent.mkdir()
     harness.store.path(key).write_bytes(b"left by a crash")
     make_older(harness.store, key)
-    assert clean(harness) == 1
+    assert walk(harness) == 1
     assert not harness.store.path(key).exists()
 
 
