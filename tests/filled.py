@@ -83,3 +83,19 @@ def _execute(database: Database, connection: Connection, statement: str, count: 
     words = {"uid": _UID[kind], "ago": _AGO[kind], "false": _FALSE[kind]}
     filled = text(statement.format(numbers=_NUMBERS, **words))
     connection.execute(filled, {"count": count} if ":count" in filled.text else {})
+
+
+def requeue_copies(database: Database, uid: str, count: int) -> None:
+    """Queue so many tasks before the one with this uid, which waits: copies of it with the same input."""
+    copied = (
+        "model_version_id, use_gpu, priority, status, fence, attempts, crashes, infrastructure_failures, not_before,"
+        " input_id, warning_count, created_at"
+    )
+    numbered = _UID[database.engine.dialect.name]
+    statement = (
+        f"INSERT INTO tasks (uid, {copied}) {_NUMBERS} SELECT {numbered}, {copied} FROM numbers, tasks WHERE uid = :uid"  # noqa: S608
+    )
+    with database.load() as connection:
+        connection.execute(text(statement), {"count": count, "uid": uid})
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ANALYZE"))
