@@ -1,6 +1,6 @@
 """Sends HTTP requests over kept connections and prints the figures as JSON.
 
-`benchmarks.posts` and `benchmarks.pollers` start it as a process, with what to do as JSON on its standard input: `Calls`.
+`benchmarks.posts` and `benchmarks.pollers` start it as a process, with `Calls` as JSON on its standard input.
 """
 
 import asyncio

@@ -129,7 +129,8 @@ async def open_long_polls(
         tasks.append(asyncio.create_task(poll(uids[number % len(uids)])))
         # A crowd that comes at once is not what this is about.
         await asyncio.sleep(0.005)
-    await asyncio.sleep(1)
+    # Until the last of them has been taken in.
+    await asyncio.sleep(10)
     spent = await asyncio.to_thread(cpu_of, system, seconds)
     for uid in uids[:16]:
         await asyncio.to_thread(door.http.post, f"/api/tasks/{uid}/cancel")

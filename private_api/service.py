@@ -1,8 +1,8 @@
 """One private API put together: its collaborators are built here, its loops run while the block is open."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from private_api.disk_space import Ballast
 from private_api.feed import feed
 from private_api.keys import EndedKeys
 from private_api.lanes import Lane
-from private_api.loops import janitor, linker, orphans, reaper, scaler, scrub
+from private_api.loops import endings, janitor, linker, orphans, reaper, scaler, scrub
 from private_api.loops.dispatcher import Dispatcher
 from private_api.migrate import await_migrated
 from private_api.quotas.limits import NO_LIMITS, Limits
@@ -118,8 +118,11 @@ def private_api_service(broker: Broker, options: PrivateApiOptions) -> Iterator[
 
 @dataclass(frozen=True)
 class _Loops:
+    """In the order in which they start."""
+
     dispatcher: Loop
     reaper: Loop
+    endings: Loop
     janitor: Loop
     orphans: Loop
     scrub: Loop
@@ -129,7 +132,9 @@ class _Loops:
 
 @contextmanager
 def _started(loops: _Loops) -> Iterator[None]:
-    with loops.dispatcher, loops.reaper, loops.janitor, loops.orphans, loops.scrub, loops.scaler, loops.linker:
+    with ExitStack() as stack:
+        for each in fields(loops):
+            stack.enter_context(getattr(loops, each.name))
         yield
 
 
@@ -168,6 +173,7 @@ def _build_loops(
     return _Loops(
         dispatcher=dispatching,
         reaper=Loop("reaper", reaping.step, interval_s=reaper.INTERVAL_S),
+        endings=Loop("endings", endings.Endings(database, watch).step, interval_s=endings.INTERVAL_S),
         janitor=janitor_loop,
         orphans=Loop("orphans", orphans.Orphans(database, store, logs).step, interval_s=orphans.INTERVAL_S),
         scrub=Loop("scrub", scrubbing.step, interval_s=scrub.INTERVAL_S),
