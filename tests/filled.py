@@ -86,7 +86,7 @@ def _execute(database: Database, connection: Connection, statement: str, count: 
 
 
 def requeue_copies(database: Database, uid: str, count: int) -> None:
-    """Queue so many tasks before the one with this uid, which waits: copies of it with the same input."""
+    """Queue so many copies of a task that waits, one for each of the last seconds, with the same input."""
     copied = (
         "model_version_id, use_gpu, priority, status, fence, attempts, crashes, infrastructure_failures, not_before,"
         " input_id, warning_count, created_at"

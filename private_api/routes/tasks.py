@@ -159,7 +159,7 @@ def _add_tasks(router: APIRouter, services: Services) -> None:
         """The output zip, or one of the codes 551 to 554. `wait` holds the answer until the task ends."""
         if query.wait:
             await wait_until_ended(request, uid, caller, query.wait)
-        output = await run_in_threadpool(find_output, database, store, logs, uid, caller)
+        output = await run_in_threadpool(find_output, database, store, logs, uid, caller, recent=services.recent)
         await run_in_threadpool(record_alone, database, caller, Action.READ_OUTPUT, uid)
         return ZipResponse(services, output, warning_count=output.warning_count)
 
@@ -178,7 +178,10 @@ def _add_tasks(router: APIRouter, services: Services) -> None:
     @router.head("/{uid}", include_in_schema=False)
     def fetch_output(request: Request, uid: str, caller: GivenCaller) -> Response:
         """The output zip with `ETag` (its sha256), `Content-Length` and one `Range`."""
-        output, known = find_output(database, store, logs, uid, caller), request.headers.get("if-none-match")
+        output, known = (
+            find_output(database, store, logs, uid, caller, recent=services.recent),
+            request.headers.get("if-none-match"),
+        )
         if request.method != "HEAD":
             record_alone(database, caller, Action.READ_OUTPUT, uid)
         return ZipResponse(services, output, known, warning_count=output.warning_count)

@@ -1,5 +1,6 @@
 """What happens in the background: bells, retention, orphans, tasks that nobody can run. On PostgreSQL and SQLite."""
 
+import asyncio
 import os
 import time
 from datetime import timedelta
@@ -10,19 +11,25 @@ from sqlalchemy import event, func, select, update
 from contract.access import ANONYMOUS
 from contract.broker import CPU_QUEUE, GPU_QUEUE
 from contract.broker.memory import InMemoryBroker
-from contract.errors import OutputMissing
+from contract.errors import OutputMissing, TaskPending
 from contract.queries import ModelRegistration
 from contract.statuses import Reason, Status
 from private_api.archives import ArchiveStore
 from private_api.loops.dispatcher import Dispatcher
+from private_api.loops.endings import Endings
 from private_api.loops.janitor import Janitor
 from private_api.loops.orphans import ORPHAN_AGE_S, Orphans
 from private_api.models import register_model
 from private_api.placement.outlook import find_output, show_task
+from private_api.placement.places import find_position
+from private_api.recent import AT_ONCE, Recent
 from private_api.server_tables import HeartbeatRow
 from private_api.tables import ArchiveRow, ConsumerRow, TaskRow
-from tests.filled import fill_with_ended_tasks
+from private_api.tasks.read import poll_error
+from private_api.watch import TaskWatch
+from tests.filled import fill_with_ended_tasks, requeue_copies
 from tests.integration.task_harness import GPU, Harness
+from tests.waiting import wait_until
 from tests.zips import make_zip
 
 DAY = timedelta(days=1)
@@ -269,3 +276,53 @@ def test_the_position_counts_the_tasks_that_are_claimed_before(harness: Harness)
     assert positions() == [2, 0, 1]
     harness.claim(uid=uids[1])
     assert positions() == [1, None, 0]
+
+
+def test_the_position_in_a_long_queue_is_the_one_that_counting_gives(harness: Harness) -> None:
+    last = harness.submit()
+    requeue_copies(harness.database, last, 2500)
+    urgent = [harness.submit(priority=5) for _ in range(3)]
+    with harness.database.read() as session:
+        order = (TaskRow.priority.desc(), TaskRow.not_before, TaskRow.id)
+        rows = session.scalars(select(TaskRow).order_by(*order)).all()
+        places = {0, 1, 2, 3, 998, 999, 1000, 1001, 1002, 1003, 1999, 2000, 2001, 2002, 2501, 2502, 2503}
+        assert [find_position(session, rows[place], AT_ONCE) for place in sorted(places)] == sorted(places)
+    assert [row.uid for row in rows[:3]] == urgent
+    with pytest.raises(TaskPending) as raised:
+        find_output(harness.database, harness.store, harness.logs, last, ANONYMOUS)
+    assert raised.value.to_body()["position"] == [row.uid for row in rows].index(last)
+
+
+def test_a_poll_says_the_same_as_the_task_s_status(harness: Harness) -> None:
+    uid = harness.submit()
+    with pytest.raises(TaskPending) as raised:
+        find_output(harness.database, harness.store, harness.logs, uid, ANONYMOUS)
+    view = show_task(harness.database, harness.logs, uid, ANONYMOUS)
+    assert raised.value.to_body() == poll_error(view).to_body()
+
+
+def test_what_is_kept_of_late_is_read_again_once_it_is_old() -> None:
+    numbers = iter(range(1000))
+    kept, aging = Recent(3600), Recent(0.01)
+    assert [kept.get(key, lambda: next(numbers)) for key in "aab"] == [0, 0, 1]
+    assert [AT_ONCE.get("a", lambda: next(numbers)) for _ in range(2)] == [2, 3]
+    assert aging.get("a", lambda: next(numbers)) == 4
+    wait_until(lambda: aging.get("a", lambda: next(numbers)) > 4, "it is read again")
+
+
+def test_long_polls_hear_of_what_another_process_ended(harness: Harness) -> None:
+    ended, waiting = harness.submit_and_claim(), harness.submit()
+    harness.commit(ended)
+
+    async def wait() -> list[bool]:
+        watch = TaskWatch()
+        async with watch.watch(ended.uid) as one, watch.watch(waiting) as other, watch.watch("no uid"):
+            assert await asyncio.to_thread(Endings(harness.database, watch).step) == 1
+            told = [asyncio.create_task(each.told(60)) for each in (one, other)]
+            await asyncio.wait(told, return_when=asyncio.FIRST_COMPLETED)
+            done = [each.done() for each in told]
+            for each in told:
+                each.cancel()
+            return done
+
+    assert asyncio.run(wait()) == [True, False]
