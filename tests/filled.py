@@ -18,7 +18,7 @@ _MODEL = (
 _VERSION = (
     "INSERT INTO model_versions (id, model_id, number, container_tag, pin, description, use_gpu, pull_policy,"
     " isolation, time_limit_s, strict_output, created_at)"
-    " SELECT 1000, 1000, 1, 'echo:1', {false}, '', {false}, 'missing', 'container', 60, {false}, {ago}"
+    " SELECT 1000, 1000, 1, 'echo:1', {false}, '', {false}, 'missing', 'strict', 60, {false}, {ago}"
     " FROM (SELECT 1 AS n) AS one"
 )
 _INPUTS = (

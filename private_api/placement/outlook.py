@@ -46,14 +46,14 @@ class Outlook:
     wait: Wait | None = None
 
 
-def show_task(database: Database, logs: TaskLogs, uid: str, caller: Caller) -> TaskView:
+def show_task(database: Database, logs: TaskLogs, uid: str, caller: Caller, *, recent: Recent = AT_ONCE) -> TaskView:
     """The whole task. Its warnings, and what else may name files or patients, are for those who may read them.
 
-    Raises `TaskNotFound`.
+    What it says of the queue is as `recent` has it. Raises `TaskNotFound`.
     """
     with database.read() as session:
         row = find_task(session, uid, caller)
-        view = _whole_view(session, row, logs, database.now(session), caller)
+        view = _whole_view(session, row, logs, database.now(session), caller, recent=recent)
         if row.warnings is None or not may_read(caller, row.owner):
             return view
         return view.model_copy(update={"warnings": json.loads(row.warnings)})
@@ -73,7 +73,7 @@ def find_output(
         row = find_task(session, uid, caller)
         output = stored_archive(row.output)
         if output is None:
-            raise poll_error(_whole_view(session, row, logs, database.now(session), caller))
+            raise poll_error(_whole_view(session, row, logs, database.now(session), caller, recent=recent))
         if row.output is not None and row.output.damaged_at is not None:
             detail = "the task finished, but its output's file is damaged on the server; its operator can restore it"
             raise OutputMissing(detail, status=row.status)
@@ -108,8 +108,10 @@ def _pending(session: Session, row: TaskRow, now: datetime, caller: Caller, rece
     return poll_error(view)
 
 
-def _whole_view(session: Session, row: TaskRow, logs: TaskLogs, now: datetime, caller: Caller) -> TaskView:
-    outlook = read_outlook(session, row, now)
+def _whole_view(
+    session: Session, row: TaskRow, logs: TaskLogs, now: datetime, caller: Caller, *, recent: Recent
+) -> TaskView:
+    outlook = read_outlook(session, row, now, recent)
     extra: dict[str, object] = {"position": outlook.position, "eta": outlook.eta}
     if outlook.wait is not None:
         extra |= {"waits_for": outlook.wait.waits_for, "wait_detail": outlook.wait.detail}

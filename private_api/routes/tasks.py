@@ -169,7 +169,7 @@ def _add_tasks(router: APIRouter, services: Services) -> None:
         try:
             if query.wait:
                 await wait_until_ended(request, uid, caller, query.wait)
-            return await run_in_threadpool(show_task, database, logs, uid, caller)
+            return await run_in_threadpool(show_task, database, logs, uid, caller, recent=services.recent)
         except TaskNotFound as error:
             raise TaskRecordNotFound from error
 
