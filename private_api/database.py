@@ -234,7 +234,10 @@ def _connect_args(url: str) -> dict[str, Any]:
 
 def _leave_what_has_ended(connection: Any, _record: Any, _proxy: Any) -> None:
     """A server says nothing unasked: what there is to read is its farewell. To ask each time would be a round trip."""
-    if select.select([connection], [], [], 0)[0]:
+    # Not select(): with many long polls open, descriptors are larger than it takes.
+    poller = select.poll()
+    poller.register(connection.fileno(), select.POLLIN)
+    if poller.poll(0):
         raise InvalidatePoolError
 
 
