@@ -53,7 +53,7 @@ def running(name: str, folder: Path, *, gpu_uuid: str | None = None) -> Iterator
         return
     with postgres_server(DATABASE_URL) as postgres:
         name = postgres.create()
-        with services_system(folder, postgres.url_of(name), gpu_uuid=gpu_uuid) as system:
+        with services_system(folder, postgres.url_of(name, durable=True), gpu_uuid=gpu_uuid) as system:
             yield system
         postgres.drop(name)
 

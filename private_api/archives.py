@@ -169,13 +169,15 @@ def _discarded(upload: Upload) -> Iterator[Upload]:
 
 
 def _older_than(folder: Path, age_s: float) -> Iterator[Path]:
+    """One by one: there may be millions, and whoever reads them may remove them and takes its time."""
     limit = time.time() - age_s
-    # Unlike rglob, walk skips folders that vanish meanwhile: the caller removes what it is given.
-    for parent, _, names in os.walk(folder):
-        for path in (Path(parent) / name for name in names):
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
             with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < limit:
-                    yield path
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _older_than(Path(entry.path), age_s)
+                elif entry.stat(follow_symlinks=False).st_mtime < limit:
+                    yield Path(entry.path)
 
 
 def _sync_folder(folder: Path) -> None:

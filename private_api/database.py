@@ -3,6 +3,7 @@
 import functools
 import logging
 import random
+import select
 import sqlite3
 import threading
 import time
@@ -12,12 +13,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import Connection, ExceptionContext, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from contract.errors import InvalidRequest, ServiceUnavailable, StorageFull
+from private_api.sqlite import prepare_sqlite
 
 logger = logging.getLogger(__name__)
 
@@ -85,18 +87,18 @@ class Database:
         self.last_look: Look | None = None
         if self.is_sqlite:
             self.engine = create_engine(url, pool_size=pool_size, connect_args={"timeout": _SQLITE_TIMEOUT_S})
-            _prepare_sqlite(self.engine)
+            prepare_sqlite(self.engine)
         else:
             self.engine = create_engine(
                 url,
                 pool_size=pool_size,
                 max_overflow=0,
                 pool_timeout=3,
-                pool_pre_ping=True,
                 pool_recycle=1800,
                 connect_args=_connect_args(url),
             )
             event.listen(self.engine, "handle_error", _leave_what_only_reads)
+            event.listen(self.engine, "checkout", _leave_what_has_ended)
 
     def wipe(self) -> bool:
         """Leave nothing of removed rows in SQLite's log of changes. False if somebody reads it right now: try again.
@@ -230,6 +232,15 @@ def _connect_args(url: str) -> dict[str, Any]:
     return {**{name: value for name, value in _CONNECTING.items() if name not in query}, "options": options}
 
 
+def _leave_what_has_ended(connection: Any, _record: Any, _proxy: Any) -> None:
+    """A server says nothing unasked: what there is to read is its farewell. To ask each time would be a round trip."""
+    # Not select(): with many long polls open, descriptors are larger than it takes.
+    poller = select.poll()
+    poller.register(connection.fileno(), select.POLLIN)
+    if poller.poll(0):
+        raise InvalidatePoolError
+
+
 def _leave_what_only_reads(context: ExceptionContext) -> None:
     """After a failover the old server may still answer, but only read: connect anew, perhaps to another one."""
     if _sqlstate(context.original_exception) == _READ_ONLY:
@@ -279,21 +290,3 @@ def _unavailable(error: Exception) -> ServiceUnavailable | StorageFull:
     if _sqlstate(error) in _CONFLICTS:
         return ServiceUnavailable("the request met others that change the same; repeat it")
     return ServiceUnavailable("the database cannot be reached right now; repeat the request")
-
-
-def _prepare_sqlite(engine: Engine) -> None:
-    @event.listens_for(engine, "connect")
-    def on_connect(connection: sqlite3.Connection, _record: Any) -> None:
-        # The driver would begin transactions lazily; `on_begin` begins them instead.
-        connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
-        # What is removed is overwritten, and not left in the file until its place is needed.
-        connection.execute("PRAGMA secure_delete=ON")
-
-    @event.listens_for(engine, "begin")
-    def on_begin(connection: Connection) -> None:
-        # Under WAL a reader that turns writer in mid-transaction fails at once: writers lock from the start.
-        writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

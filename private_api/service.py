@@ -1,8 +1,8 @@
 """One private API put together: its collaborators are built here, its loops run while the block is open."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from private_api.disk_space import Ballast
 from private_api.feed import feed
 from private_api.keys import EndedKeys
 from private_api.lanes import Lane
-from private_api.loops import janitor, linker, reaper, scaler, scrub
+from private_api.loops import endings, janitor, linker, orphans, reaper, scaler, scrub
 from private_api.loops.dispatcher import Dispatcher
 from private_api.migrate import await_migrated
 from private_api.quotas.limits import NO_LIMITS, Limits
@@ -109,7 +109,7 @@ def private_api_service(broker: Broker, options: PrivateApiOptions) -> Iterator[
             yield_after=options.yield_after,
             quotas=options.quotas,
         )
-        with loops.dispatcher, loops.reaper, loops.janitor, loops.scrub, loops.scaler, loops.linker, looking:
+        with _started(loops), looking:
             yield create_app(services, service_token=options.service_token)
     finally:
         holders.close()
@@ -118,12 +118,24 @@ def private_api_service(broker: Broker, options: PrivateApiOptions) -> Iterator[
 
 @dataclass(frozen=True)
 class _Loops:
+    """In the order in which they start."""
+
     dispatcher: Loop
     reaper: Loop
+    endings: Loop
     janitor: Loop
+    orphans: Loop
     scrub: Loop
     scaler: Loop
     linker: Loop
+
+
+@contextmanager
+def _started(loops: _Loops) -> Iterator[None]:
+    with ExitStack() as stack:
+        for each in fields(loops):
+            stack.enter_context(getattr(loops, each.name))
+        yield
 
 
 def _build_loops(
@@ -149,12 +161,21 @@ def _build_loops(
         keep_finished_for=options.keep_finished_for,
         keep_records_for=options.keep_records_for,
     )
+
+    def clean() -> None:
+        cleaning.step()
+        if cleaning.is_behind:
+            janitor_loop.wake()
+
+    janitor_loop = Loop("janitor", clean, interval_s=janitor.INTERVAL_S)
     scrubbing = scrub.Scrub(database, store)
     scaling = scaler.Scaler(database, yield_after=options.yield_after, on_change=on_scaled)
     return _Loops(
         dispatcher=dispatching,
         reaper=Loop("reaper", reaping.step, interval_s=reaper.INTERVAL_S),
-        janitor=Loop("janitor", cleaning.step, interval_s=janitor.INTERVAL_S),
+        endings=Loop("endings", endings.Endings(database, watch).step, interval_s=endings.INTERVAL_S),
+        janitor=janitor_loop,
+        orphans=Loop("orphans", orphans.Orphans(database, store, logs).step, interval_s=orphans.INTERVAL_S),
         scrub=Loop("scrub", scrubbing.step, interval_s=scrub.INTERVAL_S),
         scaler=Loop("scaler", scaling.step, interval_s=scaler.INTERVAL_S),
         linker=Loop("linker", linker.Linker(database).step, interval_s=linker.INTERVAL_S),

@@ -18,6 +18,7 @@ from private_api.lanes import Lane
 from private_api.quotas.limits import Limits, limits_of
 from private_api.quotas.requests import RequestCounts
 from private_api.quotas.uploads import UploadPlaces
+from private_api.recent import Recent
 from private_api.task_logs import TaskLogs
 from private_api.tasks.limits import SizeLimits
 from private_api.watch import DEPLOYMENTS, TaskWatch
@@ -58,6 +59,7 @@ class Services:
     """How long GPU tasks wait before a replica with calls leaves its GPU to them."""
     quotas: Limits
     """What limits an owner whose key has no limits of its own."""
+    recent: Recent = field(default_factory=Recent)
     upload_places: UploadPlaces = field(default_factory=UploadPlaces)
     request_counts: RequestCounts = field(default_factory=RequestCounts)
     large_archives: threading.Lock = field(default_factory=threading.Lock)

@@ -130,28 +130,43 @@ class TaskLogs:
                 break
         return text[-TAIL_BYTES:].decode("utf-8", "replace")
 
-    def remove(self, uid: str) -> None:
-        """Remove the logs of every attempt of a task."""
-        for path in self.root.glob(f"{uid}-*"):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
+    def remove(self, uid: str, fence: int) -> None:
+        """Remove the logs of every attempt of a task, the newest of which has this fence."""
+        for each in range(1, fence + 1):
+            for path in (self.path(uid, each), self._line(uid, each), self._line(uid, each).with_suffix(".partial")):
                 path.unlink(missing_ok=True)
+            shutil.rmtree(self._end_folder(uid, each), ignore_errors=True)
 
-    def old_uids(self, age_s: float) -> Iterator[str]:
-        """The tasks with a log that was last written at least so long ago, some of them more than once."""
+    def remove_file(self, name: str) -> None:
+        """Remove what `old_names` gave."""
+        path = self.root / name
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+    def old_names(self, age_s: float) -> Iterator[str]:
+        """The names in the folder that were last written at least so long ago; `task_of` says whose each is."""
         before = time.time() - age_s
         with os.scandir(self.root) as found:
             for entry in found:
                 with suppress(FileNotFoundError):
                     if entry.stat().st_mtime < before:
-                        yield entry.name.rpartition("-")[0]
+                        yield entry.name
 
     def _line(self, uid: str, fence: int) -> Path:
         return self.root / f"{uid}-{fence}.line"
 
     def _end(self, uid: str, fence: int) -> "_End":
-        return _End(self.root / f"{uid}-{fence}.end")
+        return _End(self._end_folder(uid, fence))
+
+    def _end_folder(self, uid: str, fence: int) -> Path:
+        return self.root / f"{uid}-{fence}.end"
+
+
+def task_of(name: str) -> str:
+    """The uid of the task that a name in the folder of logs is about."""
+    return name.rpartition("-")[0]
 
 
 class _End:

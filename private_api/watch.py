@@ -37,6 +37,11 @@ class TaskWatch:
         for loop, event in waiters:
             loop.call_soon_threadsafe(event.set)
 
+    def watched(self) -> list[str]:
+        """What requests wait for right now."""
+        with self._lock:
+            return list(self._waiters)
+
     @asynccontextmanager
     async def watch(self, uid: str) -> AsyncIterator["Watcher"]:
         """Watch a task while the block is open. Enter it before reading the row, so that no change is missed."""
@@ -67,4 +72,16 @@ class Watcher:
         finally:
             for each in waits:
                 each.cancel()
+        self._event.clear()
+
+    def wake(self) -> None:
+        """Let it return, from its own event loop: whoever waits has another reason to look."""
+        self._event.set()
+
+    async def told(self, timeout_s: float) -> None:
+        """Return after a change that somebody told of, or after `timeout_s`: for what `loops.endings` looks after."""
+        try:
+            await asyncio.wait_for(self._event.wait(), timeout_s)
+        except TimeoutError:
+            return
         self._event.clear()

@@ -1,6 +1,8 @@
 """Whether the private API answers anything at all: what tells a slow answer from one that will not come."""
 
 import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import httpx
 from anyio import CancelScope
@@ -21,27 +23,45 @@ class Pulse:
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
-        self._probe: asyncio.Task[bool] | None = None
         self._felt_at = float("-inf")
+        self._waiting: dict[object, tuple[asyncio.Event, Callable[[], None]]] = {}
+        self._watch: asyncio.Task[None] | None = None
 
     def feel(self) -> None:
         """Note an answer of the private API, to whatever call."""
         self._felt_at = asyncio.get_running_loop().time()
 
-    async def wait_until_gone(self) -> None:
-        """Return once the private API does not answer: `LATE_S` and the time for one probe after it froze."""
-        while True:
+    @contextmanager
+    def watched(self, is_sent: asyncio.Event, on_gone: Callable[[], None]) -> Iterator[None]:
+        """Call `on_gone` once the private API does not answer, while the block is open and the call `is_sent`.
+
+        That is at most twice `LATE_S` and the time for one probe after it froze. However many calls wait, one task
+        looks after them: a thousand timers would keep a core busy.
+        """
+        call = object()
+        self._waiting[call] = (is_sent, on_gone)
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.create_task(self._look_after_calls())
+        try:
+            yield
+        finally:
+            del self._waiting[call]
+
+    async def _look_after_calls(self) -> None:
+        while self._waiting:
+            waiting = list(self._waiting)
             await asyncio.sleep(LATE_S)
-            if not await self._is_felt():
-                return
+            # Those that waited all the time. A connection that is still being made has a limit of its own.
+            late = [call for call in waiting if call in self._waiting and self._waiting[call][0].is_set()]
+            if not late or await self._is_felt():
+                continue
+            for _, on_gone in [self._waiting[call] for call in late if call in self._waiting]:
+                on_gone()
 
     async def _is_felt(self) -> bool:
         if asyncio.get_running_loop().time() - self._felt_at < LATE_S:
             return True
-        if self._probe is None or self._probe.done():
-            self._probe = asyncio.create_task(self._ask())
-        # A call that ends must not end what others wait for.
-        return await asyncio.shield(self._probe)
+        return await self._ask()
 
     async def _ask(self) -> bool:
         felt_before = self._felt_at

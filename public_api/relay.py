@@ -24,8 +24,8 @@ from kit.http_errors import REQUEST_ID_HEADER, loggable_path
 from kit.http_server import stopping_of
 from kit.logging import request_id
 from public_api.addresses import client_address
+from public_api.connections import Connections
 from public_api.pulse import Pulse
-from public_api.transport import LargeReads
 
 logger = logging.getLogger(__name__)
 
@@ -68,21 +68,18 @@ class Relay:
     def __init__(self, private_url: str, service_token: str, policy: DoorPolicy, *, behind_proxy: bool = False) -> None:
         self._behind_proxy = behind_proxy
 
-        def connect(limits: httpx.Limits) -> httpx.AsyncClient:
+        def connect(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
             headers = {
                 "Authorization": f"Bearer {service_token}",
                 "Accept-Encoding": "identity",
                 DOOR_POLICY_HEADER: policy.to_header(),
             }
-            return httpx.AsyncClient(
-                base_url=private_url, headers=headers, transport=LargeReads(limits), trust_env=False
-            )
+            return httpx.AsyncClient(base_url=private_url, headers=headers, transport=transport, trust_env=False)
 
-        # Idle connections are dropped before the private API closes them, which it does after 5 s.
-        self._calls = connect(httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=2))
+        self._calls = connect(Connections())
         # A new connection for every body: a body cannot be sent again after a kept connection turns out to be closed,
         # and httpcore's trace reports only new connections.
-        self._uploads = connect(httpx.Limits(max_connections=None, max_keepalive_connections=0))
+        self._uploads = connect(Connections(most_idle=0))
         self._pulse = Pulse(self._calls)
 
     def forward(
@@ -198,20 +195,12 @@ class _Exchange(Response):
         """The answer, as soon as its headers are here. Raises `httpx.ReadTimeout` once the private API is silent."""
         if self._pulse is None:
             return await self._client.send(self._outgoing, stream=True)
-        with CancelScope() as sending:
-            silence = asyncio.create_task(_cancel_after(self._wait_for_silence(self._pulse), sending))
-            try:
-                answer = await self._client.send(self._outgoing, stream=True)
-                self._pulse.feel()
-                return answer
-            finally:
-                silence.cancel()
+        # A scope, as above: what cancels the task would leave connections open.
+        with CancelScope() as sending, self._pulse.watched(self._body.is_sent, sending.cancel):
+            answer = await self._client.send(self._outgoing, stream=True)
+            self._pulse.feel()
+            return answer
         raise httpx.ReadTimeout("it answers nothing at all")
-
-    async def _wait_for_silence(self, pulse: Pulse) -> None:
-        # A connection that is still being made has a limit of its own.
-        await self._body.is_sent.wait()
-        await pulse.wait_until_gone()
 
 
 async def _cancel_after(end: Awaitable[object], scope: CancelScope) -> None:

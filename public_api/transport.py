@@ -16,11 +16,11 @@ _PIECE_BYTES = 256 * 1024
 class LargeReads(httpx.AsyncHTTPTransport):
     """httpx's transport over connections that are read in large pieces. Believes no environment variable."""
 
-    def __init__(self, limits: httpx.Limits) -> None:
-        super().__init__(trust_env=False, limits=limits)
+    def __init__(self, context: ssl.SSLContext, limits: httpx.Limits) -> None:
+        super().__init__(verify=context, trust_env=False, limits=limits)
         # httpx passes no backend on to the pool that it makes.
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
+            ssl_context=context,
             max_connections=limits.max_connections,
             max_keepalive_connections=limits.max_keepalive_connections,
             keepalive_expiry=limits.keepalive_expiry,

@@ -18,14 +18,13 @@ from private_api.migrate import upgrade
 
 _PREFIX = "inference_test_"
 _PATIENT = " ".join(
-    [
-        # On a machine that is busy with other things a test may stand still inside a transaction for longer.
-        *(f"-c {limit}=300s" for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")),
-        # What a test commits need not survive a power cut, and the disk is what tests would wait for.
-        "-c synchronous_commit=off",
-    ]
+    # On a machine that is busy with other things a test may stand still inside a transaction for longer.
+    f"-c {limit}=300s"
+    for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 )
-"""Where tests ask less of their connections than a server does."""
+_FAST = f"{_PATIENT} -c synchronous_commit=off"
+"""Where tests ask less of their connections than a server does: what a test commits need not survive a power cut, and
+the disk is what tests would wait for."""
 _AHEAD = 3
 """So many copies are made before a test asks for one."""
 
@@ -49,9 +48,9 @@ class PostgresServer:
         """Remove a database, in use or not."""
         self.admin.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
 
-    def url_of(self, name: str) -> str:
-        """The URL of a database on this server."""
-        url = self.url.set(database=name).update_query_dict({"options": _PATIENT})
+    def url_of(self, name: str, *, durable: bool = False) -> str:
+        """The URL of a database on this server. What is measured is `durable`, as a server's own database is."""
+        url = self.url.set(database=name).update_query_dict({"options": _PATIENT if durable else _FAST})
         return url.render_as_string(hide_password=False)
 
 

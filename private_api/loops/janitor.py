@@ -1,14 +1,13 @@
-"""Removes old results, files of deleted tasks and models, orphans of crashes, and ended replicas, as a loop's step.
+"""Removes old results, files of deleted tasks and models, and ended replicas, as a loop's step.
 
-Of a task that was deleted or is expired a tombstone stays, which is removed in the end.
+Of a task that was deleted or is expired a tombstone stays, which is removed in the end. `loops.orphans` removes what
+crashes left.
 """
 
-import logging
-import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from itertools import islice
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import ColumnElement, delete, select
 
 from private_api.archives import ArchiveStore
 from private_api.database import Database
@@ -17,16 +16,11 @@ from private_api.loops.clock import look_at_clock, was_before
 from private_api.settings import KEEP_RECORDS_FOR
 from private_api.tables import ArchiveRow, ModelVersionRow, TaskRow
 from private_api.task_logs import TaskLogs
-from private_api.tasks.forget import forget_tasks, purge_tasks
-
-logger = logging.getLogger(__name__)
+from private_api.tasks.forget import IS_DELETED, Remains, forget_tasks, purge_tasks
 
 INTERVAL_S = 60.0
-ORPHAN_AGE_S = 24 * 3600.0
-"""Longer than any upload takes: a younger file may still be waiting for its row."""
-_ORPHANS_EVERY_S = 3600.0
-"""Between two looks at every file: none of them is in a hurry, and there may be a million."""
 _PAGE = 100
+"""How many rows of each kind a step is about: others wait for its transactions some hundredths of a second."""
 
 
 class Janitor:
@@ -48,72 +42,56 @@ class Janitor:
         self._keep_records_for = keep_records_for
         self._leaves_traces = True
         """Whether SQLite's files may still have what was removed."""
-        self._orphans_at = time.monotonic()
-        """When to look for orphans next."""
+        self.is_behind = False
+        """Whether the last step left something that is due: the next one should follow at once."""
 
     def step(self) -> int:
-        """Remove everything that is due. Returns how many files were removed."""
+        """Remove what is due, a page of each kind. Returns how many files of archives were removed."""
+        self.is_behind = False
         now = look_at_clock(self._database)
+        expired = was_before(self._database, TaskRow.ended_at, now, self._keep_finished_for)
+        outdated = was_before(self._database, TaskRow.ended_at, now, self._keep_records_for)
         self._forget_replicas(now)
-        self._forget_tasks(now)
-        removed = self._remove_expired(now) + self._remove_zips_of_deleted_models()
-        self._purge_tasks(now)
+        # What somebody asked to be deleted goes before what is old.
+        removed = self._forget_tasks(IS_DELETED, now) + self._forget_tasks(expired, now)
+        removed += self._remove_zips_of_deleted_models() + self._purge_tasks(outdated)
         if self._leaves_traces:
             self._leaves_traces = not self._database.wipe()
-        if time.monotonic() >= self._orphans_at:
-            removed += self._remove_orphans()
-            self._remove_orphaned_logs()
-            self._orphans_at = time.monotonic() + _ORPHANS_EVERY_S
         return removed
 
     def _forget_replicas(self, now: datetime) -> None:
         due = was_before(self._database, ReplicaRow.ended_at, now, self._keep_finished_for)
+        page = select(ReplicaRow.id).where(due).limit(_PAGE)
         with self._database.write() as session:
-            gone = session.execute(delete(ReplicaRow).where(due).returning(ReplicaRow.id)).all()
-        self._leaves_traces |= bool(gone)
+            gone = session.execute(delete(ReplicaRow).where(ReplicaRow.id.in_(page)).returning(ReplicaRow.id)).all()
+        self._note(len(gone))
 
-    def _forget_tasks(self, now: datetime) -> None:
-        expired = was_before(self._database, TaskRow.ended_at, now, self._keep_finished_for)
-        while True:
-            with self._database.write() as session:
-                uids = forget_tasks(session, expired, now, limit=_PAGE)
-                for uid in uids:
-                    # Before the commit: afterwards nothing would look for it for a day.
-                    self._logs.remove(uid)
-            self._leaves_traces |= bool(uids)
-            if len(uids) < _PAGE:
-                return
+    def _forget_tasks(self, due: ColumnElement[bool], now: datetime) -> int:
+        with self._database.write() as session:
+            remains = forget_tasks(session, due, now, limit=_PAGE)
+            for uid, fence in remains.logs:
+                # Before the commit: afterwards nothing would look for it for a day.
+                self._logs.remove(uid, fence)
+        return self._remove_rest(remains)
 
-    def _purge_tasks(self, now: datetime) -> None:
-        outdated = was_before(self._database, TaskRow.ended_at, now, self._keep_records_for)
-        while True:
-            with self._database.write() as session:
-                purged = purge_tasks(session, outdated, limit=_PAGE)
-            self._leaves_traces |= bool(purged)
-            if purged < _PAGE:
-                return
+    def _purge_tasks(self, outdated: ColumnElement[bool]) -> int:
+        with self._database.write() as session:
+            remains = purge_tasks(session, outdated, limit=_PAGE)
+        return self._remove_rest(remains)
 
-    def _remove_expired(self, now: datetime) -> int:
-        removed = 0
-        expired = was_before(self._database, TaskRow.ended_at, now, self._keep_finished_for)
-        while True:
-            with self._database.write() as session:
-                due = or_(TaskRow.deleted_at.is_not(None), expired)
-                statement = (
-                    select(ArchiveRow)
-                    .join(TaskRow, or_(ArchiveRow.id == TaskRow.input_id, ArchiveRow.id == TaskRow.output_id))
-                    .where(TaskRow.ended_at.is_not(None), due, ArchiveRow.removed_at.is_(None))
-                    .order_by(ArchiveRow.id)
-                    .limit(_PAGE)
-                )
-                page = session.scalars(statement).all()
-                for archive in page:
-                    archive.removed_at = now
-            for archive in page:
-                self._store.remove(archive.key)
-            removed += len(page)
-            if len(page) < _PAGE:
-                return removed
+    def _remove_rest(self, remains: Remains) -> int:
+        self._note(len(remains.logs))
+        self._remove_archives(remains.keys)
+        return len(remains.keys)
+
+    def _note(self, count: int) -> None:
+        """A page had so many rows."""
+        self._leaves_traces |= count > 0
+        self.is_behind |= count == _PAGE
+
+    def _remove_archives(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self._store.remove(key)
 
     def _remove_zips_of_deleted_models(self) -> int:
         stands = ModelVersionRow.deleted_at.is_(None) & ModelVersionRow.archive_id.is_not(None)
@@ -130,32 +108,5 @@ class Janitor:
             removed = [archive for archive in locked if archive.id not in still_used]
             for archive in removed:
                 archive.removed_at = now
-        for archive in removed:
-            self._store.remove(archive.key)
+        self._remove_archives([archive.key for archive in removed])
         return len(removed)
-
-    def _remove_orphans(self) -> int:
-        removed = 0
-        for path in self._store.stale_uploads(ORPHAN_AGE_S):
-            path.unlink(missing_ok=True)
-            removed += 1
-        keys = self._store.kept_keys(ORPHAN_AGE_S)
-        while page := list(islice(keys, _PAGE)):
-            kept = select(ArchiveRow.key).where(ArchiveRow.key.in_(page), ArchiveRow.removed_at.is_(None))
-            with self._database.read() as session:
-                known = set(session.scalars(kept))
-            for key in (each for each in page if each not in known):
-                logger.info("removing %s: no task or model refers to it", key)
-                self._store.remove(key)
-                removed += 1
-        return removed
-
-    def _remove_orphaned_logs(self) -> None:
-        """Remove what a crash left, or a piece of a log that arrived as its task was forgotten."""
-        uids = self._logs.old_uids(ORPHAN_AGE_S)
-        while page := set(islice(uids, _PAGE)):
-            kept = select(TaskRow.uid).where(TaskRow.uid.in_(page), TaskRow.forgotten_at.is_(None))
-            with self._database.read() as session:
-                known = set(session.scalars(kept))
-            for uid in page - known:
-                self._logs.remove(uid)

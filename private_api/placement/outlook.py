@@ -4,11 +4,11 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from contract.access import Caller
-from contract.errors import OutputMissing
+from contract.errors import InferenceError, OutputMissing
 from contract.schemas import TaskView
 from contract.statuses import Status, WaitsFor
 from private_api.archives import ArchiveStore, StoredArchive
@@ -16,11 +16,13 @@ from private_api.database import Database
 from private_api.models import stored_archive
 from private_api.placement.duration import Run, expect_seconds, usual_seconds
 from private_api.placement.occupancy import taking_consumers
+from private_api.placement.places import find_position
 from private_api.placement.waiting import Wait, find_wait, is_of_kind
+from private_api.recent import AT_ONCE, Recent
 from private_api.tables import ArchiveRow, AttemptRow, Outcome, TaskRow
 from private_api.task_logs import TaskLogs
 from private_api.tasks.ahead import is_prepared_ahead
-from private_api.tasks.read import as_seen_by, last_fence, poll_error, view_task
+from private_api.tasks.read import as_seen_by, last_fence, poll_error, read_queued, view_task
 from private_api.tasks.rows import find_task, may_read
 
 _SAMPLE = 20
@@ -49,26 +51,34 @@ class Outlook:
     wait: Wait | None = None
 
 
-def show_task(database: Database, logs: TaskLogs, uid: str, caller: Caller) -> TaskView:
+def show_task(database: Database, logs: TaskLogs, uid: str, caller: Caller, *, recent: Recent = AT_ONCE) -> TaskView:
     """The whole task. Its warnings, and what else may name files or patients, are for those who may read them.
 
-    Raises `TaskNotFound`.
+    What it says of the queue is as `recent` has it. Raises `TaskNotFound`.
     """
     with database.read() as session:
         row = find_task(session, uid, caller)
-        view = _whole_view(session, row, logs, database.now(session), caller)
+        view = _whole_view(session, row, logs, database.now(session), caller, recent=recent)
         if row.warnings is None or not may_read(caller, row.owner):
             return view
         return view.model_copy(update={"warnings": json.loads(row.warnings)})
 
 
-def find_output(database: Database, store: ArchiveStore, logs: TaskLogs, uid: str, caller: Caller) -> StoredOutput:
-    """The result of a finished task. Raises `TaskNotFound`, `TaskPending`, `TaskFailed`, `OutputMissing`."""
+def find_output(
+    database: Database, store: ArchiveStore, logs: TaskLogs, uid: str, caller: Caller, *, recent: Recent = AT_ONCE
+) -> StoredOutput:
+    """The result of a finished task. Raises `TaskNotFound`, `TaskPending`, `TaskFailed`, `OutputMissing`.
+
+    What the latter say of the queue is as `recent` has it.
+    """
     with database.read() as session:
+        # Most polls are of tasks that wait.
+        if (queued := read_queued(session, uid, caller)) is not None:
+            raise _pending(session, queued, database.now(session), caller, recent)
         row = find_task(session, uid, caller)
         output = stored_archive(row.output)
         if output is None:
-            raise poll_error(_whole_view(session, row, logs, database.now(session), caller))
+            raise poll_error(_whole_view(session, row, logs, database.now(session), caller, recent=recent))
         if row.output is not None and row.output.damaged_at is not None:
             detail = "the task finished, but its output's file is damaged on the server; its operator can restore it"
             raise OutputMissing(detail, status=row.status)
@@ -77,19 +87,36 @@ def find_output(database: Database, store: ArchiveStore, logs: TaskLogs, uid: st
     return StoredOutput(output.key, output.sha256, output.size_bytes, row.warning_count)
 
 
-def read_outlook(session: Session, row: TaskRow, now: datetime) -> Outlook:
+def read_outlook(session: Session, row: TaskRow, now: datetime, recent: Recent = AT_ONCE) -> Outlook:
     """The outlook of a task."""
     if row.status.is_terminal:
         return Outlook()
-    wait = find_wait(session, row, now)
+    wait = find_wait(session, row, now, recent)
     if row.status != Status.QUEUED and not is_prepared_ahead(session, row):
         return Outlook(eta=_estimate_rest(session, row, now), wait=wait)
-    position = _position(session, row)
-    return Outlook(position, _estimate_whole(session, row, position, wait, now), wait)
+    position = find_position(session, row, recent)
+    return Outlook(position, _estimate_whole(session, row, position, wait, now, recent=recent), wait)
 
 
-def _whole_view(session: Session, row: TaskRow, logs: TaskLogs, now: datetime, caller: Caller) -> TaskView:
-    outlook = read_outlook(session, row, now)
+def _pending(session: Session, row: TaskRow, now: datetime, caller: Caller, recent: Recent) -> InferenceError:
+    outlook = read_outlook(session, row, now, recent)
+    view = TaskView.model_construct(
+        status=row.status,
+        exit_code=row.exit_code,
+        attempt=row.attempts,
+        detail=row.detail if may_read(caller, row.owner) else None,
+        position=outlook.position,
+        eta=outlook.eta,
+        waits_for=outlook.wait.waits_for if outlook.wait else None,
+        wait_detail=outlook.wait.detail if outlook.wait else None,
+    )
+    return poll_error(view)
+
+
+def _whole_view(
+    session: Session, row: TaskRow, logs: TaskLogs, now: datetime, caller: Caller, *, recent: Recent
+) -> TaskView:
+    outlook = read_outlook(session, row, now, recent)
     extra: dict[str, object] = {"position": outlook.position, "eta": outlook.eta}
     if outlook.wait is not None:
         extra |= {"waits_for": outlook.wait.waits_for, "wait_detail": outlook.wait.detail}
@@ -99,20 +126,18 @@ def _whole_view(session: Session, row: TaskRow, logs: TaskLogs, now: datetime, c
     return as_seen_by(caller, view_task(row)).model_copy(update=extra)
 
 
-def _position(session: Session, row: TaskRow) -> int:
-    older = or_(TaskRow.not_before < row.not_before, (TaskRow.not_before == row.not_before) & (TaskRow.id < row.id))
-    earlier = or_(TaskRow.priority > row.priority, (TaskRow.priority == row.priority) & older)
-    statement = select(func.count()).where(TaskRow.status == Status.QUEUED, TaskRow.use_gpu.is_(row.use_gpu), earlier)
-    return session.scalar(statement) or 0
-
-
-def _estimate_whole(session: Session, row: TaskRow, position: int, wait: Wait | None, now: datetime) -> float | None:
+def _estimate_whole(
+    session: Session, row: TaskRow, position: int, wait: Wait | None, now: datetime, *, recent: Recent
+) -> float | None:
     """Seconds until a queued task ends, or None if nobody can know."""
-    runs = _past_runs(session, row)
-    if not runs or (wait is not None and wait.waits_for in _UNFORESEEABLE):
+    if wait is not None and wait.waits_for in _UNFORESEEABLE:
+        return None
+    runs = recent.get(("runs", row.model_version_id), lambda: _past_runs(session, row))
+    if not runs:
         return None
     of_kind = taking_consumers(now).where(is_of_kind(use_gpu=row.use_gpu)).subquery()
-    consumers = session.scalar(select(func.count()).select_from(of_kind)) or 1
+    count = select(func.count()).select_from(of_kind)
+    consumers = recent.get(("taking", row.use_gpu), lambda: session.scalar(count) or 1)
     pause_s = max(0.0, (row.not_before - now).total_seconds())
     # Those before it are taken for tasks like the model's usual ones.
     before_s = usual_seconds(runs) * (position // consumers)

@@ -20,6 +20,7 @@ from private_api.placement.occupancy import (
     live_consumers,
 )
 from private_api.quotas.running import find_full_quota
+from private_api.recent import AT_ONCE, Recent
 from private_api.tables import AttemptRow, ConsumerRow, TaskRow
 from private_api.tasks.ahead import is_prepared_ahead
 
@@ -39,8 +40,11 @@ _PREPARATION = Wait(
 _TURN = Wait(WaitsFor.TURN, "a consumer is free and takes the next task within seconds")
 
 
-def find_wait(session: Session, row: TaskRow, now: datetime) -> Wait | None:
-    """What keeps the task from running, or None once its container runs or it has ended."""
+def find_wait(session: Session, row: TaskRow, now: datetime, recent: Recent = AT_ONCE) -> Wait | None:
+    """What keeps the task from running, or None once its container runs or it has ended.
+
+    Who the consumers are and what an owner runs is as `recent` has it.
+    """
     if row.status == Status.LEASED or (row.status.is_held and row.phase == Phase.PREPARING):
         if is_prepared_ahead(session, row):
             return Wait(WaitsFor.FREE_CONSUMER, f"{row.lease_owner} prepares it while it runs another task")
@@ -49,16 +53,23 @@ def find_wait(session: Session, row: TaskRow, now: datetime) -> Wait | None:
         return None
     if row.not_before > now:
         return Wait(WaitsFor.RETRY, f"its last attempt failed; the next one may begin at {clock(row.not_before)}")
-    if (limit := find_full_quota(session, row)) is not None:
+    if (limit := _find_full_quota(session, row, recent)) is not None:
         return Wait(WaitsFor.QUOTA, f"one of its owner's own tasks must end first: quota {Quota.RUNNING} {limit}")
-    return _find_queue_wait(session, row, now)
+    return _find_queue_wait(session, row, now, recent)
 
 
-def _find_queue_wait(session: Session, row: TaskRow, now: datetime) -> Wait:
+def _find_full_quota(session: Session, row: TaskRow, recent: Recent) -> int | None:
+    if row.owner is None:
+        return None
+    return recent.get(("quota", row.owner, row.running_limit), lambda: find_full_quota(session, row))
+
+
+def _find_queue_wait(session: Session, row: TaskRow, now: datetime, recent: Recent) -> Wait:
     """What keeps consumers from a task that could be claimed now."""
-    consumers = session.scalars(live_consumers(now).where(is_of_kind(use_gpu=row.use_gpu))).all()
+    live = live_consumers(now).where(is_of_kind(use_gpu=row.use_gpu))
+    consumers = recent.get(("consumers", row.use_gpu), lambda: session.scalars(live).all())
     if not consumers:
-        return _no_consumer(session, use_gpu=row.use_gpu)
+        return recent.get(("none", row.use_gpu), lambda: _no_consumer(session, use_gpu=row.use_gpu))
     consumers, drained = [each for each in consumers if each.draining_at is None], len(consumers)
     if not consumers:
         return _all_drain(drained, use_gpu=row.use_gpu)
@@ -69,7 +80,7 @@ def _find_queue_wait(session: Session, row: TaskRow, now: datetime) -> Wait:
     consumers, cramped = [each for each in consumers if each.free_bytes is None or each.free_bytes >= need], consumers
     if not consumers:
         return _no_room(need, cramped)
-    busy = set(busy_consumers(session))
+    busy = recent.get("busy", lambda: set(busy_consumers(session)))
     idle = [consumer for consumer in consumers if consumer.name not in busy]
     if not idle:
         return _all_busy(len(consumers), use_gpu=row.use_gpu)

@@ -1,8 +1,10 @@
 """Answers that stream: a zip, a log, and a log that is still growing."""
 
+import asyncio
 import hashlib
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 from starlette.concurrency import run_in_threadpool
@@ -20,6 +22,7 @@ from private_api.services import Services
 from private_api.soundness import note_damaged
 from private_api.task_logs import TaskLogs
 from private_api.tasks.read import find_log
+from private_api.watch import Watcher
 
 _CHUNK_BYTES = 1024**2
 _FOLLOW_S = 1.0
@@ -114,6 +117,30 @@ class _CheckedBody:
             await run_in_threadpool(note_damaged, self._database, self._archive.key)
             return
         await self._send({"type": "http.response.body", "body": self._held, "more_body": False})
+
+
+class Client:
+    """Whether somebody waits for an answer."""
+
+    is_gone = False
+
+
+@asynccontextmanager
+async def noticed(request: Request, watcher: Watcher) -> AsyncIterator[Client]:
+    """The client of a request without a body; the watcher is woken as it goes away while the block is open."""
+    client = Client()
+
+    async def notice() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        client.is_gone = True
+        watcher.wake()
+
+    noticing = asyncio.create_task(notice())
+    try:
+        yield client
+    finally:
+        noticing.cancel()
 
 
 def read_log(logs: TaskLogs, uid: str, fence: int | None) -> Iterator[bytes]:

@@ -37,7 +37,7 @@ from private_api.audit.record import record_alone
 from private_api.audit_tables import Action
 from private_api.placement.outlook import find_output, show_task
 from private_api.routes.access import GivenCaller
-from private_api.routes.answers import ZipResponse, follow_log, read_log
+from private_api.routes.answers import ZipResponse, follow_log, noticed, read_log
 from private_api.routes.json_bodies import JsonRouter
 from private_api.services import Services
 from private_api.tasks.cancel import cancel_task, delete_task
@@ -145,12 +145,12 @@ def _add_tasks(router: APIRouter, services: Services) -> None:
     async def wait_until_ended(request: Request, uid: str, caller: Caller, seconds: float) -> None:
         """Return when the task has ended, the time is up or the client has gone. Raises `TaskNotFound`."""
         ends_at = asyncio.get_running_loop().time() + seconds
-        async with services.watch.watch(uid) as watcher:
+        async with services.watch.watch(uid) as watcher, noticed(request, watcher) as client:
             while not await run_in_threadpool(is_ended, database, uid, caller):
                 left = ends_at - asyncio.get_running_loop().time()
-                if left <= 0 or await request.is_disconnected():
+                if left <= 0 or client.is_gone:
                     return
-                await watcher.changed(left)
+                await watcher.told(left)
 
     @router.get("/{uid}", response_class=Response, responses={**ZIP_ANSWER, **document_errors(*_POLL_ERRORS)})
     async def poll_task(
@@ -159,7 +159,7 @@ def _add_tasks(router: APIRouter, services: Services) -> None:
         """The output zip, or one of the codes 551 to 554. `wait` holds the answer until the task ends."""
         if query.wait:
             await wait_until_ended(request, uid, caller, query.wait)
-        output = await run_in_threadpool(find_output, database, store, logs, uid, caller)
+        output = await run_in_threadpool(find_output, database, store, logs, uid, caller, recent=services.recent)
         await run_in_threadpool(record_alone, database, caller, Action.READ_OUTPUT, uid)
         return ZipResponse(services, output, warning_count=output.warning_count)
 
@@ -169,7 +169,7 @@ def _add_tasks(router: APIRouter, services: Services) -> None:
         try:
             if query.wait:
                 await wait_until_ended(request, uid, caller, query.wait)
-            return await run_in_threadpool(show_task, database, logs, uid, caller)
+            return await run_in_threadpool(show_task, database, logs, uid, caller, recent=services.recent)
         except TaskNotFound as error:
             raise TaskRecordNotFound from error
 
@@ -178,7 +178,10 @@ def _add_tasks(router: APIRouter, services: Services) -> None:
     @router.head("/{uid}", include_in_schema=False)
     def fetch_output(request: Request, uid: str, caller: GivenCaller) -> Response:
         """The output zip with `ETag` (its sha256), `Content-Length` and one `Range`."""
-        output, known = find_output(database, store, logs, uid, caller), request.headers.get("if-none-match")
+        output, known = (
+            find_output(database, store, logs, uid, caller, recent=services.recent),
+            request.headers.get("if-none-match"),
+        )
         if request.method != "HEAD":
             record_alone(database, caller, Action.READ_OUTPUT, uid)
         return ZipResponse(services, output, known, warning_count=output.warning_count)

@@ -15,7 +15,7 @@ from contract.schemas import TaskView
 from contract.statuses import Status, WaitsFor
 from private_api.database import Database
 from private_api.models import view_archive
-from private_api.tables import AttemptRow, TaskRow
+from private_api.tables import ArchiveRow, AttemptRow, TaskRow
 from private_api.tasks.rows import find_task, is_open_to, may_read
 
 _TOLD = {
@@ -32,6 +32,19 @@ _TOLD = {
     "log_tail",
 }
 """What the body of a poll's answer says of the task."""
+_POLLED = (
+    TaskRow.id,
+    TaskRow.owner,
+    TaskRow.model_version_id,
+    TaskRow.use_gpu,
+    TaskRow.priority,
+    TaskRow.running_limit,
+    TaskRow.status,
+    TaskRow.not_before,
+    TaskRow.attempts,
+    TaskRow.exit_code,
+    TaskRow.detail,
+)
 _WORTH_TELLING = frozenset({WaitsFor.CONSUMER, WaitsFor.RESUME, WaitsFor.REPAIR, WaitsFor.HELD_GPU})
 """Waits that last until somebody does something."""
 
@@ -44,6 +57,18 @@ def is_ended(database: Database, uid: str, caller: Caller) -> bool:
     if status is None:
         raise TaskNotFound
     return status.is_terminal
+
+
+def read_queued(session: Session, uid: str, caller: Caller) -> TaskRow | None:
+    """As much of a queued task as a poll tells of or needs, detached, with its input's size; None for any other."""
+    statement = select(*_POLLED, ArchiveRow.size_bytes.label("size_bytes")).join(TaskRow.input)
+    is_there = (TaskRow.uid == uid, is_open_to(caller), TaskRow.deleted_at.is_(None), TaskRow.status == Status.QUEUED)
+    found = session.execute(statement.where(*is_there)).one_or_none()
+    if found is None:
+        return None
+    *values, size_bytes = found
+    named = {column.key: value for column, value in zip(_POLLED, values, strict=True)}
+    return TaskRow(**named, input=ArchiveRow(size_bytes=size_bytes))
 
 
 def poll_error(view: TaskView) -> InferenceError:

@@ -1,5 +1,6 @@
 """What connections to PostgreSQL are limited to, and what is made of its errors and of its absence."""
 
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -52,6 +53,13 @@ def test_a_commit_is_durable_whatever_the_servers_default_is(postgres: PostgresS
     url = make_url(postgres_url).set(query={})
     postgres.admin.execute(text(f'ALTER DATABASE "{url.database}" SET synchronous_commit = off'))
     assert settings_of(url.render_as_string(hide_password=False), "synchronous_commit") == ["on"]
+
+
+def test_what_benchmarks_measure_is_durable_whatever_tests_do(postgres: PostgresServer, postgres_url: str) -> None:
+    name = make_url(postgres_url).database
+    assert name is not None
+    assert settings_of(postgres_url, "synchronous_commit") == ["off"]
+    assert settings_of(postgres.url_of(name, durable=True), "synchronous_commit", "fsync") == ["on", "on"]
 
 
 @pytest.mark.parametrize(
@@ -209,3 +217,27 @@ def test_a_database_whose_host_vanishes_hangs_nothing_for_minutes(
         with pytest.raises(ServiceUnavailable):
             asked.result(120)
     database.close()
+
+
+def test_connections_that_the_server_ended_are_replaced_whatever_their_descriptors(
+    postgres_database: Database,
+) -> None:
+    # More descriptors than select() takes, as with many long polls.
+    held = [os.dup(0) for _ in range(1100)]
+    try:
+        pids = []
+        for _ in range(2):
+            with postgres_database.read() as session:
+                pids.append(session.scalar(text("SELECT pg_backend_pid()")))
+        assert pids[0] == pids[1]
+        with postgres_database.read() as session:
+            session.execute(text("SELECT 1"))
+            with postgres_database.read() as other:
+                pid = other.scalar(text("SELECT pg_backend_pid()"))
+            session.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+        for _ in range(3):
+            with postgres_database.read() as session:
+                assert session.scalar(text("SELECT 1")) == 1
+    finally:
+        for each in held:
+            os.close(each)

@@ -17,7 +17,8 @@ from contract.statuses import Phase, Reason, Status
 from private_api.archives import ArchiveStore
 from private_api.database import Database
 from private_api.feed.changes import newest_id
-from private_api.loops.janitor import ORPHAN_AGE_S, Janitor
+from private_api.loops.janitor import Janitor
+from private_api.loops.orphans import ORPHAN_AGE_S, Orphans
 from private_api.migrate import upgrade_when_reachable
 from private_api.placement.outlook import find_output, show_task
 from private_api.settings import KEEP_RECORDS_FOR
@@ -207,7 +208,7 @@ def test_a_log_of_no_task_is_removed_once_it_is_a_day_old(harness: Harness) -> N
     young.write_bytes(b"a line")
     for path in set(harness.logs.root.iterdir()) - {young}:
         os.utime(path, (time.time() - ORPHAN_AGE_S - 60,) * 2)
-    clean(harness)
+    Orphans(harness.database, harness.store, harness.logs).step()
     left = {path.name.partition("-")[0] for path in harness.logs.root.iterdir()}
     assert left == {kept.uid, "1" * 64}
 

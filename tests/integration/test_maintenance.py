@@ -1,26 +1,35 @@
 """What happens in the background: bells, retention, orphans, tasks that nobody can run. On PostgreSQL and SQLite."""
 
+import asyncio
 import os
 import time
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, func, select, update
 
 from contract.access import ANONYMOUS
 from contract.broker import CPU_QUEUE, GPU_QUEUE
 from contract.broker.memory import InMemoryBroker
-from contract.errors import OutputMissing
+from contract.errors import OutputMissing, TaskPending
 from contract.queries import ModelRegistration
 from contract.statuses import Reason, Status
 from private_api.archives import ArchiveStore
 from private_api.loops.dispatcher import Dispatcher
-from private_api.loops.janitor import ORPHAN_AGE_S, Janitor
+from private_api.loops.endings import Endings
+from private_api.loops.janitor import Janitor
+from private_api.loops.orphans import ORPHAN_AGE_S, Orphans
 from private_api.models import register_model
 from private_api.placement.outlook import find_output, show_task
+from private_api.placement.places import find_position
+from private_api.recent import AT_ONCE, Recent
 from private_api.server_tables import HeartbeatRow
-from private_api.tables import ArchiveRow, ConsumerRow
+from private_api.tables import ArchiveRow, ConsumerRow, TaskRow
+from private_api.tasks.read import poll_error
+from private_api.watch import TaskWatch
+from tests.filled import fill_with_ended_tasks, requeue_copies
 from tests.integration.task_harness import GPU, Harness
+from tests.waiting import wait_until
 from tests.zips import make_zip
 
 DAY = timedelta(days=1)
@@ -37,6 +46,11 @@ def hear(broker: InMemoryBroker, queue: str = CPU_QUEUE) -> list[str]:
 
 def clean(harness: Harness, keep_finished_for: timedelta = 30 * DAY) -> int:
     return Janitor(harness.database, harness.store, harness.logs, keep_finished_for=keep_finished_for).step()
+
+
+def walk(harness: Harness) -> int:
+    """One step of a walk past every file."""
+    return Orphans(harness.database, harness.store, harness.logs).step()
 
 
 def make_older(store: ArchiveStore, key: str, age_s: float = ORPHAN_AGE_S + 60) -> None:
@@ -137,12 +151,12 @@ def test_orphans_older_than_a_day_are_removed_and_everything_else_is_kept(harnes
         harness.store.path(key).write_bytes(b"x")
     for key in [*orphans, *kept]:
         make_older(harness.store, key)
-    assert clean(harness) == len(orphans)
+    assert walk(harness) == len(orphans)
     assert [key for key in [*orphans, *young, *kept] if harness.store.path(key).exists()] == [*young, *kept]
     assert not harness.store.path("outputs/orphan").exists()
 
 
-def test_the_janitor_asks_for_many_files_at_once_and_looks_at_them_once_an_hour(harness: Harness) -> None:
+def test_a_walk_asks_for_many_files_at_once_and_looks_at_each_once_a_day(harness: Harness) -> None:
     keys = [f"inputs/{number}.zip" for number in range(250)]
     for key in keys:
         harness.store.path(key).write_bytes(b"x")
@@ -152,14 +166,48 @@ def test_the_janitor_asks_for_many_files_at_once_and_looks_at_them_once_an_hour(
         session.add_all(ArchiveRow(key=key, sha256="0" * 64, size_bytes=1, created_at=now) for key in keys[1:])
     asked: list[str] = []
     event.listen(harness.database.engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
-    janitor = Janitor(harness.database, harness.store, harness.logs, keep_finished_for=DAY)
-    assert janitor.step() == 1
+    orphans = Orphans(harness.database, harness.store, harness.logs)
+    assert orphans.step() == 1
     assert not harness.store.path(keys[0]).exists()
     # One for each file would be 250.
     assert len(asked) < 50
     harness.store.path(keys[0]).write_bytes(b"x")
     make_older(harness.store, keys[0])
-    assert janitor.step() == 0
+    assert orphans.step() == 0
+
+
+def test_a_walk_past_many_files_takes_several_steps(harness: Harness) -> None:
+    keys = [f"inputs/{number}.zip" for number in range(1500)]
+    for key in keys:
+        harness.store.path(key).write_bytes(b"x")
+        make_older(harness.store, key)
+    orphans = Orphans(harness.database, harness.store, harness.logs)
+    assert [orphans.step() for _ in range(3)] == [1000, 500, 0]
+
+
+def test_what_a_release_before_left_of_a_tombstone_is_removed(harness: Harness) -> None:
+    held = harness.submit_and_claim()
+    harness.commit(held)
+    output = find_output(harness.database, harness.store, harness.logs, held.uid, ANONYMOUS)
+    # It made the tombstone in one transaction and closed the archives in another one, which a crash kept from it.
+    with harness.database.write() as session:
+        session.execute(update(TaskRow).values(forgotten_at=harness.database.now(session)))
+    for key in (output.key, f"inputs/{held.uid}.zip"):
+        make_older(harness.store, key)
+    assert walk(harness) == 2
+    with harness.database.read() as session:
+        assert session.scalar(select(func.count()).where(ArchiveRow.removed_at.is_(None))) == 0
+
+
+def test_a_step_of_the_janitor_does_not_do_everything_at_once(harness: Harness) -> None:
+    fill_with_ended_tasks(harness.database, 250)
+    with harness.database.write() as session:
+        session.execute(update(TaskRow).values(deleted_at=TaskRow.ended_at))
+    janitor = Janitor(harness.database, harness.store, harness.logs, keep_finished_for=30 * DAY)
+    assert (janitor.step(), janitor.is_behind) == (2 * 100, True)
+    assert (janitor.step(), janitor.is_behind) == (2 * 100, True)
+    assert (janitor.step(), janitor.is_behind) == (2 * 50, False)
+    assert (janitor.step(), janitor.is_behind) == (0, False)
 
 
 def test_a_file_that_was_left_after_its_row_was_closed_is_removed_in_the_end(harness: Harness) -> None:
@@ -170,7 +218,7 @@ def test_a_file_that_was_left_after_its_row_was_closed_is_removed_in_the_end(har
     harness.store.path(key).parent.mkdir()
     harness.store.path(key).write_bytes(b"left by a crash")
     make_older(harness.store, key)
-    assert clean(harness) == 1
+    assert walk(harness) == 1
     assert not harness.store.path(key).exists()
 
 
@@ -228,3 +276,53 @@ def test_the_position_counts_the_tasks_that_are_claimed_before(harness: Harness)
     assert positions() == [2, 0, 1]
     harness.claim(uid=uids[1])
     assert positions() == [1, None, 0]
+
+
+def test_the_position_in_a_long_queue_is_the_one_that_counting_gives(harness: Harness) -> None:
+    last = harness.submit()
+    requeue_copies(harness.database, last, 2500)
+    urgent = [harness.submit(priority=5) for _ in range(3)]
+    with harness.database.read() as session:
+        order = (TaskRow.priority.desc(), TaskRow.not_before, TaskRow.id)
+        rows = session.scalars(select(TaskRow).order_by(*order)).all()
+        places = {0, 1, 2, 3, 998, 999, 1000, 1001, 1002, 1003, 1999, 2000, 2001, 2002, 2501, 2502, 2503}
+        assert [find_position(session, rows[place], AT_ONCE) for place in sorted(places)] == sorted(places)
+    assert [row.uid for row in rows[:3]] == urgent
+    with pytest.raises(TaskPending) as raised:
+        find_output(harness.database, harness.store, harness.logs, last, ANONYMOUS)
+    assert raised.value.to_body()["position"] == [row.uid for row in rows].index(last)
+
+
+def test_a_poll_says_the_same_as_the_task_s_status(harness: Harness) -> None:
+    uid = harness.submit()
+    with pytest.raises(TaskPending) as raised:
+        find_output(harness.database, harness.store, harness.logs, uid, ANONYMOUS)
+    view = show_task(harness.database, harness.logs, uid, ANONYMOUS)
+    assert raised.value.to_body() == poll_error(view).to_body()
+
+
+def test_what_is_kept_of_late_is_read_again_once_it_is_old() -> None:
+    numbers = iter(range(1000))
+    kept, aging = Recent(3600), Recent(0.01)
+    assert [kept.get(key, lambda: next(numbers)) for key in "aab"] == [0, 0, 1]
+    assert [AT_ONCE.get("a", lambda: next(numbers)) for _ in range(2)] == [2, 3]
+    assert aging.get("a", lambda: next(numbers)) == 4
+    wait_until(lambda: aging.get("a", lambda: next(numbers)) > 4, "it is read again")
+
+
+def test_long_polls_hear_of_what_another_process_ended(harness: Harness) -> None:
+    ended, waiting = harness.submit_and_claim(), harness.submit()
+    harness.commit(ended)
+
+    async def wait() -> list[bool]:
+        watch = TaskWatch()
+        async with watch.watch(ended.uid) as one, watch.watch(waiting) as other, watch.watch("no uid"):
+            assert await asyncio.to_thread(Endings(harness.database, watch).step) == 1
+            told = [asyncio.create_task(each.told(60)) for each in (one, other)]
+            await asyncio.wait(told, return_when=asyncio.FIRST_COMPLETED)
+            done = [each.done() for each in told]
+            for each in told:
+                each.cancel()
+            return done
+
+    assert asyncio.run(wait()) == [True, False]

@@ -23,7 +23,8 @@ from contract.overview import TaskListQuery
 from contract.queries import ModelRegistration
 from contract.schemas import ModelView
 from contract.statuses import Status
-from private_api.loops.janitor import ORPHAN_AGE_S, Janitor
+from private_api.loops.janitor import Janitor
+from private_api.loops.orphans import ORPHAN_AGE_S
 from private_api.model_versions import change_model, change_version, delete_model, delete_version, list_versions
 from private_api.models import list_models, register_model, show_model
 from private_api.placement.outlook import find_output, show_task

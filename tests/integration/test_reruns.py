@@ -13,7 +13,8 @@ from contract.access import ANONYMOUS, Caller, Scope
 from contract.errors import IdempotencyConflict, InputMissing, TaskNotFound
 from contract.reruns import RerunVersion
 from private_api.archives import ArchiveStore, StoredArchive
-from private_api.loops.janitor import ORPHAN_AGE_S, Janitor
+from private_api.loops.janitor import Janitor
+from private_api.loops.orphans import ORPHAN_AGE_S, Orphans
 from private_api.placement.outlook import show_task
 from private_api.tasks.attempts import attempt_archive
 from private_api.tasks.cancel import delete_task
@@ -106,7 +107,7 @@ def test_the_new_name_of_an_old_input_is_no_orphan_before_its_row_is_there(harne
     path = harness.store.path(f"inputs/{first}.zip")
     os.utime(path, (time.time() - ORPHAN_AGE_S - 60,) * 2)
     harness.store.share(StoredArchive(f"inputs/{first}.zip", "0" * 64, path.stat().st_size), "inputs/new.zip")
-    assert clean(harness) == 0
+    assert Orphans(harness.database, harness.store, harness.logs).step() == 0
     assert harness.store.path("inputs/new.zip").exists()
 
 

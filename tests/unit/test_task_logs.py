@@ -93,9 +93,18 @@ def test_a_log_that_an_earlier_release_began_goes_on(logs: TaskLogs) -> None:
 
 def test_nothing_is_left_of_a_removed_log(logs: TaskLogs) -> None:
     write(logs, text(20 * MIB))
-    logs.remove(UID)
+    logs.remove(UID, 1)
     assert list(logs.root.iterdir()) == []
     assert (read(logs), logs.tail(UID, 1)) == (b"", "")
+
+
+def test_a_removed_log_takes_those_of_earlier_attempts_along_and_no_other_task_s(logs: TaskLogs) -> None:
+    other = UID.replace(UID[0], "0")
+    for fence in (1, 2, 3):
+        logs.append(UID, fence, 0, b"a line\n")
+    logs.append(other, 1, 0, b"a line\n")
+    logs.remove(UID, 3)
+    assert list(logs.root.iterdir()) == [logs.path(other, 1)]
 
 
 def test_the_line_that_is_being_written_is_kept_until_the_log_goes_on(logs: TaskLogs) -> None:
@@ -111,5 +120,5 @@ def test_the_line_that_is_being_written_is_kept_until_the_log_goes_on(logs: Task
         logs.show_line(UID, 1, line)
     assert logs.line(UID, 1) == b""
     logs.show_line(UID, 1, b" 10%")
-    logs.remove(UID)
+    logs.remove(UID, 1)
     assert list(logs.root.iterdir()) == []
