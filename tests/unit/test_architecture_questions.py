@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-QUESTIONS = 23
+QUESTIONS = 24
 
 
 def rows(title: str) -> list[str]:
