@@ -25,6 +25,8 @@ class Stages:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._stages: dict[RunKey, Stage] = {}
+        self._starting: set[RunKey] = set()
+        """Those that wait for the run before them, or were let in and do not run yet."""
 
     def enter(self, key: RunKey) -> None:
         """Note that an attempt begins. The caller knows that no other one prepares."""
@@ -37,15 +39,30 @@ class Stages:
 
         `check` is called meanwhile and raises to end the wait.
         """
+        if stage is Stage.RUNNING:
+            with self._changed:
+                self._starting.add(key)
         while not self._try(key, stage):
             check()
             with self._changed:
                 self._changed.wait(_CHECK_S)
 
+    def note_started(self, key: RunKey) -> None:
+        """Note that the run of an attempt is going."""
+        with self._changed:
+            self._starting.discard(key)
+            self._changed.notify_all()
+
+    def let_start(self, timeout_s: float) -> None:
+        """Wait until no attempt is about to start its run, at most `timeout_s`: a GPU waits for it."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._starting, timeout_s)
+
     def leave(self, key: RunKey) -> None:
         """Note that an attempt is over. Does nothing for one that is unknown."""
         with self._changed:
             self._stages.pop(key, None)
+            self._starting.discard(key)
             self._changed.notify_all()
 
     def has(self, stage: Stage) -> bool:

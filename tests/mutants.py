@@ -71,7 +71,7 @@ MUTANTS = (
     Mutant(
         "an archive is what its digest says",
         "job_consumer/transfer.py",
-        'fetch(key.uid, key.fence, target) != sha256',
+        "fetch(key.uid, key.fence, target) != sha256",
         "False",
         "tests/integration/test_transfer.py::test_an_input_that_is_not_the_one_of_the_assignment_is_not_run",
     ),

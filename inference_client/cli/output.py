@@ -1,6 +1,6 @@
 """What `infer` prints on stdout: results as JSON, as tables on a terminal, and as plain text elsewhere.
 
-The only module that writes there, and what others wrote goes through `terminal_text` on its way.
+The only module that writes there but for the version, and what others wrote goes through `terminal_text` on its way.
 """
 
 import json

@@ -1,10 +1,9 @@
 """Which release of the client this is."""
 
+import sys
 from importlib.metadata import version
-
-from inference_client.cli.output import print_line
 
 
 def show_version() -> None:
-    """Print it."""
-    print_line(f"infer {version('inferenceserver-client')}")
+    """Print it, without what other outputs need: that takes longer to import than all the rest."""
+    sys.stdout.write(f"infer {version('inferenceserver-client')}\n")

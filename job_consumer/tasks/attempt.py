@@ -32,6 +32,7 @@ from kit.failpoints import reach
 
 STOP_GRACE_S = 10.0
 _WATCH_S = 1.0
+_LET_START_S = 2.0
 
 
 class Attempt(HeldAttempt):
@@ -118,6 +119,7 @@ class Attempt(HeldAttempt):
         except ImageNotFound as error:
             raise ModelFailed(Reason.IMAGE_NOT_FOUND, error.detail, said=str(error)) from error
         reach(Failpoint.RUN_STARTED)
+        self._context.stages.note_started(self._key)
         heartbeat.note_run(self._key)
 
     def _see_through(self, heartbeat: TaskHeartbeat) -> None:
@@ -138,6 +140,8 @@ class Attempt(HeldAttempt):
         heartbeat.enter(Phase.DELIVERING)
         self._context.gpu.leave(self._key)
         self._context.stages.move(self._key, Stage.DELIVERING, lambda: check_held(self._context, heartbeat))
+        # Delivering takes a core, and the next run needs one for a moment.
+        self._context.stages.let_start(_LET_START_S)
 
     def _watch(self, heartbeat: TaskHeartbeat) -> ExitState:
         complaint = Complaint()

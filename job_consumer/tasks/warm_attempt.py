@@ -54,6 +54,7 @@ class WarmAttempt(Attempt):
     def _start(self, heartbeat: TaskHeartbeat) -> None:
         """Starts nothing: the container runs already."""
         self._take_turn(heartbeat)
+        self._context.stages.note_started(self._key)
         self._watch_disk()
         heartbeat.note_run(self._borrow().key)
 
