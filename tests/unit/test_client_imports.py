@@ -17,8 +17,16 @@ def test_commands_that_ask_no_server_load_no_http_client(arguments: list[str]) -
     command = [sys.executable, "-c", _ASK.format(arguments=arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout
-    assert "inference_client.cli.output" in done.stderr.split()
-    assert {"httpx", "rich.progress", "greenlet"}.isdisjoint(done.stderr.split())
+    loaded = done.stderr.split()
+    assert "inference_client.cli" in loaded
+    assert {"httpx", "rich.progress", "greenlet"}.isdisjoint(loaded)
+
+
+def test_the_version_is_told_without_the_commands() -> None:
+    command = [sys.executable, "-c", _ASK.format(arguments=["--version"])]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stderr.split()
+    assert "inference_client.cli.version" in loaded
+    assert {"typer", "pydantic"}.isdisjoint(loaded)
 
 
 @pytest.mark.parametrize("name", inference_client.__all__)
