@@ -28,8 +28,11 @@ logger = logging.getLogger(__name__)
 POLL_S = 15.0
 """A task whose bell was lost waits at most this long."""
 _GPU_CHECK_S = 1.0
-_AHEAD_S = 0.5
-"""When a consumer that runs a task and got none to prepare asks again; doubled each time, up to `POLL_S`."""
+_AHEAD_S = 0.1
+"""When a consumer that runs a task first asks for one to prepare: a run that is shorter hides no preparation.
+
+If it gets none, it asks again after twice as long, and so on up to `POLL_S`.
+"""
 _LOOK_S = 1.0
 
 
@@ -129,10 +132,10 @@ class Worker:
         while self._wait_while(Stage.PREPARING):
             if not self._context.stages.has(Stage.RUNNING):
                 return self._claim(None)
-            if (assignment := self._claim(None, ahead=True)) is not None:
-                return assignment
             self._context.stages.wait_while(Stage.RUNNING, pause_s)
             pause_s = min(2 * pause_s, POLL_S)
+            if self._context.stages.has(Stage.RUNNING) and (assignment := self._claim(None, ahead=True)) is not None:
+                return assignment
         return None
 
     def _wait_while(self, stage: Stage) -> bool:
