@@ -21,6 +21,7 @@ from job_consumer.engines.process.walls import Walls, find_walls
 from job_consumer.networks import NetworkAccess, Publication
 from job_consumer.tasks.progress import read_progress
 from job_consumer.workspace import WorkDir
+from tests.integration.guard_image import guard_image
 from tests.waiting import wait_until
 
 END_S = 60.0
@@ -146,7 +147,7 @@ def docker_harness(root: Path, client: docker.APIClient, *, base_url: str | None
     harness = Harness(
         "docker",
         work,
-        lambda: DockerEngine(work_dir=work.root, work_volume=None, base_url=base_url),
+        lambda: DockerEngine(work_dir=work.root, work_volume=None, base_url=base_url, guard_image=guard_image()),
         lambda script: build_image(client, f"CMD {json.dumps(['/bin/sh', '-c', script])}"),
     )
     try:
