@@ -21,12 +21,7 @@ from job_consumer.tasks.log_follower import LogFollower
 from job_consumer.tasks.run_clock import RunClock
 from job_consumer.tasks.settling import HeldAttempt
 from job_consumer.tasks.verdicts import judge_end, keep_verdict, kept_verdict
-from job_consumer.transfer import (
-    check_held,
-    fetch_archive,
-    unpack_fetched,
-    upload_output,
-)
+from job_consumer.transfer import check_held, fetch_archive, unpack_fetched, upload_output
 from job_consumer.workspace import ModelFolder
 from kit.failpoints import reach
 
