@@ -82,7 +82,7 @@ def begin_upload(stack: ExitStack, url: str, key: str, path: str, length: int = 
 
 def open_uploads(url: str, key: str) -> int:
     with InferenceClient(url, key=key) as client:
-        return client.quota().quotas[-1].used
+        return next(each.used for each in client.quota().quotas if each.quota == Quota.UPLOADS.value)
 
 
 TASK = "/api/tasks/?human_readable_id=echo"
