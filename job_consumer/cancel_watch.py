@@ -12,6 +12,8 @@ _WAIT_S = 30.0
 """How long the private API holds one request."""
 _PAUSE_S = 0.5
 """Between two requests: a server that holds none must not be asked without end."""
+_FIRST_S = 0.2
+"""Before the first one: most of what ends sooner needs none, and a cancel waits no longer than a person notices."""
 _RETRY_S = 5.0
 
 
@@ -39,6 +41,7 @@ class CancelWatch:
         self._stopped.set()
 
     def _run(self) -> None:
+        self._stopped.wait(_FIRST_S)
         while not self._stopped.is_set():
             pause = _PAUSE_S
             try:

@@ -124,8 +124,8 @@ class TaskHeartbeat(LeaseHeartbeat):
         self._pull_told_at = time.monotonic()
         self._progress: Progress | None = None
         self._progress_told_at = -math.inf
-        self.image: str | None = None
-        """Whose container runs."""
+        self._run_of: RunKey | None = None
+        self._image: str | None = None
         self.is_ready = False
         """All of an attempt that is prepared ahead is there."""
         self.is_cancelled = False
@@ -150,11 +150,18 @@ class TaskHeartbeat(LeaseHeartbeat):
         if at_once:
             self._wake.set()
 
+    @property
+    def image(self) -> str | None:
+        """Whose container runs. The engine is asked once, by the first who wants to know after the start."""
+        if self._image is None and self._run_of is not None:
+            # It only tells: an engine that does not answer is met again, where it matters.
+            with suppress(EngineUnavailable, RunVanished):
+                self._image = self._context.engine.ran_image(self._run_of)
+        return self._image
+
     def note_run(self, run: RunKey) -> None:
-        """Report that the run is going, and of which image, with a beat right now."""
-        # It only tells: an engine that does not answer is met again, where it matters.
-        with suppress(EngineUnavailable, RunVanished):
-            self.image = self._context.engine.ran_image(run)
+        """Report that the run is going, and of which image, with a beat right now; does not wait for it."""
+        self._run_of = run
         self.enter(Phase.RUNNING, at_once=True)
 
     def note_pull(self, percent: int | None) -> None:

@@ -48,16 +48,17 @@ def choose_image(context: ConsumerContext, assignment: _Assignment) -> _Assignme
 def open_image(
     context: ConsumerContext, user: RunKey, assignment: Assignment | ReplicaAssignment, ensure: Callable[[], None]
 ) -> None:
-    """Call `ensure`, which makes the image present and raises as the engine does; then evict what is too much.
+    """Call `ensure` unless the image is here, which makes it so and raises as the engine does; evict what is too much.
 
     As long as the files of `user`, an attempt or a replica, are there, its image is not evicted.
     """
     image = assignment.container_tag
     with _lock(context):
         context.work.note_use(user, Use.IMAGE, image)
-    before = context.engine.find_image(image)
-    ensure()
-    after = context.engine.find_image(image)
+    before = after = context.engine.find_image(image)
+    if before is None or assignment.pull_policy is PullPolicy.ALWAYS:
+        ensure()
+        after = context.engine.find_image(image)
     if after is None:
         return
     record = _folder(context) / after.id.removeprefix(_PREFIX)

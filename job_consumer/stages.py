@@ -54,7 +54,7 @@ class Stages:
             self._changed.notify_all()
 
     def let_start(self, timeout_s: float) -> None:
-        """Wait until no attempt is about to start its run, at most `timeout_s`: a GPU waits for it."""
+        """Wait until no attempt is about to start its run, at most `timeout_s`, in seconds: a GPU waits for it."""
         with self._changed:
             self._changed.wait_for(lambda: not self._starting, timeout_s)
 

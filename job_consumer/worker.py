@@ -29,7 +29,7 @@ POLL_S = 15.0
 """A task whose bell was lost waits at most this long."""
 _GPU_CHECK_S = 1.0
 _AHEAD_S = 0.1
-"""When a consumer that runs a task first asks for one to prepare: a run that is shorter hides no preparation.
+"""How long a run goes on before its consumer asks for a task to prepare: a shorter one hides no preparation.
 
 If it gets none, it asks again after twice as long, and so on up to `POLL_S`.
 """
@@ -98,7 +98,7 @@ class Worker:
         self.work_off(hear() if is_idle else self._claim_next())
 
     def work_off(self, assignment: Assignment | None) -> None:
-        """Begin a task, and every further one that can be claimed before its run has ended or right after that."""
+        """Begin a task, and every further one that can be claimed before its run has ended."""
         while assignment is not None:
             attempt = self._attempt(assignment)
             self._begin(attempt, attempt.run)
@@ -117,9 +117,8 @@ class Worker:
 
         def follow_through() -> None:
             work()
-            if self._hosting.is_hosting:
-                # A replica may wait for the GPU.
-                self._broker.wake()
+            # What was queued meanwhile and rang no bell is claimed now, and a replica may wait for the GPU.
+            self._broker.wake()
 
         leave = partial(self._context.stages.leave, attempt.key)
         thread = SupervisedThread("attempt", follow_through, stopped=self._context.stopping, on_failure=leave)
@@ -127,11 +126,11 @@ class Worker:
         thread.start()
 
     def _claim_next(self) -> Assignment | None:
-        """A task to begin as soon as none prepares: ahead while one runs, else at once; None if there is none."""
+        """A task to prepare while one runs; None once no run is left, when bells are heard again."""
         pause_s = _AHEAD_S
-        while self._wait_while(Stage.PREPARING):
-            if not self._context.stages.has(Stage.RUNNING):
-                return self._claim(None)
+        while self._wait_while(Stage.PREPARING) and self._context.stages.has(Stage.RUNNING):
+            # A start takes a core, and so does a claim.
+            self._context.stages.let_start(_LOOK_S)
             self._context.stages.wait_while(Stage.RUNNING, pause_s)
             pause_s = min(2 * pause_s, POLL_S)
             if self._context.stages.has(Stage.RUNNING) and (assignment := self._claim(None, ahead=True)) is not None:

@@ -1,120 +1,26 @@
 """A sick consumer takes nothing, says why where operators look, is not healthy, and takes work again by itself."""
 
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-import httpx
 import pytest
-from sqlalchemy import func, select
 
-from contract.access import Caller, Scope
-from contract.errors import ConsumerNotFound
-from contract.overview import ConsumerView
 from contract.statuses import ConsumerStatus
 from job_consumer import worker
-from job_consumer.engines.process.engine import ProcessEngine
 from job_consumer.health import WorkDisk
-from job_consumer.service import ConsumerOptions, run_consumer
-from job_consumer.settings import Credential
 from kit.healthcheck import main as check_health
-from private_api.database import Database
-from private_api.placement.fleet import show_consumer
-from private_api.tables import TaskRow
-from tests.limits import PROCESS_LIMITS
-from tests.running_api import RunningApi, run_private_api
+from tests.integration.lab import MIB, Lab, open_lab
 from tests.services import missing
 from tests.waiting import START_S, wait_until
-from tests.zips import make_zip
-
-MIB = 1024**2
-OPERATOR = Caller("carol", frozenset({Scope.OPERATE}))
-
-
-@dataclass(frozen=True)
-class Lab:
-    """A private API with a model, and what a test asks it."""
-
-    api: RunningApi
-    http: httpx.Client
-    database: Database
-    folder: Path
-
-    def submit(self, count: int) -> list[str]:
-        """Tasks of the model."""
-        files = {"zip_file": make_zip({"a.txt": b"hello"})}
-        return [self.http.post("/api/tasks/?human_readable_id=copy", files=files).json() for _ in range(count)]
-
-    def status(self, uid: str) -> str:
-        """Where a task stands."""
-        status: str = self.http.get(f"/api/tasks/{uid}/status").json()["status"]
-        return status
-
-    def count_finished(self) -> int:
-        """How many tasks have an output."""
-        with self.database.read() as session:
-            finished = select(func.count()).select_from(TaskRow).where(TaskRow.status == "finished")
-            return session.scalar(finished) or 0
-
-    def consumers_of(self, uid: str) -> list[str]:
-        """Who claimed a task."""
-        return [attempt["consumer"] for attempt in self.http.get(f"/api/tasks/{uid}/attempts").json()]
-
-    def view(self, name: str) -> ConsumerView:
-        """A consumer as operators see it."""
-        return show_consumer(self.database, OPERATOR, name)
-
-    def stands(self, name: str, status: ConsumerStatus) -> bool:
-        """Whether a consumer has come to this status."""
-        try:
-            return self.view(name).status is status
-        except ConsumerNotFound:
-            return False
-
-    @contextmanager
-    def consumer(self, name: str, min_free_bytes: int = 0) -> Iterator[Path]:
-        """A consumer in a thread, stopped at the end of the block; gives its work folder."""
-        work = self.folder / name
-        stopping, engine = threading.Event(), ProcessEngine(work_dir=work)
-        options = ConsumerOptions(
-            api_url=self.api.url,
-            credential=Credential("SERVICE_TOKEN", self.api.token),
-            consumer=name,
-            work_dir=work,
-            # A test's disk is smaller than the usual reserve.
-            limits=replace(PROCESS_LIMITS, disk_reserve_bytes=MIB),
-            alive_file=self.folder / f"{name}.alive",
-            min_free_bytes=min_free_bytes,
-            first_pause_s=5.0,
-        )
-        thread = threading.Thread(target=run_consumer, args=(options, self.api.broker, engine, stopping))
-        thread.start()
-        try:
-            yield work
-        finally:
-            stopping.set()
-            self.api.broker.wake()
-            thread.join(60)
-            engine.close()
-        assert not thread.is_alive()
 
 
 @pytest.fixture
 def lab(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     monkeypatch.setattr(worker, "POLL_S", 0.5)
-    with (
-        run_private_api(sqlite_url, tmp_path / "data", allow_process_models=True) as api,
-        api.client() as http,
-    ):
-        model = make_zip({"run.sh": b'#!/bin/sh\ncp "$INPUT_DIR"/a.txt "$OUTPUT_DIR"/\n'})
-        query = {"human_readable_id": "copy", "container_tag": "process:run.sh", "model_available": "true"}
-        http.post("/api/models/", params=query, files={"zip_file": model}).raise_for_status()
-        database = Database(sqlite_url)
-        yield Lab(api, http, database, tmp_path)
-        database.close()
+    with open_lab(sqlite_url, tmp_path) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -85,6 +85,7 @@ class DockerEngine(DockerStorage, DockerNetworks):
         self._closing = Event()
         self._connected: docker.APIClient | None = None
         self._host: EngineHost | None = None
+        self._version: str | None = None
 
     def close(self) -> None:
         """Cuts pauses short and closes the connections."""
@@ -94,10 +95,15 @@ class DockerEngine(DockerStorage, DockerNetworks):
                 self._connected.close()
 
     def check(self) -> str:
-        """Names the Engine's version and API version."""
+        """Names the Engine's version and API version, as it had them when it was first asked."""
         with engine_errors():
-            version = self._client().version()
-        return f"Docker Engine {version['Version']} (API {version['ApiVersion']})"
+            client = self._client()
+            # For its version the Engine starts three programs, and this is asked before each claim.
+            client.ping()
+            if self._version is None:
+                version = client.version()
+                self._version = f"Docker Engine {version['Version']} (API {version['ApiVersion']})"
+        return self._version
 
     def host_name(self) -> str:
         """The name that the Engine's machine has for itself, which a container on it does not know."""
@@ -148,12 +154,12 @@ class DockerEngine(DockerStorage, DockerNetworks):
             with engine_errors():
                 if left_s > 0:
                     self._hold(key, min(left_s, slice_s), condition)
-                state = self._state(key)
-            if state["Status"] in ENDED:
-                return self._exit_state(key)
+                status, ended = self._look(key)
+            if ended is not None:
+                return ended
             if left_s <= 0:
                 return None
-            if state["Status"] == "created":
+            if status == "created":
                 # It is not running yet, so the first condition would answer at once, time and again.
                 condition, slice_s = "next-exit", 1.0
 
@@ -216,7 +222,7 @@ class DockerEngine(DockerStorage, DockerNetworks):
                     raise start_error(error) from error
                 # The Engine reserves the name before it shows the container, and frees it after it hides it.
                 with suppress(RunVanished):
-                    return str(self._state(spec.key)["Status"])
+                    return _status(self._inspect(spec.key))
                 if monotonic() > deadline or self._closing.wait(CONFLICT_PAUSE_S):
                     raise
             else:
@@ -245,17 +251,15 @@ class DockerEngine(DockerStorage, DockerNetworks):
             if not is_read_timeout(error):
                 raise
 
-    def _exit_state(self, key: RunKey) -> ExitState:
-        """Raises `EngineUnavailable` while the Engine stops: new connections are refused then, ours may still live."""
-        with engine_errors(), closing(self._connect(self._client().api_version)) as client:
-            return exit_state(client, describe_run(client, key))
+    def _look(self, key: RunKey) -> tuple[str, ExitState | None]:
+        """What the container does, in the Engine's word, and how it ended if it has.
 
-    def _state(self, key: RunKey) -> dict[str, Any]:
-        """The container's `State`."""
-        state: dict[str, Any] = self._inspect(key)["State"]
-        if state["Status"] == "removing":
-            raise RunVanished(key.name)
-        return state
+        It is asked for on a new connection: an Engine that stops refuses those, while ours may still live.
+        """
+        with closing(self._connect(self._client().api_version)) as client:
+            container = describe_run(client, key)
+            status = _status(container)
+            return status, exit_state(client, container) if status in ENDED else None
 
     def _inspect(self, key: RunKey) -> dict[str, Any]:
         return describe_run(self._client(), key)
@@ -276,3 +280,10 @@ class DockerEngine(DockerStorage, DockerNetworks):
         if self._host is None:
             self._host = describe_host(self._client(), self._work_dir, self._work_volume)
         return self._host
+
+
+def _status(container: Mapping[str, Any]) -> str:
+    status = str(container["State"]["Status"])
+    if status == "removing":
+        raise RunVanished(container["Name"].removeprefix("/"))
+    return status
