@@ -29,6 +29,7 @@ from private_api.routes.image_lookups import image_lookup_routes
 from private_api.routes.keys import key_routes
 from private_api.routes.models import model_routes
 from private_api.routes.overview import overview_routes
+from private_api.routes.polls import poll_routes
 from private_api.routes.replicas import replica_routes
 from private_api.routes.tasks import task_routes
 from private_api.services import Services
@@ -85,11 +86,12 @@ def create_app(services: Services, *, service_token: str) -> FastAPI:
     for_doors = [*for_services, Depends(caller_resolver(services.database, services.count_request))]
     for build in (model_routes, deployment_routes, task_routes, file_routes, overview_routes, event_routes, key_routes):
         app.include_router(build(services), dependencies=for_doors, responses=errors)
-    app.include_router(
-        gateway_routes(services),
-        dependencies=for_services,
-        responses=document_errors(Unauthenticated, InvalidRequest, InferenceError),
-    )
+    for router in (gateway_routes(services), poll_routes(services)):
+        app.include_router(
+            router,
+            dependencies=for_services,
+            responses=document_errors(Unauthenticated, InvalidRequest, InferenceError),
+        )
     for_consumers = [_TOKEN_SCHEME, Depends(consumer_resolver(services.holders, service_token))]
     for router in (attempt_routes(services), replica_routes(services), image_lookup_routes(services)):
         app.include_router(router, dependencies=for_consumers, responses=errors)

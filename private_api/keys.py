@@ -12,7 +12,7 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 
 from sqlalchemy import and_, or_, select, update
@@ -143,13 +143,31 @@ def check_key(database: Database, text: str) -> Caller:
 
     The time this takes must not tell whether an id exists: an unknown one costs the same queries and comparison.
     """
-    match = KEY_PATTERN.fullmatch(text)
-    if match is None:
-        raise Unauthenticated(NOT_A_KEY)
-    key_id, secret = match.groups()
-    with database.read() as session:
-        row = session.get(ApiKeyRow, key_id)
-        now = database.now(session)
+    found = check_keys(database, [text])[text]
+    if isinstance(found, Unauthenticated):
+        raise found
+    return found
+
+
+def check_keys(database: Database, texts: Collection[str]) -> dict[str, Caller | Unauthenticated]:
+    """The caller that each of these keys stands for, or why it stands for none."""
+    parts = {text: match.groups() for text in texts if (match := KEY_PATTERN.fullmatch(text)) is not None}
+    found: dict[str, Caller | Unauthenticated] = {text: Unauthenticated(NOT_A_KEY) for text in texts}
+    if parts:
+        with database.read() as session:
+            ids = {key_id for key_id, _ in parts.values()}
+            rows = {row.id: row for row in session.scalars(select(ApiKeyRow).where(ApiKeyRow.id.in_(ids)))}
+            now = database.now(session)
+        for text, (key_id, secret) in parts.items():
+            try:
+                found[text] = _judge(database, rows.get(key_id), secret, now)
+            except Unauthenticated as error:
+                found[text] = error
+    return found
+
+
+def _judge(database: Database, row: ApiKeyRow | None, secret: str, now: datetime) -> Caller:
+    """The caller whose key has this row and this secret. Raises `Unauthenticated`."""
     is_right = hmac.compare_digest(_digest(secret), row.secret_sha256 if row else _NO_DIGEST)
     if row is None or not is_right:
         raise Unauthenticated(_UNKNOWN)
@@ -158,8 +176,8 @@ def check_key(database: Database, text: str) -> Caller:
         # Only the holder of the secret learns this.
         raise Unauthenticated(f"this key is {key.state}; `inference-server keys create` makes another")
     if key.last_used_at is None or now - key.last_used_at >= USE_NOTED_EVERY:
-        _note_use(database, key_id, now)
-    return Caller(key.owner, frozenset(key.scopes), key_id, quotas=key.quotas)
+        _note_use(database, key.id, now)
+    return Caller(key.owner, frozenset(key.scopes), key.id, quotas=key.quotas)
 
 
 def keys_that_may(session: Session, scope: Scope, key_ids: Iterable[str], now: datetime) -> frozenset[str]:

@@ -21,6 +21,7 @@ from kit.http_docs import install_docs, name_operation
 from kit.http_errors import RequestIdMiddleware, document_errors, install_error_handlers
 from public_api.cors import allow_origins
 from public_api.help import install_help
+from public_api.polls import PolledTogether, Polls
 from public_api.relay import Relay
 from public_api.routes.deployments import deployment_routes
 from public_api.routes.events import event_routes
@@ -99,6 +100,8 @@ def create_app(
     install_error_handlers(app, unknown=InferenceError, invalid=InvalidRequest, no_route=RouteNotFound)
     install_docs(app)
     install_help(app)
+    guard = SiteGuard(hosts, cors_origins)
+    app.add_middleware(PolledTogether, polls=Polls(relay), guard=guard)
     app.add_middleware(RequestIdMiddleware)
     if cors_origins:
         allow_origins(app, cors_origins)
@@ -111,7 +114,7 @@ def create_app(
     errors = document_errors(
         Unauthenticated, PermissionDenied, InvalidRequest, QuotaExceeded, ServiceUnavailable, InferenceError
     )
-    guards = [Depends(SiteGuard(hosts, cors_origins)), *KEY_SCHEMES]
+    guards = [Depends(guard), *KEY_SCHEMES]
     for build in (model_routes, deployment_routes, task_routes, file_routes, overview_routes, event_routes, key_routes):
         app.include_router(build(relay), dependencies=guards, responses=errors)
     return app

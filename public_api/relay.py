@@ -6,15 +6,14 @@ accepts, and each side learns when the other goes away.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 from typing import Any
 
-import httpcore
 import httpx
 from anyio import CancelScope
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from contract.access import CALLER_ADDRESS_HEADER, CALLER_KEY_HEADER, DOOR_POLICY_HEADER, DoorPolicy, read_key
 from contract.errors import ServiceUnavailable
@@ -24,6 +23,7 @@ from kit.http_errors import REQUEST_ID_HEADER, loggable_path
 from kit.http_server import stopping_of
 from kit.logging import request_id
 from public_api.addresses import client_address
+from public_api.client_body import SENDING, ClientBody
 from public_api.connections import Connections
 from public_api.pulse import Pulse
 
@@ -58,8 +58,6 @@ PATIENCE_S = 90
 """How long an answer may pause: more than the longest long poll."""
 UPLOAD_PATIENCE_S = 900
 """How long the answer to an upload may take: the zip is synced to disk and checked first."""
-_LOOK_S = 1
-"""How often an upload whose client stalls checks for an early answer."""
 
 
 class Relay:
@@ -108,7 +106,7 @@ class Relay:
         if address := client_address(request, behind_proxy=self._behind_proxy):
             headers.append((CALLER_ADDRESS_HEADER.encode(), address.encode("latin-1")))
         parameters = query.model_dump(mode="json", exclude_unset=True) if query else {}
-        body = _ClientBody(request.receive, is_relayed=with_body)
+        body = ClientBody(request.receive, is_relayed=with_body)
         client = self._uploads if with_body else self._calls
         outgoing = client.build_request(
             request.method,
@@ -124,6 +122,29 @@ class Relay:
         call = f"{request.method} {loggable_path(request)}"
         return _Exchange(client, outgoing, body, call, is_endless=is_endless, pulse=pulse)
 
+    async def call(self, path: str, body: str) -> httpx.Response:
+        """The whole answer to a call of the door's own, with a JSON body. Raises `ServiceUnavailable`."""
+        is_sent = asyncio.Event()
+
+        async def note_sent(event: str, _details: dict[str, Any]) -> None:
+            if event == SENDING:
+                is_sent.set()
+
+        outgoing = self._calls.build_request(
+            "POST",
+            path,
+            headers={"Content-Type": "application/json", REQUEST_ID_HEADER: request_id.get() or ""},
+            content=body,
+            timeout=httpx.Timeout(PATIENCE_S, connect=_CONNECT_S),
+            extensions={"trace": note_sent},
+        )
+        try:
+            answer = await _send(self._calls, outgoing, self._pulse, is_sent)
+            await answer.aread()
+        except httpx.TransportError as error:
+            raise _unavailable(f"POST {path}", error) from error
+        return answer
+
     async def close(self) -> None:
         await self._calls.aclose()
         await self._uploads.aclose()
@@ -136,7 +157,7 @@ class _Exchange(Response):
         self,
         client: httpx.AsyncClient,
         outgoing: httpx.Request,
-        body: "_ClientBody",
+        body: ClientBody,
         call: str,
         *,
         is_endless: bool,
@@ -192,81 +213,26 @@ class _Exchange(Response):
             await answer.aclose()
 
     async def _send(self) -> httpx.Response:
-        """The answer, as soon as its headers are here. Raises `httpx.ReadTimeout` once the private API is silent."""
         if self._pulse is None:
             return await self._client.send(self._outgoing, stream=True)
-        # A scope, as above: what cancels the task would leave connections open.
-        with CancelScope() as sending, self._pulse.watched(self._body.is_sent, sending.cancel):
-            answer = await self._client.send(self._outgoing, stream=True)
-            self._pulse.feel()
-            return answer
-        raise httpx.ReadTimeout("it answers nothing at all")
+        return await _send(self._client, self._outgoing, self._pulse, self._body.is_sent)
+
+
+async def _send(
+    client: httpx.AsyncClient, outgoing: httpx.Request, pulse: Pulse, is_sent: asyncio.Event
+) -> httpx.Response:
+    """The answer, as soon as its headers are here. Raises `httpx.ReadTimeout` once the private API is silent."""
+    # A scope: what cancels the task would leave connections open.
+    with CancelScope() as sending, pulse.watched(is_sent, sending.cancel):
+        answer = await client.send(outgoing, stream=True)
+        pulse.feel()
+        return answer
+    raise httpx.ReadTimeout("it answers nothing at all")
 
 
 async def _cancel_after(end: Awaitable[object], scope: CancelScope) -> None:
     await end
     scope.cancel()
-
-
-class _ClientBody:
-    """The body that the client sends, and whether the client is still connected.
-
-    `receive` has one reader at a time: `read` until the body ended, then `wait_until_gone`.
-    """
-
-    def __init__(self, receive: Receive, *, is_relayed: bool) -> None:
-        self._receive = receive
-        self._was_read = asyncio.Event()
-        if not is_relayed:
-            self._was_read.set()
-        self._upstream: httpcore.AsyncNetworkStream | None = None
-        self.is_sent = asyncio.Event()
-        """Set once there is a connection for the request, a new one or a kept one."""
-
-    async def note_connection(self, event: str, details: dict[str, Any]) -> None:
-        """Called by httpcore's trace: keeps the connection that the request is sent on."""
-        if event == "connection.connect_tcp.complete":
-            self._upstream = details["return_value"]
-        elif event == "http11.send_request_headers.started":
-            self.is_sent.set()
-
-    async def read(self) -> AsyncIterator[bytes]:
-        """The pieces of the body, until it ends or the private API answers. Raises `ClientDisconnect`."""
-        try:
-            more = True
-            while more:
-                message = await self._next_message()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                more = message.get("more_body", False)
-                if not more:
-                    # Before the last piece: from here on the watcher notices when the client goes.
-                    self._was_read.set()
-                if piece := message.get("body", b""):
-                    yield piece
-        finally:
-            self._was_read.set()
-
-    async def wait_until_gone(self) -> None:
-        """Return when the client is gone. What it still sends after an early answer is dropped."""
-        await self._was_read.wait()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-
-    async def _next_message(self) -> Message:
-        while True:
-            if self._has_answer():
-                # The only exception after which httpcore stops sending and reads the answer.
-                raise httpcore.WriteError("the private API answered before the body ended")
-            try:
-                async with asyncio.timeout(_LOOK_S):
-                    return await self._receive()
-            except TimeoutError:
-                continue
-
-    def _has_answer(self) -> bool:
-        # Nobody reads the socket while a request is being sent, so bytes in it are an answer, or its end.
-        return self._upstream is not None and bool(self._upstream.get_extra_info("is_readable"))
 
 
 def _unavailable(call: str, error: httpx.TransportError) -> ServiceUnavailable:

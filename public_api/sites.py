@@ -53,7 +53,7 @@ class SiteGuard:
     async def __call__(self, request: Request) -> None:
         """Judge the request by its headers, before anything of its body is read."""
         host = request.headers.get("host", "")
-        if host and not self._is_ours(_name_of(host)):
+        if not self.knows(host):
             raise PermissionDenied(
                 f"this server is not called {_name_of(host)!r}. If it is, its operator adds the name to ALLOWED_HOSTS"
             )
@@ -66,6 +66,10 @@ class SiteGuard:
                 f"a page of {origin or 'another site'} may not do this in its visitor's name. If it should, the "
                 "server's operator adds its origin to CORS_ORIGINS"
             )
+
+    def knows(self, host: str) -> bool:
+        """Whether a request that names this host, or none, may be meant for this server."""
+        return not host or self._is_ours(_name_of(host))
 
     def _is_ours(self, name: str) -> bool:
         if name == "localhost" or name.endswith(".localhost") or name in self._hosts or "*" in self._hosts:

@@ -74,7 +74,8 @@ def find_output(
     with database.read() as session:
         # Most polls are of tasks that wait.
         if (queued := read_queued(session, uid, caller)) is not None:
-            raise _pending(session, queued, database.now(session), caller, recent)
+            position = find_position(session, queued, recent)
+            raise pending(session, queued, database.now(session), caller, recent, position=position)
         row = find_task(session, uid, caller)
         output = stored_archive(row.output)
         if output is None:
@@ -98,8 +99,15 @@ def read_outlook(session: Session, row: TaskRow, now: datetime, recent: Recent =
     return Outlook(position, _estimate_whole(session, row, position, wait, now, recent=recent), wait)
 
 
-def _pending(session: Session, row: TaskRow, now: datetime, caller: Caller, recent: Recent) -> InferenceError:
-    outlook = read_outlook(session, row, now, recent)
+def pending(
+    session: Session, row: TaskRow, now: datetime, caller: Caller, recent: Recent, *, position: int
+) -> InferenceError:
+    """What a poll is answered of a queued task that the caller may see: `position` others are before it.
+
+    `row` is as `read_queued` returns it.
+    """
+    wait = find_wait(session, row, now, recent)
+    outlook = Outlook(position, _estimate_whole(session, row, position, wait, now, recent=recent), wait)
     view = TaskView.model_construct(
         status=row.status,
         exit_code=row.exit_code,

@@ -1,7 +1,7 @@
 """Turns the headers of a request into a `Caller`: a door's client, or a consumer."""
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Annotated
@@ -21,7 +21,7 @@ from contract.access import (
 )
 from contract.errors import Unauthenticated
 from private_api.database import Database
-from private_api.keys import check_key
+from private_api.keys import check_key, check_keys
 from private_api.lanes import Lane
 
 TOKEN_HOLDER = Caller(None, frozenset({Scope.CONSUME}))
@@ -97,6 +97,17 @@ def caller_resolver(database: Database, count_request: Callable[[Caller], None])
         request.state.door = door
 
     return resolve_caller
+
+
+def callers_at(door: DoorPolicy, database: Database, keys: Iterable[str | None]) -> dict[str | None, Caller]:
+    """Who comes to the door with each of these keys, None being no key; without those whom it refuses."""
+    callers: dict[str | None, Caller] = {}
+    for key, found in check_keys(database, [key for key in keys if key is not None]).items():
+        if isinstance(found, Caller) and not found.may(Scope.CONSUME):
+            callers[key] = _at_door(found, door)
+    if (anonymous := anonymous_at(door)) is not None:
+        callers[None] = anonymous
+    return callers
 
 
 def _ip_address(text: str | None) -> str | None:

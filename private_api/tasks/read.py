@@ -1,5 +1,8 @@
 """What a task's own rows say of it, and the error that answers a poll without an output."""
 
+from collections.abc import Collection, Sequence
+from typing import Any
+
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -64,10 +67,19 @@ def read_queued(session: Session, uid: str, caller: Caller) -> TaskRow | None:
     statement = select(*_POLLED, ArchiveRow.size_bytes.label("size_bytes")).join(TaskRow.input)
     is_there = (TaskRow.uid == uid, is_open_to(caller), TaskRow.deleted_at.is_(None), TaskRow.status == Status.QUEUED)
     found = session.execute(statement.where(*is_there)).one_or_none()
-    if found is None:
-        return None
-    *values, size_bytes = found
-    named = {column.key: value for column, value in zip(_POLLED, values, strict=True)}
+    return None if found is None else _polled(found)
+
+
+def read_all_queued(session: Session, uids: Collection[str]) -> dict[str, TaskRow]:
+    """The same of those of the tasks that are queued, whoever asks, by uid."""
+    statement = select(TaskRow.uid, *_POLLED, ArchiveRow.size_bytes).join(TaskRow.input)
+    are_there = (TaskRow.uid.in_(uids), TaskRow.deleted_at.is_(None), TaskRow.status == Status.QUEUED)
+    return {uid: _polled(values) for uid, *values in session.execute(statement.where(*are_there))}
+
+
+def _polled(values: Sequence[Any]) -> TaskRow:
+    *columns, size_bytes = values
+    named = {column.key: value for column, value in zip(_POLLED, columns, strict=True)}
     return TaskRow(**named, input=ArchiveRow(size_bytes=size_bytes))
 
 

@@ -24,6 +24,11 @@ def is_open_to(caller: Caller) -> ColumnElement[bool]:
     return or_(TaskRow.owner.is_(None), TaskRow.owner == caller.owner)
 
 
+def sees(caller: Caller, owner: str | None) -> bool:
+    """Whether a task of this owner exists for the caller: what `is_open_to` says, of a row in hand."""
+    return owner in (None, caller.owner) or caller.may(Scope.OPERATE)
+
+
 def may_read(caller: Caller, owner: str | None) -> bool:
     """Whether the caller, who sees a task of this owner, may read its files and what may name them.
 

@@ -21,7 +21,7 @@ from private_api.loops.janitor import Janitor
 from private_api.loops.orphans import ORPHAN_AGE_S, Orphans
 from private_api.models import register_model
 from private_api.placement.outlook import find_output, show_task
-from private_api.placement.places import find_position
+from private_api.placement.places import find_position, find_positions
 from private_api.recent import AT_ONCE, Recent
 from private_api.server_tables import HeartbeatRow
 from private_api.tables import ArchiveRow, ConsumerRow, TaskRow
@@ -287,6 +287,10 @@ def test_the_position_in_a_long_queue_is_the_one_that_counting_gives(harness: Ha
         rows = session.scalars(select(TaskRow).order_by(*order)).all()
         places = {0, 1, 2, 3, 998, 999, 1000, 1001, 1002, 1003, 1999, 2000, 2001, 2002, 2501, 2502, 2503}
         assert [find_position(session, rows[place], AT_ONCE) for place in sorted(places)] == sorted(places)
+        # Many at once, and few.
+        for some in (range(len(rows)), range(0, len(rows), 400), sorted(places)):
+            found = find_positions(session, [rows[place] for place in some], AT_ONCE)
+            assert found == {rows[place].id: place for place in some}
     assert [row.uid for row in rows[:3]] == urgent
     with pytest.raises(TaskPending) as raised:
         find_output(harness.database, harness.store, harness.logs, last, ANONYMOUS)
