@@ -80,7 +80,7 @@ def measure(folder: Path, consumers: int, tasks: int) -> tuple[float, float]:
         before = _loop(bare)
         system.consumer.end()
         uids = [door.submit_zip(model, data) for _ in range(tasks)]
-        with _consumers(system, folder, consumers):
+        with consumers_of(system, folder, consumers):
             rate = _rate(door, uids)
         return rate, statistics.mean((before, _loop(bare)))
 
@@ -94,10 +94,11 @@ def _loop(bare: BareRuns) -> float:
 
 
 @contextmanager
-def _consumers(system: System, folder: Path, count: int) -> Iterator[None]:
+def consumers_of(system: System, folder: Path, count: int) -> Iterator[None]:
     """The system's own consumer, and more like it, while the block is open."""
     own = system.consumer
     assert isinstance(own, Process)
+    folder.mkdir(exist_ok=True)
     with ExitStack() as stack:
         for number in range(1, count):
             environment = {

@@ -114,7 +114,7 @@ class _Round:
 
 def _round(door: DoorClient, model: str, source: Path) -> _Round:
     began_cpu_s = time.process_time()
-    copy_s = _copy(source, source.with_name("copy.zip"))
+    copy_s = copy(source, source.with_name("copy.zip"))
     return _Round(copy_s, time.process_time() - began_cpu_s, _transfer(door, model, source))
 
 
@@ -128,7 +128,7 @@ def _write_zip(path: Path, mib: int) -> Path:
     return path
 
 
-def _copy(source: Path, target: Path) -> float:
+def copy(source: Path, target: Path) -> float:
     began = time.perf_counter()
     digest = hashlib.sha256()
     with source.open("rb") as read, target.open("wb") as write:
