@@ -80,7 +80,7 @@ def table(results: Iterable[Result]) -> str:
 
 
 def _cells(figure: Figure) -> list[str]:
-    place = "" if figure.at is None else f", {figure.at:g} {figure.along}"
+    place = "" if figure.at is None else f" ({figure.along}: {figure.at:g})"
     yardstick = "" if figure.yardstick is None else number(figure.yardstick, figure.unit)
     ratio = "" if figure.ratio is None else f"{figure.ratio:.3g}"
     goal = str(figure.goal) if figure.goal else ""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _HEIGHT = 640, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 16, 40, 48
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 24, 40, 48
 _INK = "#7a7f87"
 """Text and axes: at least 4 to 1 in contrast on white as on the site's dark ground."""
 _COLOURS = ("#2f81c7", "#d2691e", "#2e9b57", "#a45bb8", "#b8860b", "#c2405a")
@@ -55,7 +55,7 @@ def draw(title: str, along: str, unit: str, curves: Sequence[Curve]) -> str:
         path = " ".join(f"{x(place):.1f},{y(value):.1f}" for place, value in curve.points)
         lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
         lines += [f'<circle cx="{x(p):.1f}" cy="{y(v):.1f}" r="3" fill="{colour}"/>' for p, v in curve.points]
-        lines.append(_text(_WIDTH - _RIGHT, _TOP - 8 + 15 * number, curve.name, anchor="end", colour=colour))
+        lines.append(_text(_LEFT + 8, _TOP + 14 + 15 * number, curve.name, colour=colour))
     return "\n".join([*lines, "</svg>", ""])
 
 

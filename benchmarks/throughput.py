@@ -49,7 +49,7 @@ def main() -> None:
             rate, bare = measure(Path(name), count, arguments.tasks)
         one = rate if count == 1 else one
         print(
-            f"{count} consumers   {rate:6.2f} tasks/s   bare loop {bare:6.2f}/s   {rate / bare:.2f} of the loop"
+            f"consumers: {count}   {rate:6.2f} tasks/s   bare loop {bare:6.2f}/s   {rate / bare:.2f} of the loop"
             + (f"   {rate / one:.2f} of one consumer" if one and count > 1 else ""),
             flush=True,
         )

@@ -42,7 +42,7 @@ def test_each_figure_is_a_row_and_so_is_what_did_not_run() -> None:
     head, line, *rows = table([POSTS, ABSENT]).splitlines()
     assert {len(cells(row)) for row in (head, line, *rows)} == {9}
     assert cells(rows[0]) == [
-        "posts", "posts, 1 clients", ">= 0.3 x", "160/s", "40/s", "0.25", "missed by 17%", "0.5, 1.9", "12",
+        "posts", "posts (clients: 1)", ">= 0.3 x", "160/s", "40/s", "0.25", "missed by 17%", "0.5, 1.9", "12",
     ]  # fmt: skip
     assert cells(rows[-1])[:7] == ["grpc", "", "", "", "", "", r"not run: no Docker \| Compose"]
 
