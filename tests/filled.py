@@ -34,9 +34,10 @@ _OUTPUTS = (
 )
 _ENDED = (
     "INSERT INTO tasks (id, uid, model_version_id, use_gpu, priority, status, fence, attempts, crashes,"
-    " infrastructure_failures, not_before, input_id, output_id, warning_count, created_at, started_at, ended_at)"
-    " {numbers} SELECT n, {uid}, 1000, {false}, 0, 'finished', 1, 1, 0, 0, {ago}, n, :count + n, 0, {ago}, {ago}, {ago}"
-    " FROM numbers"
+    " infrastructure_failures, not_before, input_id, output_id, exit_code, warning_count, created_at, started_at,"
+    " ended_at)"
+    " {numbers} SELECT n, {uid}, 1000, {false}, 0, 'finished', 1, 1, 0, 0, {ago}, n, :count + n, 0, 0, {ago}, {ago},"
+    " {ago} FROM numbers"
 )
 _ATTEMPTS = (
     "INSERT INTO attempts (task_id, fence, consumer, claimed_at, ended_at, outcome) {numbers}"
