@@ -1,6 +1,6 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docs pictures prepare test test-long check format protos lock clean up down secrets image grpc-clients grpc-images test-grpc test-engine openapi-clients supply sbom engine-matrix failpoints mutants chaos soak
+.PHONY: help setup demo docs pictures prepare test test-long check format protos lock clean up down secrets image grpc-clients grpc-images test-grpc test-engine openapi-clients supply sbom engine-matrix failpoints mutants chaos soak bench
 
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
@@ -138,6 +138,9 @@ lock: setup ## Regenerate requirements/*.txt from both pyproject.toml
 	$(VENV)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		requirements/supply.in -o requirements/supply.txt
 
+bench: setup ## Run the benchmarks, ONLY="starts janitor" of them, SIZE=small or full; results go to OUT=benchmarks-out
+	$(VENV)/python -m benchmarks.run --size $(or $(SIZE),small) --out $(or $(OUT),benchmarks-out) --only "$(ONLY)"
+
 failpoints: setup ## Fail every service at every step of a task's life, and show that the task ends once
 	FAILPOINTS=all $(VENV)/python -m tests.run tests/e2e/test_failpoints.py
 
@@ -167,4 +170,4 @@ down: ## Stop the whole server and keep all data
 	docker compose down
 
 clean: ## Remove what the targets created
-	rm -rf .venv .venv-grpc .venv-openapi .venv-docs .venv-supply sbom $(SITE) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-grpc .venv-openapi .venv-docs .venv-supply sbom $(SITE) demo benchmarks-out .mypy_cache .ruff_cache .pytest_cache .hypothesis

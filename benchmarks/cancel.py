@@ -14,6 +14,7 @@ from pathlib import Path
 
 import docker
 
+from benchmarks import figures
 from benchmarks.overhead import running
 from job_consumer.heartbeat import BEATS_PER_LEASE
 from private_api.leases import LEASE
@@ -30,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--system", choices=("standalone", "services"), default="standalone")
+    figures.add_option(parser)
     arguments = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -41,6 +43,7 @@ def main() -> None:
     p95 = seconds[min(len(seconds) - 1, int(len(seconds) * 0.95))]
     print(f"system                    {arguments.system}, {len(seconds)} cancels of running containers")
     print(f"from cancel to TERM       median {statistics.median(seconds):.2f} s, p95 {p95:.2f} s (goal: {GOAL_S:g} s)")
+    figures.record(arguments.json, figures.Figure("from cancel to TERM, p95", p95, "s", goal=figures.at_most(GOAL_S)))
 
 
 def _cancel(door: DoorClient, model: str, part: float) -> float:

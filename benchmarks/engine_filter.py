@@ -17,6 +17,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Event
 
+from benchmarks import figures
 from tests.engine_client import SOCKET, engine_client
 from tests.integration.engine_harness import Harness, docker_harness
 from tests.waiting import wait_until
@@ -26,7 +27,9 @@ def main() -> None:
     """Print both medians and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=40)
-    rounds = parser.parse_args().rounds
+    figures.add_option(parser)
+    arguments = parser.parse_args()
+    rounds = arguments.rounds
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         root = Path(folder)
         client = stack.enter_context(closing(engine_client()))
@@ -48,6 +51,8 @@ def main() -> None:
         f"difference {(medians['filtered'] - medians['bare']) * 1000:.1f} ms, "
         f"ratio {medians['filtered'] / medians['bare']:.3f}"
     )
+    run = figures.compared("a run through the filter", medians["filtered"] * 1000, "ms", medians["bare"] * 1000)
+    figures.record(arguments.json, run)
 
 
 def run_once(harness: Harness) -> float:

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import figures
 from benchmarks.grpc import KIB, METHOD, MIB
 from tests.e2e.client import door_of
 from tests.e2e.compose import IMAGE, compose_system, service_of
@@ -24,6 +25,7 @@ from tests.e2e.images import call_server_image
 from tests.e2e.systems import System
 from tests.engine_client import engine_client
 
+GOAL = 0.9
 BEHIND, COUNTED = "127.0.0.1:8443", "127.0.0.1:443"
 
 
@@ -41,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3)
+    figures.add_option(parser)
     arguments = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -48,7 +51,7 @@ def main() -> None:
         door = stack.enter_context(door_of(system.url, system.verify))
         model = GrpcDoor(door, system).deploy(call_server_image())
         for load in loads(model):
-            compare(system, load, arguments.rounds, arguments.seconds)
+            figures.record(arguments.json, compare(system, load, arguments.rounds, arguments.seconds))
 
 
 def loads(model: str) -> list[Load]:
@@ -69,8 +72,8 @@ def loads(model: str) -> list[Load]:
     ]
 
 
-def compare(system: System, load: Load, rounds: int, seconds: float) -> None:
-    """Measure both ways in turns."""
+def compare(system: System, load: Load, rounds: int, seconds: float) -> figures.Figure:
+    """Measure both ways in turns; returns the rate of the counted one."""
     rows: dict[str, list[tuple[float, float]]] = {BEHIND: [], COUNTED: []}
     for number in range(rounds):
         # Whoever comes first may find a warmer or a busier machine.
@@ -85,6 +88,8 @@ def compare(system: System, load: Load, rounds: int, seconds: float) -> None:
         for index in (0, 1)
     )
     print(f"  ratio    {rate:.2f} of the rate, {cpu:.2f} of the CPU", flush=True)
+    counted, behind = (statistics.median(row[0] for row in rows[target]) for target in (COUNTED, BEHIND))
+    return figures.Figure(load.name, counted, "/s", behind, rate, figures.at_least(GOAL, "ratio"))
 
 
 def run(system: System, load: Load, target: str, seconds: float) -> tuple[float, float]:

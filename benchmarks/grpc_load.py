@@ -10,6 +10,7 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -28,6 +29,8 @@ async def measure(arguments: argparse.Namespace) -> dict[str, float]:
     payload = _message(arguments.bytes, arguments.model)
     metadata = [tuple(pair.split("=", 1)) for pair in arguments.metadata]
     latencies: list[float] = []
+    if arguments.stream:
+        return await _measure_streams(arguments, channel, payload, metadata)
     async with channel:
         call = channel.unary_unary(arguments.method)
         await call(payload, metadata=metadata, wait_for_ready=True, timeout=30)
@@ -43,6 +46,36 @@ async def measure(arguments: argparse.Namespace) -> dict[str, float]:
         began = time.perf_counter()
         await asyncio.gather(*(repeat() for _ in range(arguments.concurrency)))
         took = time.perf_counter() - began
+    return _figures(latencies, took)
+
+
+async def _measure_streams(
+    arguments: argparse.Namespace, channel: grpc.aio.Channel, payload: bytes, metadata: list[tuple[str, str]]
+) -> dict[str, float]:
+    """Messages per second, and how long each waits for its echo, of `concurrency` streams that stay open."""
+    latencies: list[float] = []
+    async with channel:
+        method = channel.stream_stream(arguments.method)
+        streams = [method(metadata=metadata, wait_for_ready=True) for _ in range(arguments.concurrency)]
+
+        async def repeat(stream: Any, ends_at: float) -> None:
+            while (began := time.perf_counter()) < ends_at:
+                await stream.write(payload)
+                await stream.read()
+                latencies.append(time.perf_counter() - began)
+
+        # The first message of each finds its way.
+        await asyncio.gather(*(repeat(stream, time.perf_counter() + 0.01) for stream in streams))
+        latencies.clear()
+        began = time.perf_counter()
+        await asyncio.gather(*(repeat(stream, began + arguments.seconds) for stream in streams))
+        took = time.perf_counter() - began
+        for stream in streams:
+            stream.cancel()
+    return _figures(latencies, took)
+
+
+def _figures(latencies: list[float], took: float) -> dict[str, float]:
     latencies.sort()
     return {
         "calls": len(latencies),
@@ -91,6 +124,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--pause", type=float, default=0, help="between two calls of one caller, in seconds")
+    parser.add_argument("--stream", action="store_true", help="messages of open streams in place of calls")
     parser.add_argument("--real-time", action="store_true", help="run ahead of all else on this machine, if permitted")
     arguments = parser.parse_args()
     print(json.dumps({"real_time": arguments.real_time and _go_ahead(), **asyncio.run(measure(arguments))}))

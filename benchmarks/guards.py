@@ -15,6 +15,7 @@ from pathlib import Path
 
 import grpc
 
+from benchmarks import figures
 from job_consumer.engines import RunKey
 from job_consumer.networks import NetworkAccess
 from tests.engine_client import engine_client
@@ -31,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--starts", type=int, default=20)
     parser.add_argument("--calls", type=int, default=3000)
+    figures.add_option(parser)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         client = stack.enter_context(closing(engine_client()))
@@ -45,9 +47,9 @@ def main() -> None:
                 # The first ones build and warm up.
                 if number:
                     starts[kind].append(time.monotonic() - began_at)
-        show("start and removal", starts, "ms")
+        figures.record(asked.json, show("start and removal of a replica with a guard", starts, "ms"))
         keys = {kind: start(harness, network, is_guarded=is_guarded) for kind, is_guarded in _KINDS.items()}
-        show("a call", call_in_turns(harness, keys, asked.calls), "ms")
+        figures.record(asked.json, show("a call past a guard", call_in_turns(harness, keys, asked.calls), "ms"))
         for key in keys.values():
             harness.engine.remove(key)
 
@@ -79,13 +81,14 @@ def call_in_turns(harness: Harness, keys: dict[str, RunKey], calls: int) -> dict
     return took
 
 
-def show(what: str, took: dict[str, list[float]], unit: str) -> None:
-    """Print one comparison."""
+def show(what: str, took: dict[str, list[float]], unit: str) -> figures.Figure:
+    """Print one comparison, and return it."""
     medians = {kind: statistics.median(values) * 1000 for kind, values in took.items()}
     print(
-        f"{what:18} without {medians['without']:8.3f} {unit}   with {medians['with']:8.3f} {unit}   "
+        f"{what:44} without {medians['without']:8.3f} {unit}   with {medians['with']:8.3f} {unit}   "
         f"ratio {medians['with'] / medians['without']:.3f}   ({len(took['with'])} each)"
     )
+    return figures.compared(what, medians["with"], unit, medians["without"])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 Both moments are the Engine's own, of its events. Every task copies its input to its output after `--run-s` seconds:
 long enough for the next one to be prepared and the last one to be delivered meanwhile, as a network's run is. Once with
 inputs of one byte, once with `--mib` MiB of random bytes. The yardstick is create and start of the same container by
-hand, in the same run. Goal: at most 0.3 s for both.
+hand, with the same options (`benchmarks.bare_run`), in the same run. Goal: at most 0.3 s for both.
 """
 
 import argparse
@@ -17,6 +17,8 @@ from pathlib import Path
 
 import docker
 
+from benchmarks import figures
+from benchmarks.bare_run import bare_runs
 from benchmarks.overhead import running
 from tests.e2e.client import DoorClient, door_of
 from tests.e2e.images import UNTIL_TOLD, script_image
@@ -34,11 +36,14 @@ def main() -> None:
     parser.add_argument("--run-s", type=float, default=15)
     parser.add_argument("--tasks", type=int, default=4)
     parser.add_argument("--system", choices=("standalone", "services"), default="standalone")
+    figures.add_option(parser)
     arguments = parser.parse_args()
     image = script_image(f"sleep {arguments.run_s:g}; cp -r /input/. /output/")
     print(f"system {arguments.system}, {arguments.tasks} queued tasks of {arguments.run_s:g} s")
     print(f"load of the machine      {os.getloadavg()[0]:6.1f}")
-    print(f"bare create + start      median {statistics.median(_bare(image) for _ in range(5)):6.2f} s")
+    with tempfile.TemporaryDirectory() as folder, bare_runs(image, Path(folder) / "runs") as runs:
+        bare_s = statistics.median(runs.start() for _ in range(5))
+    print(f"bare create + start      median {bare_s:6.2f} s")
     with (
         tempfile.TemporaryDirectory() as folder,
         running(arguments.system, Path(folder), gpu_uuid=GPU_UUID) as system,
@@ -51,19 +56,9 @@ def main() -> None:
             print(
                 f"idle, {size:>10} bytes   median {statistics.median(gaps):6.2f} s, most {max(gaps):.2f} s   {verdict}"
             )
-
-
-def _bare(image: str) -> float:
-    host = docker.from_env()
-    try:
-        began = time.perf_counter()
-        container = host.containers.create(image, network_mode="none")
-        container.start()
-        seconds = time.perf_counter() - began
-        container.remove(force=True)
-        return seconds
-    finally:
-        host.close()
+            name = f"a GPU idles between two tasks of {f'{size // MIB} MiB' if size >= MIB else 'one byte'}, most"
+            gap = figures.compared(name, max(gaps), "s", bare_s, goal=figures.at_most(GOAL_S))
+            figures.record(arguments.json, gap)
 
 
 def _measure(door: DoorClient, first: str, model: str, content: bytes, tasks: int) -> list[float]:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from sqlalchemy import text
 
+from benchmarks import figures
 from private_api.archives import ArchiveStore
 from private_api.database import Database
 from private_api.loops.janitor import Janitor
@@ -42,11 +43,12 @@ def main() -> None:
     parser.add_argument("--due", type=int, default=2000)
     parser.add_argument("--logs", type=int, default=100_000)
     parser.add_argument("--database", choices=("postgres", "sqlite"), default="postgres")
+    figures.add_option(parser)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, database_of(arguments.database, Path(name)) as database:
         fill_with_ended_tasks(database, arguments.tasks)
         print(f"{arguments.tasks} finished tasks, {arguments.database}")
-        measure(database, Path(name), arguments.due, arguments.logs)
+        figures.record(arguments.json, *measure(database, Path(name), arguments.due, arguments.logs))
 
 
 @contextmanager
@@ -65,8 +67,8 @@ def database_of(kind: str, folder: Path) -> Iterator[Database]:
         server.drop(name)
 
 
-def measure(database: Database, folder: Path, due: int, log_count: int) -> None:
-    """Print the steps without and with something to do."""
+def measure(database: Database, folder: Path, due: int, log_count: int) -> list[figures.Figure]:
+    """Print the steps without and with something to do; returns them."""
     store, logs = ArchiveStore(folder / "archives"), TaskLogs(folder / "logs")
     make_files(store, logs, due, log_count)
     janitor = Janitor(database, store, logs, keep_finished_for=_KEPT)
@@ -94,6 +96,13 @@ def measure(database: Database, folder: Path, due: int, log_count: int) -> None:
         f"a commit beside the janitor           p99 {p99(beside):8.4f} s, longest {max(beside):.4f} s   "
         f"{p99(beside) / p99(alone):.1f} times   (goal: at most {WAIT_GOAL_S} s)"
     )
+    scan_s, within = statistics.median(scan), figures.at_most(GOAL_S)
+    return [
+        figures.compared("first step of the janitor, nothing due", first, "s", scan_s, goal=within),
+        figures.compared("later step, nothing due", statistics.median(idle), "s", scan_s, goal=within),
+        figures.compared(f"longest step of {due} due tasks", max(steps), "s", scan_s, goal=within),
+        figures.compared("a commit beside it, p99", p99(beside), "s", p99(alone), goal=figures.at_most(WAIT_GOAL_S)),
+    ]
 
 
 def make_files(store: ArchiveStore, logs: TaskLogs, due: int, log_count: int) -> None:

@@ -1,64 +1,65 @@
-"""What the server adds to a container: from submission to finished zip, against create, start, wait and remove.
+"""What the server adds to a container: from submission to finished zip, against the same container by hand.
 
-    .venv/bin/python -m benchmarks.overhead [--rounds 30] [--system standalone|services]
+    .venv/bin/python -m benchmarks.overhead [--rounds 30] [--system standalone|services|compose]
 
-Both use the same image with the same options, which are read off a container that the server made. They are measured
-in turns in one run and compared by their medians. Goals: at most 1.15 standalone, 1.20 as services. Where the time goes
-is told by the Engine's own events.
+The yardstick (`benchmarks.bare_run`) has every option of the server's container: create, start, wait, remove. Both use
+the same image, are measured in turns in one run and compared by their medians; the client long-polls. Goals: at most
+1.15 standalone, 1.20 with services, 1.25 with Compose behind TLS.
 """
 
 import argparse
-import copy
-import itertools
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import docker
-
+from benchmarks import figures
+from benchmarks.bare_run import bare_runs
 from tests.databases import postgres_server
 from tests.e2e.client import DoorClient, door_of
+from tests.e2e.compose import compose_system
 from tests.e2e.images import echo_image
 from tests.e2e.systems import System, services_system, standalone_system
 from tests.services import DATABASE_URL
 from tests.zips import make_zip
 
-GOALS = {"standalone": 1.15, "services": 1.20}
-_WARM = 2
-"""The first turns warm caches on both sides."""
+GOALS = {"standalone": 1.15, "services": 1.20, "compose": 1.25}
 
 
 def main() -> None:
-    """Print both medians, their ratio and where the time went."""
+    """Print both medians and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--system", choices=tuple(GOALS), default="standalone")
+    figures.add_option(parser)
     arguments = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
         running(arguments.system, Path(folder)) as system,
-        door_of(system.url) as door,
+        door_of(system.url, system.verify) as door,
     ):
-        bare, spine, parts = measure(door, arguments.rounds, Path(folder))
-    ratio = statistics.median(spine) / statistics.median(bare)
+        bare, spine = measure(door, arguments.rounds, Path(folder))
+    task = figures.compared(
+        f"a task that does nothing, {arguments.system}",
+        statistics.median(spine),
+        "s",
+        statistics.median(bare),
+        goal=figures.at_most(GOALS[arguments.system], "ratio"),
+    )
     print(f"system                              {arguments.system}, {arguments.rounds} rounds each, in turns")
     print(f"bare create+start+wait+remove       median {statistics.median(bare) * 1000:6.0f} ms")
     print(f"submit to zip ready                 median {statistics.median(spine) * 1000:6.0f} ms")
-    for name, seconds in parts.items():
-        print(f"  {name:<33} median {statistics.median(seconds) * 1000:6.0f} ms")
-    print(f"ratio                               {ratio:.2f}   (goal: at most {GOALS[arguments.system]:.2f})")
+    print(f"ratio                               {task.ratio:.2f}   (goal: at most {GOALS[arguments.system]})")
+    figures.record(arguments.json, task)
 
 
 @contextmanager
 def running(name: str, folder: Path, *, gpu_uuid: str | None = None) -> Iterator[System]:
     """Run the system to measure while the block is open; `services` gets its own database."""
-    if name == "standalone":
-        with standalone_system(folder, gpu_uuid=gpu_uuid) as system:
+    if name != "services":
+        with (compose_system if name == "compose" else standalone_system)(folder, gpu_uuid=gpu_uuid) as system:
             yield system
         return
     with postgres_server(DATABASE_URL) as postgres:
@@ -68,82 +69,28 @@ def running(name: str, folder: Path, *, gpu_uuid: str | None = None) -> Iterator
         postgres.drop(name)
 
 
-def measure(door: DoorClient, rounds: int, folder: Path) -> tuple[list[float], list[float], dict[str, list[float]]]:
-    """Measure the seconds of each bare run, of each task, and of the parts of each task."""
-    model, data = door.add_model(echo_image()), make_zip({"a.txt": b"1"})
-    host = docker.APIClient(version="auto")
+def measure(door: DoorClient, rounds: int, folder: Path) -> tuple[list[float], list[float]]:
+    """Measure the seconds of each bare run and of each task."""
+    image = echo_image()
+    model, data = door.add_model(image), make_zip({"a.txt": b"1"})
     bare: list[float] = []
     spine: list[float] = []
-    parts: dict[str, list[float]] = {}
-    try:
-        config = _options_of(host, door, model, data, folder)
-        for turn in range(_WARM + rounds):
-            seconds = _run_bare(host, config), _run_task(host, door, model, data)
-            if turn >= _WARM:
+    with bare_runs(image, folder / "bare-runs") as runs:
+        for turn in range(rounds + 2):
+            seconds = (runs.run(), _run_task(door, model, data))
+            # The first turns warm caches on both sides.
+            if turn >= 2:
                 bare.append(seconds[0])
-                spine.append(sum(seconds[1].values()))
-                for name, part in seconds[1].items():
-                    parts.setdefault(name, []).append(part)
-    finally:
-        host.close()
-    return bare, spine, parts
+                spine.append(seconds[1])
+    return bare, spine
 
 
-def _options_of(host: docker.APIClient, door: DoorClient, model: str, data: bytes, folder: Path) -> dict[str, Any]:
-    """The body that creates a container as the server does, over folders of our own."""
-    found: list[dict[str, Any]] = []
-
-    def find() -> None:
-        for event in host.events(decode=True, filters={"type": "container", "event": "create"}):
-            found.append(host.inspect_container(event["id"]))
-            return
-
-    finder = threading.Thread(target=find, daemon=True)
-    finder.start()
-    assert door.ended(door.submit_zip(model, data)).status_code == 200
-    finder.join(10)
-    (container,) = found
-    config = {**container["Config"], "HostConfig": copy.deepcopy(container["HostConfig"])}
-    del config["Labels"], config["Hostname"]
-    for mount in config["HostConfig"]["Mounts"]:
-        of_its_own = folder / "bare" / Path(mount["Target"]).name
-        of_its_own.mkdir(parents=True)
-        # The image runs as another user.
-        of_its_own.chmod(0o777)
-        if mount["Target"] == "/input":
-            (of_its_own / "a.txt").write_text("1")
-        mount["Source"] = f"benchmark-{of_its_own.name}"
-        mount["VolumeOptions"]["Labels"] = {}
-        mount["VolumeOptions"]["DriverConfig"]["Options"]["device"] = str(of_its_own)
-    return config
-
-
-def _run_bare(host: docker.APIClient, config: dict[str, Any]) -> float:
+def _run_task(door: DoorClient, model: str, data: bytes) -> float:
     began = time.perf_counter()
-    container = host.create_container_from_config(config)["Id"]  # type: ignore[no-untyped-call]
-    host.start(container)
-    assert host.wait(container)["StatusCode"] == 0
-    host.remove_container(container, v=True)
-    for mount in config["HostConfig"]["Mounts"]:
-        host.remove_volume(mount["Source"])
-    return time.perf_counter() - began
-
-
-def _run_task(host: docker.APIClient, door: DoorClient, model: str, data: bytes) -> dict[str, float]:
-    """Seconds from one to the next of: submission, creation, start, end of the run, answer."""
-    began = time.time()
     uid = door.submit_zip(model, data)
     answer = door.ended(uid)
-    ended = time.time()
     assert answer.status_code == 200, answer.text
-    at = {
-        event["Action"]: event["timeNano"] / 1e9
-        for event in host.events(since=int(began), until=int(ended) + 1, decode=True, filters={"type": "container"})
-        if uid in event["Actor"]["Attributes"].get("name", "")
-    }
-    moments = [began, at["create"], at["start"], at["die"], ended]
-    names = ("submission to creation", "creation to start", "run", "end of the run to zip ready")
-    return dict(zip(names, (after - before for before, after in itertools.pairwise(moments)), strict=True))
+    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """Polls of tasks that wait: what many pollers get, what one costs in a long queue, and what open long polls cost.
 
     .venv/bin/python -m benchmarks.pollers [--system services|standalone] [--only rate,pollers,queue,long]
+        [--clients 32] [--pollers 500] [--long 2000] [--depths 100000]
 
-- rate: 32 clients poll as fast as they are answered, against a bare FastAPI. Goal: 0.25 of its rate.
+- rate: 32 clients poll as fast as they are answered, against a bare FastAPI. Goal: 0.25 of its rate. With several
+  numbers of clients, as `1,8,32`, each is measured.
 - pollers: 500 clients poll once a second each, against the same of a bare FastAPI. Goal: 500/s, a 99th percentile
   below 100 ms, no error.
-- queue: one client polls in a queue of 100 000 tasks, against a short one in the same run. Goal: as fast.
+- queue: one client polls in a queue of 100 000 tasks, against a short one in the same run. Goal: as fast. Of
+  several depths each is measured, each larger than the one before.
 - long: 2000 open long polls. CPU of all processes while nothing happens, and how soon after its end a task is answered.
   The yardstick is the CPU of the same processes without them. Goals: 0.05 of a core, 0.2 s.
 """
@@ -15,10 +18,13 @@ import asyncio
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from benchmarks import figures
 from benchmarks.bare_api import bare_api
 from benchmarks.http_calls import Calls, Figures, send
 from benchmarks.overhead import running
@@ -30,7 +36,10 @@ from tests.filled import requeue_copies
 from tests.zips import make_zip
 
 _TASKS = 64
-_LONG = 2000
+_ENDED = 16
+"""How many of them are cancelled under open long polls."""
+OF_GOALS = 32
+"""The number of clients that the goal of their rate speaks of."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -40,6 +49,11 @@ def main() -> None:
     parser.add_argument("--system", choices=("services", "standalone"), default="services")
     parser.add_argument("--only", default="rate,pollers,long,queue")
     parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--clients", type=_numbers, default=[32])
+    parser.add_argument("--pollers", type=int, default=500)
+    parser.add_argument("--long", type=int, default=2000)
+    parser.add_argument("--depths", type=_numbers, default=[100_000])
+    figures.add_option(parser)
     arguments = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -51,8 +65,28 @@ def main() -> None:
         uids = [door.submit_zip(model, make_zip({"a.txt": b"1"})) for _ in range(_TASKS)]
         port = urlsplit(system.url).port or 0
         print(f"system {arguments.system}")
+        run = _Run(system, door, port, bare, uids, arguments)
         for name in arguments.only.split(","):
-            _PARTS[name](system, door, port, bare, uids, arguments.seconds)
+            for figure in _PARTS[name](run):
+                figures.record(arguments.json, figure)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is measured, and how."""
+
+    system: System
+    door: DoorClient
+    port: int
+    bare: int
+    """The port of the yardstick."""
+    uids: list[str]
+    """Of tasks that wait."""
+    options: argparse.Namespace
+
+
+def _numbers(given: str) -> list[int]:
+    return [int(each) for each in given.split(",")]
 
 
 def polls(port: int, uids: list[str], clients: int, seconds: float, every_s: float = 0) -> Figures:
@@ -69,55 +103,69 @@ def say(what: str, figures: Figures) -> None:
     )
 
 
-def measure_rate(_s: System, _d: DoorClient, port: int, bare: int, uids: list[str], seconds: float) -> None:
+def measure_rate(run: _Run) -> Iterator[figures.Figure]:
     """As fast as answered."""
-    yardstick, ours = polls(bare, uids, 32, seconds), polls(port, uids, 32, seconds)
-    say("32 clients, bare", yardstick)
-    say("32 clients", ours)
-    print(f"{'ratio':32} {ours.rate / yardstick.rate:7.2f}   (goal: at least 0.25)")
+    for clients in run.options.clients:
+        yardstick, ours = (polls(port, run.uids, clients, run.options.seconds) for port in (run.bare, run.port))
+        say(f"{clients} clients, bare", yardstick)
+        say(f"{clients} clients", ours)
+        print(f"{'ratio':32} {ours.rate / yardstick.rate:7.2f}   (goal for {OF_GOALS}: at least 0.25)")
+        goal = figures.at_least(0.25, "ratio") if clients == OF_GOALS else None
+        yield figures.compared("polls", ours.rate, "/s", yardstick.rate, goal=goal, along="clients", at=clients)
 
 
-def measure_pollers(_s: System, _d: DoorClient, port: int, bare: int, uids: list[str], seconds: float) -> None:
+def measure_pollers(run: _Run) -> Iterator[figures.Figure]:
     """Once a second each."""
-    yardstick, ours = polls(bare, uids, 500, seconds, 1), polls(port, uids, 500, seconds, 1)
-    say("500 at 1/s each, bare", yardstick)
-    say("500 at 1/s each", ours)
+    count = run.options.pollers
+    yardstick, ours = (polls(port, run.uids, count, run.options.seconds, 1) for port in (run.bare, run.port))
+    say(f"{count} at 1/s each, bare", yardstick)
+    say(f"{count} at 1/s each", ours)
     print(f"{'ratio':32} {ours.p99_ms / yardstick.p99_ms:7.2f} of its p99   (goal: p99 below 100 ms, no error)")
+    name = f"{count} pollers at 1/s"
+    yield figures.compared(f"{name}, p99", ours.p99_ms, "ms", yardstick.p99_ms, goal=figures.at_most(100))
+    yield figures.Figure(f"{name}, errors", sum(ours.errors.values()), "", goal=figures.at_most(0))
 
 
-def measure_queue(system: System, _d: DoorClient, port: int, _b: int, uids: list[str], seconds: float) -> None:
-    """In a short queue and in a long one."""
-    short = polls(port, uids[-1:], 1, seconds)
+def measure_queue(run: _Run) -> Iterator[figures.Figure]:
+    """In a short queue and in longer ones."""
+    short = polls(run.port, run.uids[-1:], 1, run.options.seconds)
     say(f"1 client, {_TASKS} queued", short)
-    database = Database(database_url(system))
-    requeue_copies(database, uids[0], 100_000)
+    database = Database(database_url(run.system))
+    copies = 0
+    for depth in run.options.depths:
+        requeue_copies(database, run.uids[_ENDED], depth - copies, above=copies)
+        copies = depth
+        full = polls(run.port, run.uids[-1:], 1, run.options.seconds)
+        say(f"1 client, {depth} queued", full)
+        print(f"{'ratio':32} {full.p50_ms / short.p50_ms:7.2f} of its median   (goal: at most 1.3)")
+        flat, place = figures.at_most(1.3, "ratio"), {"along": "queued tasks", "at": depth}
+        yield figures.compared("a poll in a long queue, p50", full.p50_ms, "ms", short.p50_ms, goal=flat, **place)
     database.close()
-    full = polls(port, uids[-1:], 1, seconds)
-    say("1 client, 100 000 queued", full)
-    print(f"{'ratio':32} {full.p50_ms / short.p50_ms:7.2f} of its median   (goal: at most 1.3)")
 
 
-def measure_long(system: System, door: DoorClient, port: int, _b: int, uids: list[str], seconds: float) -> None:
+def measure_long(run: _Run) -> Iterator[figures.Figure]:
     """Long polls that are open."""
-    before = cpu_of(system, seconds)
-    spent, waits = asyncio.run(open_long_polls(system, door, port, uids, seconds))
+    seconds, count = run.options.seconds, run.options.long
+    before = cpu_of(run.system, seconds)
+    spent, waits = asyncio.run(open_long_polls(run, count, seconds))
     print(f"{'CPU without long polls':32} {before:7.3f} of a core")
-    print(f"{f'CPU with {_LONG} of them':32} {spent:7.3f} of a core   (goal: less than 0.05 more)")
+    print(f"{f'CPU with {count} of them':32} {spent:7.3f} of a core   (goal: less than 0.05 more)")
     print(
         f"{'answered after the end':32} median {waits[len(waits) // 2]:.3f} s, longest {waits[-1]:.3f} s"
         "   (goal: 0.2 s)"
     )
+    more = figures.Figure(f"{count} open long polls, more CPU", spent - before, "cores", goal=figures.at_most(0.05))
+    yield more
+    yield figures.Figure("answered after the end, longest", waits[-1], "s", goal=figures.at_most(0.2))
 
 
-async def open_long_polls(
-    system: System, door: DoorClient, port: int, uids: list[str], seconds: float
-) -> tuple[float, list[float]]:
+async def open_long_polls(run: _Run, count: int, seconds: float) -> tuple[float, list[float]]:
     """Open them, look how much CPU they take, and cancel one task after the other."""
     ended_at: dict[str, float] = {}
     waits: list[float] = []
 
     async def poll(uid: str) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", run.port)
         writer.write(f"GET /api/tasks/{uid}?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         await reader.readuntil(b"\r\n\r\n")
         if uid in ended_at:
@@ -125,15 +173,15 @@ async def open_long_polls(
         writer.close()
 
     tasks = []
-    for number in range(_LONG):
-        tasks.append(asyncio.create_task(poll(uids[number % len(uids)])))
+    for number in range(count):
+        tasks.append(asyncio.create_task(poll(run.uids[number % len(run.uids)])))
         # A crowd that comes at once is not what this is about.
         await asyncio.sleep(0.005)
     # Until the last of them has been taken in.
     await asyncio.sleep(10)
-    spent = await asyncio.to_thread(cpu_of, system, seconds)
-    for uid in uids[:16]:
-        await asyncio.to_thread(door.http.post, f"/api/tasks/{uid}/cancel")
+    spent = await asyncio.to_thread(cpu_of, run.system, seconds)
+    for uid in run.uids[:_ENDED]:
+        await asyncio.to_thread(run.door.http.post, f"/api/tasks/{uid}/cancel")
         ended_at[uid] = time.perf_counter()
         await asyncio.sleep(0.3)
     for each in tasks:

@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import figures
 from tests.e2e.systems import free_port
 
 _GOALS_S = {"infer --version": 0.15, "infer --help": None, "standalone ready": 1.0, "standalone stopped": 0.5}
@@ -26,7 +27,9 @@ def main() -> None:
     """Print the medians, and how many starts of the interpreter each is."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    figures.add_option(parser)
+    arguments = parser.parse_args()
+    rounds = arguments.rounds
     with tempfile.TemporaryDirectory() as folder:
         # The first turn makes the database, and warms caches.
         turns = [_turn(Path(folder)) for _ in range(rounds + 1)][1:]
@@ -36,6 +39,8 @@ def main() -> None:
         seconds = statistics.median(turn[name] for turn in turns)
         goal = "" if goal_s is None else f"   (goal on an idle machine: {goal_s} s)"
         print(f"{name:<20}   {seconds:6.3f} s   {seconds / yardstick_s:5.0f} x{goal}")
+        bound = None if goal_s is None else figures.at_most(goal_s)
+        figures.record(arguments.json, figures.compared(name, seconds, "s", yardstick_s, goal=bound))
 
 
 def _turn(folder: Path) -> dict[str, float]:

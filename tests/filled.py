@@ -4,7 +4,10 @@ from sqlalchemy import Connection, text
 
 from private_api.database import Database
 
-_NUMBERS = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :count)"
+_NUMBERS = (
+    "WITH RECURSIVE numbers(n) AS"
+    " (SELECT CAST(:above AS integer) + 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :above + :count)"
+)
 _UID = {"postgresql": "lpad(to_hex(n), 64, '0')", "sqlite": "printf('%064x', n)"}
 _AGO = {
     "postgresql": "clock_timestamp() - n * interval '1 second'",
@@ -31,9 +34,10 @@ _OUTPUTS = (
 )
 _ENDED = (
     "INSERT INTO tasks (id, uid, model_version_id, use_gpu, priority, status, fence, attempts, crashes,"
-    " infrastructure_failures, not_before, input_id, output_id, warning_count, created_at, started_at, ended_at)"
-    " {numbers} SELECT n, {uid}, 1000, {false}, 0, 'finished', 1, 1, 0, 0, {ago}, n, :count + n, 0, {ago}, {ago}, {ago}"
-    " FROM numbers"
+    " infrastructure_failures, not_before, input_id, output_id, exit_code, warning_count, created_at, started_at,"
+    " ended_at)"
+    " {numbers} SELECT n, {uid}, 1000, {false}, 0, 'finished', 1, 1, 0, 0, {ago}, n, :count + n, 0, 0, {ago}, {ago},"
+    " {ago} FROM numbers"
 )
 _ATTEMPTS = (
     "INSERT INTO attempts (task_id, fence, consumer, claimed_at, ended_at, outcome) {numbers}"
@@ -51,12 +55,13 @@ def fill_with_ended_tasks(database: Database, count: int) -> None:
 
     Each has rows of an input and an output, without files, an attempt, and the event that a trigger writes.
     """
-    _fill(database, count, _INPUTS, _OUTPUTS, _ENDED, _ATTEMPTS)
+    _fill(database, count, _MODEL, _VERSION, _INPUTS, _OUTPUTS, _ENDED, _ATTEMPTS)
 
 
-def fill_with_queued_tasks(database: Database, count: int) -> None:
-    """Fill a database that has no task yet with tasks that wait, the one with the uid `uid_of(count)` first."""
-    _fill(database, count, _INPUTS, _QUEUED)
+def queue_beside_ended_tasks(database: Database, count: int, ended: int) -> None:
+    """Let so many tasks wait in a database that was filled with `ended` ones, the one that has waited longest first."""
+    # Above the ids of the ended tasks' archives, of which each has two.
+    _fill(database, count, _INPUTS, _QUEUED, above=2 * ended)
 
 
 def uid_of(number: int) -> str:
@@ -64,10 +69,10 @@ def uid_of(number: int) -> str:
     return f"{number:064x}"
 
 
-def _fill(database: Database, count: int, *statements: str) -> None:
+def _fill(database: Database, count: int, *statements: str, above: int = 0) -> None:
     with database.load() as connection:
-        for statement in (_MODEL, _VERSION, *statements):
-            _execute(database, connection, statement, count)
+        for statement in statements:
+            _execute(database, connection, statement, count, above)
         if not database.is_sqlite:
             for table in ("models", "model_versions", "archives", "tasks"):
                 connection.execute(
@@ -78,15 +83,18 @@ def _fill(database: Database, count: int, *statements: str) -> None:
         connection.execute(text("ANALYZE" if database.is_sqlite else "VACUUM ANALYZE"))
 
 
-def _execute(database: Database, connection: Connection, statement: str, count: int) -> None:
+def _execute(database: Database, connection: Connection, statement: str, count: int, above: int) -> None:
     kind = database.engine.dialect.name
     words = {"uid": _UID[kind], "ago": _AGO[kind], "false": _FALSE[kind]}
     filled = text(statement.format(numbers=_NUMBERS, **words))
-    connection.execute(filled, {"count": count} if ":count" in filled.text else {})
+    connection.execute(filled, {"count": count, "above": above} if ":count" in filled.text else {})
 
 
-def requeue_copies(database: Database, uid: str, count: int) -> None:
-    """Queue so many copies of a task that waits, one for each of the last seconds, with the same input."""
+def requeue_copies(database: Database, uid: str, count: int, *, above: int = 0) -> None:
+    """Queue so many copies of a task that waits, one for each of the last seconds, with the same input.
+
+    `above` is how many were made before.
+    """
     copied = (
         "model_version_id, use_gpu, priority, status, fence, attempts, crashes, infrastructure_failures, not_before,"
         " input_id, warning_count, created_at"
@@ -96,6 +104,6 @@ def requeue_copies(database: Database, uid: str, count: int) -> None:
         f"INSERT INTO tasks (uid, {copied}) {_NUMBERS} SELECT {numbered}, {copied} FROM numbers, tasks WHERE uid = :uid"  # noqa: S608
     )
     with database.load() as connection:
-        connection.execute(text(statement), {"count": count, "uid": uid})
+        connection.execute(text(statement), {"count": count, "above": above, "uid": uid})
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("ANALYZE"))

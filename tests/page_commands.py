@@ -49,6 +49,7 @@ RUN_BY: dict[tuple[str, str], str] = {
     ("docs/operations/install.md", "Resets"): "tests/e2e/test_first_minute.py",
     ("docs/operations/tls.md", "Self-signed, to begin with"): _WALKS,
     ("docs/operations/troubleshooting.md", "Troubleshooting"): _WEEK,
+    ("docs/scale.md", "Try it"): "tests/unit/test_benchmark_scale.py",
     ("docs/reliability.md", "Before your server goes live"): "tests/e2e/test_stack.py",
     ("docs/tutorials/first-segmentation.md", "*"): "tests/e2e/test_tutorials.py",
     ("docs/tutorials/own-model.md", "*"): "tests/e2e/test_tutorials.py",
@@ -83,6 +84,10 @@ NOT_RUN: dict[tuple[str, str], str] = {
         "A runtime",
     ): "the Engine has no runsc here; tests/e2e/test_runtimes.py asks for another",
     ("CONTRIBUTING.md", "Set up"): "is how the environment of the tests was made",
+    (
+        "docs/benchmarks.md",
+        "Run them",
+    ): "measures for minutes; tests/unit/test_benchmark_results.py runs what is around",
     ("docs/client.md", "`infer`"): "asks a person at a terminal; tests/integration/test_infer_login.py is one",
     ("docs/client.md", "Where the server is"): "tests/integration/test_infer_login.py gives a key on stdin",
     ("docs/decisions/0019-swagger-ui.md", "Decision"): "renews files of this repository from npm's registry",
