@@ -56,7 +56,7 @@ class Stages:
     def let_start(self, timeout_s: float) -> None:
         """Wait until no attempt is about to start its run, at most `timeout_s`, in seconds: a GPU waits for it."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._starting, timeout_s)
+            self._changed.wait_for(lambda: not self._is_one_starting(), timeout_s)
 
     def leave(self, key: RunKey) -> None:
         """Note that an attempt is over. Does nothing for one that is unknown."""
@@ -79,6 +79,11 @@ class Stages:
         """Wait until no attempt is in the stage, at most `timeout_s`."""
         with self._changed:
             self._changed.wait_for(lambda: stage not in self._stages.values(), timeout_s)
+
+    def _is_one_starting(self) -> bool:
+        running = {key for key, at in self._stages.items() if at is Stage.RUNNING}
+        # One that waits for a run which has ended, and now waits for a delivery, starts no sooner for being let.
+        return bool(self._starting & running if running else self._starting)
 
     def _try(self, key: RunKey, stage: Stage) -> bool:
         with self._changed:

@@ -1,6 +1,7 @@
 """One attempt of a consumer at a time is in each stage, and a delivery lets the next run start first."""
 
 from threading import Event, Thread
+from time import monotonic
 
 import pytest
 
@@ -35,6 +36,19 @@ def test_a_stage_is_taken_until_its_attempt_moves_on_or_leaves() -> None:
     stages.leave(FIRST)
     stages.move(SECOND, Stage.DELIVERING, give_up)
     assert not stages.has(Stage.RUNNING)
+
+
+def test_a_delivery_does_not_wait_for_a_run_that_waits_for_it() -> None:
+    stages, third = Stages(), RunKey("c", 1)
+    stages.move(FIRST, Stage.DELIVERING, give_up)
+    stages.move(SECOND, Stage.RUNNING, give_up)
+    stages.note_started(SECOND)
+    with pytest.raises(Over):
+        stages.move(third, Stage.RUNNING, give_up)
+    # The second one has ended, and waits for the delivery of the first.
+    began = monotonic()
+    stages.let_start(PATIENCE_S)
+    assert monotonic() - began < PATIENCE_S
 
 
 @pytest.mark.parametrize("ends", [Stages.note_started, Stages.leave])
