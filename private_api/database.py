@@ -19,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from contract.errors import InvalidRequest, ServiceUnavailable, StorageFull
+from private_api.round_trips import Outgoing, save_round_trips
 from private_api.sqlite import prepare_sqlite
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class Database:
         if self.is_sqlite:
             self.engine = create_engine(url, pool_size=pool_size, connect_args={"timeout": _SQLITE_TIMEOUT_S})
             prepare_sqlite(self.engine)
+            self._single = self.engine
         else:
             self.engine = create_engine(
                 url,
@@ -96,7 +98,10 @@ class Database:
                 pool_timeout=3,
                 pool_recycle=1800,
                 connect_args=_connect_args(url),
+                # To look whether there is such a type takes each new connection two round trips.
+                use_native_hstore=False,
             )
+            self._single = save_round_trips(self.engine)
             event.listen(self.engine, "handle_error", _leave_what_only_reads)
             event.listen(self.engine, "checkout", _leave_what_has_ended)
 
@@ -123,7 +128,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A transaction that only reads. Raises `ServiceUnavailable`."""
-        with _translated_faults(), Session(self.engine, expire_on_commit=False) as session:
+        with _translated_faults(), Session(self._single, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -134,9 +139,14 @@ class Database:
         write must be safe to repeat.
         """
         self._before_write()
-        with _translated_faults(), Session(self.engine, expire_on_commit=False) as session:
-            session.connection(execution_options={"writes": True})
+        with _translated_faults(), Session(self._single, expire_on_commit=False) as session:
+            outgoing = None if self.is_sqlite else Outgoing()
+            connection = session.connection(execution_options={"writes": True, "outgoing": outgoing})
             yield session
+            if outgoing is not None:
+                outgoing.is_ending = True
+                session.flush()
+                connection.exec_driver_sql("COMMIT")
             session.commit()
 
     def serialize(self, session: Session, name: str) -> None:
