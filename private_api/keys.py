@@ -148,11 +148,12 @@ def check_key(database: Database, text: str) -> Caller:
         raise Unauthenticated(NOT_A_KEY)
     key_id, secret = match.groups()
     with database.read() as session:
-        row = session.get(ApiKeyRow, key_id)
-        now = database.now(session)
+        found = session.execute(select(ApiKeyRow, database.clock()).where(ApiKeyRow.id == key_id)).one_or_none()
+    row = found and found[0]
     is_right = hmac.compare_digest(_digest(secret), row.secret_sha256 if row else _NO_DIGEST)
-    if row is None or not is_right:
+    if found is None or row is None or not is_right:
         raise Unauthenticated(_UNKNOWN)
+    now = database.told(found[1])
     key = view_key(row, now)
     if key.state is not KeyState.VALID:
         # Only the holder of the secret learns this.

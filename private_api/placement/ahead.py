@@ -29,7 +29,7 @@ from private_api.quotas.running import may_run
 from private_api.tables import AttemptRow, ConsumerRow, TaskRow
 from private_api.tasks.ahead import prepared_ahead, take_from_holder
 from private_api.tasks.limits import phase_limit
-from private_api.tasks.rows import check_fence, lock_task, logger
+from private_api.tasks.rows import check_fence, lock_task_now, logger
 
 
 def left_for_others(
@@ -58,8 +58,6 @@ def take_over_best(session: Session, request: ClaimRequest, claimable: Claimable
 
     Returns its uid.
     """
-    if session.scalar(select(exists().where(AttemptRow.is_ahead, AttemptRow.ended_at.is_(None)))) is not True:
-        return None
     for use_gpu in ([True] if request.gpu_uuid else []) + ([False] if request.accepts_cpu_tasks else []):
         prepared = prepared_ahead().where(
             AttemptRow.consumer != request.consumer,
@@ -87,9 +85,8 @@ def begin_task(database: Database, uid: str, fence: int) -> Settled:
     or if that one drains. Raises `StaleFence`, `TaskNotFound`.
     """
     with database.write() as session:
-        row = lock_task(session, uid)
+        row, now = lock_task_now(database, session, uid)
         check_fence(row, fence)
-        now = database.now(session)
         attempt = session.scalars(
             select(AttemptRow).where(AttemptRow.task_id == row.id, AttemptRow.fence == fence).with_for_update()
         ).one()

@@ -22,7 +22,7 @@ from private_api.recent import AT_ONCE, Recent
 from private_api.tables import ArchiveRow, AttemptRow, Outcome, TaskRow
 from private_api.task_logs import TaskLogs
 from private_api.tasks.ahead import is_prepared_ahead
-from private_api.tasks.read import as_seen_by, last_fence, poll_error, read_queued, view_task
+from private_api.tasks.read import as_seen_by, last_fence, poll_error, read_polled, view_task
 from private_api.tasks.rows import find_task, may_read
 
 _SAMPLE = 20
@@ -72,13 +72,14 @@ def find_output(
     What the latter say of the queue is as `recent` has it.
     """
     with database.read() as session:
+        row, now = read_polled(database, session, uid, caller)
         # Most polls are of tasks that wait.
-        if (queued := read_queued(session, uid, caller)) is not None:
-            raise _pending(session, queued, database.now(session), caller, recent)
-        row = find_task(session, uid, caller)
+        if row.status == Status.QUEUED:
+            raise _pending(session, row, now, caller, recent)
         output = stored_archive(row.output)
         if output is None:
-            raise poll_error(_whole_view(session, row, logs, database.now(session), caller, recent=recent))
+            row = find_task(session, uid, caller)
+            raise poll_error(_whole_view(session, row, logs, now, caller, recent=recent))
         if row.output is not None and row.output.damaged_at is not None:
             detail = "the task finished, but its output's file is damaged on the server; its operator can restore it"
             raise OutputMissing(detail, status=row.status)

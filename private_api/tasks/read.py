@@ -1,7 +1,9 @@
 """What a task's own rows say of it, and the error that answers a poll without an output."""
 
+from datetime import datetime
+
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from contract.access import Caller
 from contract.errors import (
@@ -44,7 +46,9 @@ _POLLED = (
     TaskRow.attempts,
     TaskRow.exit_code,
     TaskRow.detail,
+    TaskRow.warning_count,
 )
+_OUTPUT = ("key", "sha256", "size_bytes", "removed_at", "damaged_at")
 _WORTH_TELLING = frozenset({WaitsFor.CONSUMER, WaitsFor.RESUME, WaitsFor.REPAIR, WaitsFor.HELD_GPU})
 """Waits that last until somebody does something."""
 
@@ -59,16 +63,27 @@ def is_ended(database: Database, uid: str, caller: Caller) -> bool:
     return status.is_terminal
 
 
-def read_queued(session: Session, uid: str, caller: Caller) -> TaskRow | None:
-    """As much of a queued task as a poll tells of or needs, detached, with its input's size; None for any other."""
-    statement = select(*_POLLED, ArchiveRow.size_bytes.label("size_bytes")).join(TaskRow.input)
-    is_there = (TaskRow.uid == uid, is_open_to(caller), TaskRow.deleted_at.is_(None), TaskRow.status == Status.QUEUED)
-    found = session.execute(statement.where(*is_there)).one_or_none()
+def read_polled(database: Database, session: Session, uid: str, caller: Caller) -> tuple[TaskRow, datetime]:
+    """As much of a task as a poll tells of or needs if it is queued or has an output, detached; and the time.
+
+    Its input has its size, its output is whole. Raises `TaskNotFound`.
+    """
+    output = aliased(ArchiveRow)
+    statement = (
+        select(*_POLLED, ArchiveRow.size_bytes.label("size_bytes"), *(getattr(output, name) for name in _OUTPUT))
+        .add_columns(database.clock().label("now"))
+        .join(TaskRow.input)
+        .outerjoin(output, output.id == TaskRow.output_id)
+        .where(TaskRow.uid == uid, is_open_to(caller), TaskRow.deleted_at.is_(None))
+    )
+    found = session.execute(statement).one_or_none()
     if found is None:
-        return None
-    *values, size_bytes = found
-    named = {column.key: value for column, value in zip(_POLLED, values, strict=True)}
-    return TaskRow(**named, input=ArchiveRow(size_bytes=size_bytes))
+        raise TaskNotFound
+    values, (size_bytes, *stored, now) = found[: len(_POLLED)], found[len(_POLLED) :]
+    row = TaskRow(**{column.key: value for column, value in zip(_POLLED, values, strict=True)})
+    row.input = ArchiveRow(size_bytes=size_bytes)
+    row.output = ArchiveRow(**dict(zip(_OUTPUT, stored, strict=True))) if stored[0] is not None else None
+    return row, database.told(now)
 
 
 def poll_error(view: TaskView) -> InferenceError:
