@@ -80,8 +80,9 @@ def _can_wait(statement: str, context: Any) -> bool:
 
 def _begin_nothing(connection: Connection) -> None:
     """Have the driver send what it is given, and nothing else."""
-    # Not by SQLAlchemy's isolation level, which the driver resets with a statement each time.
     driver: Any = connection.connection.dbapi_connection
+    # Not by SQLAlchemy's isolation level: to go to and fro between two that are named, the driver sends a statement.
+    driver.isolation_level = driver.readonly = None
     driver.autocommit = True
 
 

@@ -148,7 +148,7 @@ def test_a_savepoint_takes_back_what_was_sent_along_since(database: Database) ->
 
 
 def test_a_connection_goes_back_as_it_came(postgres_url: str) -> None:
-    database = Database(postgres_url, pool_size=1)
+    database = Database(postgres_url, pool_size=2)
     with contextlib.suppress(ZeroDivisionError), database.write() as session:
         session.execute(select(1)).all()
         raise ZeroDivisionError
