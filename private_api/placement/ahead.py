@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Select, exists, select
 from sqlalchemy.orm import Session
 
 from contract.claims import ClaimRequest
+from contract.errors import StaleFence
 from contract.schemas import Settled
 from contract.statuses import Phase, Status
 from kit.logging import log_task
@@ -29,7 +30,7 @@ from private_api.quotas.running import may_run
 from private_api.tables import AttemptRow, ConsumerRow, TaskRow
 from private_api.tasks.ahead import prepared_ahead, take_from_holder
 from private_api.tasks.limits import phase_limit
-from private_api.tasks.rows import check_fence, lock_task_now, logger
+from private_api.tasks.rows import check_fence, lock_task, logger
 
 
 def left_for_others(
@@ -85,11 +86,8 @@ def begin_task(database: Database, uid: str, fence: int) -> Settled:
     or if that one drains. Raises `StaleFence`, `TaskNotFound`.
     """
     with database.write() as session:
-        row, now = lock_task_now(database, session, uid)
+        row, attempt, now = _lock_attempt(database, session, uid, fence)
         check_fence(row, fence)
-        attempt = session.scalars(
-            select(AttemptRow).where(AttemptRow.task_id == row.id, AttemptRow.fence == fence).with_for_update()
-        ).one()
         if attempt.is_ahead:
             if (why := _why_not(session, row, session.get_one(ConsumerRow, attempt.consumer), now)) is not None:
                 take_from_holder(session, row, now, why)
@@ -99,6 +97,18 @@ def begin_task(database: Database, uid: str, fence: int) -> Settled:
             log_task(logger, uid).info("prepared ahead, may begin: fence=%s consumer=%s", fence, attempt.consumer)
         note_seen(session, attempt.consumer, now)
         return Settled(status=row.status)
+
+
+def _lock_attempt(database: Database, session: Session, uid: str, fence: int) -> tuple[TaskRow, AttemptRow, datetime]:
+    """A task and its attempt of this fence, locked, and the time. Raises `TaskNotFound`, `StaleFence`."""
+    of_fence = (AttemptRow.task_id == TaskRow.id) & (AttemptRow.fence == fence)
+    statement = select(TaskRow, AttemptRow, database.clock()).join(AttemptRow, of_fence).where(TaskRow.uid == uid)
+    found = session.execute(statement.with_for_update(of=(TaskRow, AttemptRow))).one_or_none()
+    if found is None:
+        check_fence(lock_task(session, uid), fence)
+        raise StaleFence
+    row, attempt, now = found
+    return row, attempt, database.told(now)
 
 
 def _why_not(session: Session, row: TaskRow, consumer: ConsumerRow, now: datetime) -> str | None:

@@ -15,9 +15,8 @@ from private_api.archives import ArchiveStore, StoredArchive
 from private_api.database import Database
 from private_api.models import stored_archive
 from private_api.placement.duration import Run, expect_seconds, usual_seconds
-from private_api.placement.occupancy import taking_consumers
 from private_api.placement.places import find_position
-from private_api.placement.waiting import Wait, find_wait, is_of_kind
+from private_api.placement.waiting import Wait, find_wait, read_live
 from private_api.recent import AT_ONCE, Recent
 from private_api.tables import ArchiveRow, AttemptRow, Outcome, TaskRow
 from private_api.task_logs import TaskLogs
@@ -136,9 +135,8 @@ def _estimate_whole(
     runs = recent.get(("runs", row.model_version_id), lambda: _past_runs(session, row))
     if not runs:
         return None
-    of_kind = taking_consumers(now).where(is_of_kind(use_gpu=row.use_gpu)).subquery()
-    count = select(func.count()).select_from(of_kind)
-    consumers = recent.get(("taking", row.use_gpu), lambda: session.scalar(count) or 1)
+    live = read_live(session, now, recent, use_gpu=row.use_gpu)
+    consumers = sum(each.draining_at is None and each.trouble is None for each, _ in live) or 1
     pause_s = max(0.0, (row.not_before - now).total_seconds())
     # Those before it are taken for tasks like the model's usual ones.
     before_s = usual_seconds(runs) * (position // consumers)

@@ -18,6 +18,9 @@ from private_api.tasks.ahead import note_begun
 from private_api.tasks.limits import SizeLimits, phase_limit
 from private_api.tasks.rows import HOLDER_ALONE, check_fence, lock_task_now, move_task, note_return, read_held_task
 
+# Made once: it takes longer than a statement.
+_OTHER = aliased(TaskRow)
+
 
 def show_assignment(database: Database, uid: str, fence: int, sizes: SizeLimits) -> Assignment:
     """The assignment of an attempt that still holds its task. Raises `StaleFence`, `TaskNotFound`."""
@@ -120,6 +123,5 @@ def build_assignment(row: TaskRow, sizes: SizeLimits, attempt: AttemptRow, *, ha
 
 def has_run() -> ColumnElement[bool]:
     """Whether a container of the task's version ran to its end before: only then its task has an exit code."""
-    other = aliased(TaskRow)
-    ended = other.ended_at.is_not(None), other.exit_code.is_not(None)
-    return exists().where(other.model_version_id == TaskRow.model_version_id, *ended).correlate(TaskRow)
+    ended = _OTHER.ended_at.is_not(None), _OTHER.exit_code.is_not(None)
+    return exists().where(_OTHER.model_version_id == TaskRow.model_version_id, *ended).correlate(TaskRow)

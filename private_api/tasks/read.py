@@ -48,7 +48,14 @@ _POLLED = (
     TaskRow.detail,
     TaskRow.warning_count,
 )
-_OUTPUT = ("key", "sha256", "size_bytes", "removed_at", "damaged_at")
+_OUTPUT_ROW = aliased(ArchiveRow)
+_OUTPUT = (
+    _OUTPUT_ROW.key,
+    _OUTPUT_ROW.sha256,
+    _OUTPUT_ROW.size_bytes,
+    _OUTPUT_ROW.removed_at,
+    _OUTPUT_ROW.damaged_at,
+)
 _WORTH_TELLING = frozenset({WaitsFor.CONSUMER, WaitsFor.RESUME, WaitsFor.REPAIR, WaitsFor.HELD_GPU})
 """Waits that last until somebody does something."""
 
@@ -68,12 +75,11 @@ def read_polled(database: Database, session: Session, uid: str, caller: Caller) 
 
     Its input has its size, its output is whole. Raises `TaskNotFound`.
     """
-    output = aliased(ArchiveRow)
     statement = (
-        select(*_POLLED, ArchiveRow.size_bytes.label("size_bytes"), *(getattr(output, name) for name in _OUTPUT))
+        select(*_POLLED, ArchiveRow.size_bytes.label("size_bytes"), *_OUTPUT)
         .add_columns(database.clock().label("now"))
         .join(TaskRow.input)
-        .outerjoin(output, output.id == TaskRow.output_id)
+        .outerjoin(_OUTPUT_ROW, _OUTPUT_ROW.id == TaskRow.output_id)
         .where(TaskRow.uid == uid, is_open_to(caller), TaskRow.deleted_at.is_(None))
     )
     found = session.execute(statement).one_or_none()
@@ -82,7 +88,8 @@ def read_polled(database: Database, session: Session, uid: str, caller: Caller) 
     values, (size_bytes, *stored, now) = found[: len(_POLLED)], found[len(_POLLED) :]
     row = TaskRow(**{column.key: value for column, value in zip(_POLLED, values, strict=True)})
     row.input = ArchiveRow(size_bytes=size_bytes)
-    row.output = ArchiveRow(**dict(zip(_OUTPUT, stored, strict=True))) if stored[0] is not None else None
+    if stored[0] is not None:
+        row.output = ArchiveRow(**{column.key: value for column, value in zip(_OUTPUT, stored, strict=True)})
     return row, database.told(now)
 
 

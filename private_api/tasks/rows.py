@@ -144,6 +144,7 @@ def end_attempts(session: Session, row: TaskRow, now: datetime, *, outcome: Outc
         update(AttemptRow)
         .where(AttemptRow.task_id == row.id, AttemptRow.ended_at.is_(None))
         .values(ended_at=now, outcome=outcome, detail=detail or None, image=row.image)
+        .execution_options(synchronize_session=False)
     )
 
 
