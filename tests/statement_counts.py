@@ -53,9 +53,10 @@ class Asked:
         self.statements[self._kind] += 1
         self.round_trips[self._kind] += self._sends_begin(connection)
 
-    def after_statement(self, _connection: Connection, cursor: Any, *_rest: Any) -> None:
+    def after_statement(self, connection: Connection, cursor: Any, *_rest: Any) -> None:
         """After a statement was sent, or kept to be sent with the next one: then the driver knows of no query."""
-        if getattr(cursor, "query", b"") is not None:
+        # To ask SQLite is a call of a function.
+        if connection.dialect.name == "postgresql" and cursor.query is not None:
             self.round_trips[self._kind] += 1
 
     def on_commit(self, connection: Connection) -> None:
