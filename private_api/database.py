@@ -3,7 +3,6 @@
 import functools
 import logging
 import random
-import select
 import sqlite3
 import threading
 import time
@@ -11,14 +10,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-from sqlalchemy import Connection, ExceptionContext, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    ExceptionContext,
+    create_engine,
+    event,
+    func,
+    inspect,
+    literal,
+    select,
+    text,
+    type_coerce,
+)
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from contract.errors import InvalidRequest, ServiceUnavailable, StorageFull
+from private_api.columns import Instant
+from private_api.postgres import connect_args, leave_what_has_ended
+from private_api.round_trips import Outgoing, save_round_trips
 from private_api.sqlite import prepare_sqlite
 
 logger = logging.getLogger(__name__)
@@ -30,19 +44,6 @@ POOL_SIZE = REQUEST_THREADS + 8
 one of a crowd waits until it is refused. Two processes stay below the 100 connections that PostgreSQL usually has."""
 _SQLITE_TIMEOUT_S = 10
 """How long a transaction waits for another one."""
-_POSTGRES_OPTIONS = (
-    "-c statement_timeout=5000 -c idle_in_transaction_session_timeout=15000 -c lock_timeout=4000 -c timezone=UTC"
-    " -c synchronous_commit=on"
-)
-_CONNECTING = {
-    "connect_timeout": 3,
-    "keepalives": 1,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
-"""How soon a host that vanished is noticed: while it is awaited after 11 s, while it is sent to after 10 s."""
 _AWAY = ("08", "25", "40", "53", "57", "58")
 """The classes of SQLSTATE that speak of the server or of other transactions, never of the statement: a connection or a
 server that fails, one that only reads, a conflict, a lack of something, an operator, the operating system."""
@@ -88,6 +89,7 @@ class Database:
         if self.is_sqlite:
             self.engine = create_engine(url, pool_size=pool_size, connect_args={"timeout": _SQLITE_TIMEOUT_S})
             prepare_sqlite(self.engine)
+            self._single = self.engine
         else:
             self.engine = create_engine(
                 url,
@@ -95,10 +97,13 @@ class Database:
                 max_overflow=0,
                 pool_timeout=3,
                 pool_recycle=1800,
-                connect_args=_connect_args(url),
+                connect_args=connect_args(url),
+                # To look whether there is such a type takes each new connection two round trips.
+                use_native_hstore=False,
             )
+            self._single = save_round_trips(self.engine)
             event.listen(self.engine, "handle_error", _leave_what_only_reads)
-            event.listen(self.engine, "checkout", _leave_what_has_ended)
+            event.listen(self.engine, "checkout", leave_what_has_ended)
 
     def wipe(self) -> bool:
         """Leave nothing of removed rows in SQLite's log of changes. False if somebody reads it right now: try again.
@@ -123,7 +128,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A transaction that only reads. Raises `ServiceUnavailable`."""
-        with _translated_faults(), Session(self.engine, expire_on_commit=False) as session:
+        with _translated_faults(), Session(self._single, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -134,9 +139,13 @@ class Database:
         write must be safe to repeat.
         """
         self._before_write()
-        with _translated_faults(), Session(self.engine, expire_on_commit=False) as session:
-            session.connection(execution_options={"writes": True})
+        with _translated_faults(), Session(self._single, expire_on_commit=False) as session:
+            outgoing = None if self.is_sqlite else Outgoing()
+            connection = session.connection(execution_options={"writes": True, "outgoing": outgoing})
             yield session
+            session.flush()
+            if outgoing is not None:
+                connection.exec_driver_sql("COMMIT")
             session.commit()
 
     def serialize(self, session: Session, name: str) -> None:
@@ -188,11 +197,20 @@ class Database:
 
     def now(self, session: Session) -> datetime:
         """The time by the database's clock, by which leases and deadlines are measured."""
-        if self.is_sqlite:
-            # SQLite runs inside this process, so this process's clock is the database's.
-            return datetime.now(UTC)
-        now: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
-        return now.astimezone(UTC)
+        # SQLite runs inside this process, so this process's clock is the database's.
+        return self.told(datetime.now(UTC) if self.is_sqlite else session.scalars(select(self.clock())).one())
+
+    def clock(self) -> ColumnElement[datetime]:
+        """The same as a column of a statement that is sent anyway; what it answers is for `told`.
+
+        With a lock it is the time at which that was asked for, or if another transaction changed the row meanwhile, the
+        time after that.
+        """
+        return literal(datetime.now(UTC), Instant) if self.is_sqlite else type_coerce(func.clock_timestamp(), Instant)
+
+    def told(self, moment: datetime) -> datetime:
+        """What the time is if the clock says this. Tests set clocks."""
+        return moment
 
     def check(self) -> None:
         """Raises `ServiceUnavailable` unless the database answers."""
@@ -222,23 +240,6 @@ def repeated(work: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Res
         return work(*args, **kwargs)
 
     return repeating
-
-
-def _connect_args(url: str) -> dict[str, Any]:
-    """What each connection is opened with. The URL's query overrides ours: PostgreSQL takes the last of its options."""
-    query = make_url(url).query
-    given = query.get("options", ())
-    options = " ".join([_POSTGRES_OPTIONS, *([given] if isinstance(given, str) else given)])
-    return {**{name: value for name, value in _CONNECTING.items() if name not in query}, "options": options}
-
-
-def _leave_what_has_ended(connection: Any, _record: Any, _proxy: Any) -> None:
-    """A server says nothing unasked: what there is to read is its farewell. To ask each time would be a round trip."""
-    # Not select(): with many long polls open, descriptors are larger than it takes.
-    poller = select.poll()
-    poller.register(connection.fileno(), select.POLLIN)
-    if poller.poll(0):
-        raise InvalidatePoolError
 
 
 def _leave_what_only_reads(context: ExceptionContext) -> None:

@@ -25,6 +25,6 @@ class Failpoint(StrEnum):
     OUTPUT_STORED = "output.stored"
     """The output has its lasting name; the consumer does not know."""
     COMMIT_WRITTEN = "commit.written"
-    """The result is written in a transaction that is not committed."""
+    """The result is ready in a transaction that is not committed."""
     COMMIT_COMMITTED = "commit.committed"
     """The task is finished; the consumer does not know."""

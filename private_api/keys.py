@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 from collections.abc import Collection, Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import and_, or_, select, update
 from sqlalchemy.orm import Session
@@ -35,6 +35,7 @@ USE_NOTED_EVERY = timedelta(minutes=1)
 ENDED_FOR = timedelta(days=1)
 """How long doors are told that a key has ended: longer than what was opened with it can last unnoticed."""
 _NO_DIGEST = "0" * 64
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _UNKNOWN = "this key is not known here; `inference-server keys create` makes one"
 
 
@@ -156,17 +157,17 @@ def check_keys(database: Database, texts: Collection[str]) -> dict[str, Caller |
     if parts:
         with database.read() as session:
             ids = {key_id for key_id, _ in parts.values()}
-            rows = {row.id: row for row in session.scalars(select(ApiKeyRow).where(ApiKeyRow.id.in_(ids)))}
-            now = database.now(session)
+            told = session.execute(select(ApiKeyRow, database.clock()).where(ApiKeyRow.id.in_(ids))).all()
+        rows = {row.id: (row, database.told(now)) for row, now in told}
         for text, (key_id, secret) in parts.items():
             try:
-                found[text] = _judge(database, rows.get(key_id), secret, now)
+                found[text] = _judge(database, *rows.get(key_id, (None, _LONG_AGO)), secret)
             except Unauthenticated as error:
                 found[text] = error
     return found
 
 
-def _judge(database: Database, row: ApiKeyRow | None, secret: str, now: datetime) -> Caller:
+def _judge(database: Database, row: ApiKeyRow | None, now: datetime, secret: str) -> Caller:
     """The caller whose key has this row and this secret. Raises `Unauthenticated`."""
     is_right = hmac.compare_digest(_digest(secret), row.secret_sha256 if row else _NO_DIGEST)
     if row is None or not is_right:

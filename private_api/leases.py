@@ -20,4 +20,5 @@ FENCE_JUMP = 1_000_000
 
 def note_seen(session: Session, consumer: str, now: datetime) -> None:
     """Write that the consumer was seen."""
-    session.execute(update(ConsumerRow).where(ConsumerRow.name == consumer).values(seen_at=now))
+    seen = update(ConsumerRow).where(ConsumerRow.name == consumer).values(seen_at=now)
+    session.execute(seen.execution_options(synchronize_session=False))

@@ -4,8 +4,9 @@ import logging
 import re
 import secrets
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, null, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -14,6 +15,7 @@ from contract.errors import InvalidRequest, ModelExists, ModelNotFound, ModelRet
 from contract.model_versions import ModelChange
 from contract.queries import ModelRegistration
 from contract.schemas import PROCESS_TAG_PREFIX, ArchiveView, ModelView, PullPolicy
+from private_api.archive_rows import keep_archive
 from private_api.archives import ArchiveStore, StoredArchive, Upload
 from private_api.audit.record import record
 from private_api.audit_tables import Action
@@ -30,16 +32,6 @@ _NOT_OF_A_VERSION = {"human_readable_id", "model_available", "replace", "restric
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
-def keep_archive(session: Session, stored: StoredArchive, now: datetime, *, owner: str | None = None) -> ArchiveRow:
-    """Add the row that makes a stored zip visible; `owner` is whose task it is of."""
-    archive = ArchiveRow(
-        key=stored.key, sha256=stored.sha256, size_bytes=stored.size_bytes, owner=owner, created_at=now
-    )
-    session.add(archive)
-    session.flush()
-    return archive
-
-
 def parse_reference(reference: str) -> tuple[str, int | None]:
     """The id and the version that `seg@3` names; None for a plain id. Raises `ModelNotFound`."""
     name, at, number = reference.partition("@")
@@ -52,17 +44,18 @@ def parse_reference(reference: str) -> tuple[str, int | None]:
 
 def find_version(session: Session, reference: str) -> ModelVersionRow:
     """The version that an id or `<id>@<version>` names, of a plain id the default one. Raises `ModelNotFound`."""
-    return _find_version(session, reference, keep=False)
+    row, _ = _find_version(session, reference, null(), keep=False)
+    return row
 
 
-def take_version(session: Session, reference: str) -> ModelVersionRow:
+def take_version(database: Database, session: Session, reference: str) -> tuple[ModelVersionRow, datetime]:
     """The same for something new that will use the version, which nobody can delete until the transaction ends.
 
-    Raises `ModelNotFound`, `ModelRetired`.
+    Also returns the time. Raises `ModelNotFound`, `ModelRetired`.
     """
-    row = _find_version(session, reference, keep=True)
+    row, now = _find_version(session, reference, database.clock(), keep=True)
     refuse_retired(row)
-    return row
+    return row, database.told(now)
 
 
 def name_version(row: ModelVersionRow) -> str:
@@ -225,10 +218,12 @@ def view_archive(row: ArchiveRow | None) -> ArchiveView | None:
     return None if stored is None else ArchiveView(sha256=stored.sha256, size_bytes=stored.size_bytes)
 
 
-def _find_version(session: Session, reference: str, *, keep: bool) -> ModelVersionRow:
+def _find_version(
+    session: Session, reference: str, beside: ColumnElement[Any], *, keep: bool
+) -> tuple[ModelVersionRow, Any]:
     name, number = parse_reference(reference)
     statement = (
-        select(ModelVersionRow)
+        select(ModelVersionRow, beside)
         .join(ModelVersionRow.model)
         .where(ModelRow.human_readable_id == name, ModelVersionRow.deleted_at.is_(None))
         .where(ModelVersionRow.number == (DEFAULT_VERSION if number is None else number))
@@ -237,8 +232,9 @@ def _find_version(session: Session, reference: str, *, keep: bool) -> ModelVersi
         statement = statement.with_for_update(read=True, key_share=True, of=ModelVersionRow)
     # Twice: the first may have waited for a transaction that made another version the default and deleted this one.
     for _ in range(2):
-        if (row := session.scalars(statement).one_or_none()) is not None:
-            return row
+        if (found := session.execute(statement).one_or_none()) is not None:
+            row, value = found
+            return row, value
     if number is not None and _exists(session, name):
         raise ModelNotFound(f"the model {name!r} has no version {number}")
     raise ModelNotFound(f"no model has the human_readable_id {name!r}; GET /api/models/ lists them")

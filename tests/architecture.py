@@ -22,7 +22,7 @@ MAX_LINES = 300
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "private_api": (
         (
-            r"failpoints|columns|image_rules|tables|deployment_tables|image_tables|server_tables|audit_tables|audit(\..*)?|database|sqlite|recent|settling|disk_space|archives|task_logs|watch|settings|migrate|roles|leases|migrations(\..*)?",
+            r"failpoints|columns|image_rules|tables|archive_rows|deployment_tables|image_tables|server_tables|audit_tables|audit(\..*)?|database|postgres|round_trips|sqlite|recent|settling|disk_space|archives|task_logs|watch|settings|migrate|roles|leases|migrations(\..*)?",
         ),
         (r"quotas(\..*)?",),
         (r"absence|models|model_owners|model_versions|keys|key_rules|soundness",),

@@ -39,7 +39,7 @@ def deploy_model(database: Database, reference: str, serving: ServingSpec, calle
     with database.write() as session:
         # Names are compared with those of every other deployment.
         database.serialize(session, "deployment names")
-        version = take_version(session, reference)
+        version, _ = take_version(database, session, reference)
         require_change(version.model, caller)
         human_readable_id = version.model.human_readable_id
         if serving.express and not _HOST_LABEL.fullmatch(human_readable_id):

@@ -51,6 +51,9 @@ class Dispatcher:
             # In one transaction: each would sync the disk, which submissions wait for as well.
             self._delete(done)
             self._note_back()
+            # Whoever adds a bell wakes this loop.
+            if len(page) < _PAGE:
+                break
         return rung
 
     def _delete(self, ids: list[int]) -> None:

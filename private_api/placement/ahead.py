@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Select, exists, select
 from sqlalchemy.orm import Session
 
 from contract.claims import ClaimRequest
+from contract.errors import StaleFence
 from contract.schemas import Settled
 from contract.statuses import Phase, Status
 from kit.logging import log_task
@@ -58,8 +59,6 @@ def take_over_best(session: Session, request: ClaimRequest, claimable: Claimable
 
     Returns its uid.
     """
-    if session.scalar(select(exists().where(AttemptRow.is_ahead, AttemptRow.ended_at.is_(None)))) is not True:
-        return None
     for use_gpu in ([True] if request.gpu_uuid else []) + ([False] if request.accepts_cpu_tasks else []):
         prepared = prepared_ahead().where(
             AttemptRow.consumer != request.consumer,
@@ -87,12 +86,8 @@ def begin_task(database: Database, uid: str, fence: int) -> Settled:
     or if that one drains. Raises `StaleFence`, `TaskNotFound`.
     """
     with database.write() as session:
-        row = lock_task(session, uid)
+        row, attempt, now = _lock_attempt(database, session, uid, fence)
         check_fence(row, fence)
-        now = database.now(session)
-        attempt = session.scalars(
-            select(AttemptRow).where(AttemptRow.task_id == row.id, AttemptRow.fence == fence).with_for_update()
-        ).one()
         if attempt.is_ahead:
             if (why := _why_not(session, row, session.get_one(ConsumerRow, attempt.consumer), now)) is not None:
                 take_from_holder(session, row, now, why)
@@ -102,6 +97,18 @@ def begin_task(database: Database, uid: str, fence: int) -> Settled:
             log_task(logger, uid).info("prepared ahead, may begin: fence=%s consumer=%s", fence, attempt.consumer)
         note_seen(session, attempt.consumer, now)
         return Settled(status=row.status)
+
+
+def _lock_attempt(database: Database, session: Session, uid: str, fence: int) -> tuple[TaskRow, AttemptRow, datetime]:
+    """A task and its attempt of this fence, locked, and the time. Raises `TaskNotFound`, `StaleFence`."""
+    of_fence = (AttemptRow.task_id == TaskRow.id) & (AttemptRow.fence == fence)
+    statement = select(TaskRow, AttemptRow, database.clock()).join(AttemptRow, of_fence).where(TaskRow.uid == uid)
+    found = session.execute(statement.with_for_update(of=(TaskRow, AttemptRow))).one_or_none()
+    if found is None:
+        check_fence(lock_task(session, uid), fence)
+        raise StaleFence
+    row, attempt, now = found
+    return row, attempt, database.told(now)
 
 
 def _why_not(session: Session, row: TaskRow, consumer: ConsumerRow, now: datetime) -> str | None:

@@ -41,19 +41,23 @@ def register_consumer(database: Database, request: ConsumerRegistration, *, owne
                 f"GPU {request.gpu_uuid} is held by consumer {holder.name}, seen {silent_s} s ago; "
                 f"it is free once that one was silent for {LEASE.total_seconds():.0f} s"
             )
-        row = note_consumer(session, request, now, owner)
+        row, _ = note_consumer(database, session, request, owner)
         row.process, row.claim_number = request.process, 0
         return Registered(server_id=session.scalars(select(ServerRow.id)).one())
 
 
-def note_consumer(session: Session, request: ConsumerRegistration, now: datetime, owner: str | None) -> ConsumerRow:
+def note_consumer(
+    database: Database, session: Session, request: ConsumerRegistration, owner: str | None
+) -> tuple[ConsumerRow, datetime]:
     """Write what the consumer says of itself, and that it was seen. A name belongs to the first owner who uses it.
 
-    Returns its row, locked.
+    Returns its row, locked, and the time.
     Raises `PermissionDenied` if the name belongs to another owner.
     """
     # Locked: of two owners who want the name, the second sees that it is taken.
-    row = session.get(ConsumerRow, request.consumer, with_for_update=True)
+    named = select(ConsumerRow, database.clock()).where(ConsumerRow.name == request.consumer)
+    found = session.execute(named.with_for_update(of=ConsumerRow)).one_or_none()
+    row, now = (None, database.now(session)) if found is None else (found[0], database.told(found[1]))
     if row is None:
         row = ConsumerRow(name=request.consumer, owner=owner, first_seen_at=now)
         session.add(row)
@@ -67,7 +71,7 @@ def note_consumer(session: Session, request: ConsumerRegistration, now: datetime
     row.looks_up_images = request.looks_up_images
     row.guards_replicas = request.guards_replicas
     row.seen_at = now
-    return row
+    return row, now
 
 
 def is_overtaken(row: ConsumerRow, request: ClaimRequest) -> bool:

@@ -15,14 +15,13 @@ from private_api.archives import ArchiveStore, StoredArchive
 from private_api.database import Database
 from private_api.models import stored_archive
 from private_api.placement.duration import Run, expect_seconds, usual_seconds
-from private_api.placement.occupancy import taking_consumers
 from private_api.placement.places import find_position
-from private_api.placement.waiting import Wait, find_wait, is_of_kind
+from private_api.placement.waiting import Wait, find_wait, read_live
 from private_api.recent import AT_ONCE, Recent
 from private_api.tables import ArchiveRow, AttemptRow, Outcome, TaskRow
 from private_api.task_logs import TaskLogs
 from private_api.tasks.ahead import is_prepared_ahead
-from private_api.tasks.read import as_seen_by, last_fence, poll_error, read_queued, view_task
+from private_api.tasks.read import as_seen_by, last_fence, poll_error, read_polled, view_task
 from private_api.tasks.rows import find_task, may_read
 
 _SAMPLE = 20
@@ -72,14 +71,16 @@ def find_output(
     What the latter say of the queue is as `recent` has it.
     """
     with database.read() as session:
+        row, now = read_polled(database, session, uid, caller)
         # Most polls are of tasks that wait.
-        if (queued := read_queued(session, uid, caller)) is not None:
-            position = find_position(session, queued, recent)
-            raise pending(session, queued, database.now(session), caller, recent, position=position)
-        row = find_task(session, uid, caller)
-        output = stored_archive(row.output)
+        if row.status == Status.QUEUED:
+            raise pending(session, row, now, caller, recent, position=find_position(session, row, recent))
+        if (output := stored_archive(row.output)) is None:
+            # It may have ended since.
+            row = find_task(session, uid, caller)
+            output = stored_archive(row.output)
         if output is None:
-            raise poll_error(_whole_view(session, row, logs, database.now(session), caller, recent=recent))
+            raise poll_error(_whole_view(session, row, logs, now, caller, recent=recent))
         if row.output is not None and row.output.damaged_at is not None:
             detail = "the task finished, but its output's file is damaged on the server; its operator can restore it"
             raise OutputMissing(detail, status=row.status)
@@ -104,7 +105,7 @@ def pending(
 ) -> InferenceError:
     """What a poll is answered of a queued task that the caller may see: `position` others are before it.
 
-    `row` is as `read_queued` returns it.
+    `row` is as `read_polled` returns it.
     """
     wait = find_wait(session, row, now, recent)
     outlook = Outlook(position, _estimate_whole(session, row, position, wait, now, recent=recent), wait)
@@ -143,9 +144,8 @@ def _estimate_whole(
     runs = recent.get(("runs", row.model_version_id), lambda: _past_runs(session, row))
     if not runs:
         return None
-    of_kind = taking_consumers(now).where(is_of_kind(use_gpu=row.use_gpu)).subquery()
-    count = select(func.count()).select_from(of_kind)
-    consumers = recent.get(("taking", row.use_gpu), lambda: session.scalar(count) or 1)
+    live = read_live(session, now, recent, use_gpu=row.use_gpu)
+    consumers = sum(each.draining_at is None and each.trouble is None for each, _ in live) or 1
     pause_s = max(0.0, (row.not_before - now).total_seconds())
     # Those before it are taken for tasks like the model's usual ones.
     before_s = usual_seconds(runs) * (position // consumers)

@@ -30,8 +30,7 @@ def claim_replica(
     Raises `PermissionDenied` if the consumer belongs to another owner.
     """
     with database.write() as session:
-        now = database.now(session)
-        consumer = note_consumer(session, claim, now, owner)
+        consumer, now = note_consumer(database, session, claim, owner)
         # From here on the consumer's row is locked: its claims run one after the other.
         session.flush()
         hosted = hosted_by(session, claim.consumer)

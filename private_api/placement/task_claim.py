@@ -2,8 +2,8 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Select, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, select, true, update
+from sqlalchemy.orm import Session, joinedload
 
 from contract.claims import ClaimRequest
 from contract.schemas import Assignment
@@ -24,10 +24,12 @@ from private_api.placement.occupancy import (
     may_claim,
     taking_consumers,
 )
+from private_api.placement.surroundings import Surroundings, look_around
 from private_api.placement.waiting import is_of_kind
 from private_api.quotas.running import is_within_quota, may_run
+from private_api.round_trips import add_later
 from private_api.tables import AttemptRow, Outcome, TaskRow
-from private_api.tasks.attempts import build_assignment
+from private_api.tasks.attempts import build_assignment, has_run
 from private_api.tasks.give_back import give_back_unnamed
 from private_api.tasks.limits import SizeLimits, phase_limit
 from private_api.tasks.rows import end_attempts, logger, ring
@@ -47,40 +49,45 @@ def claim_task(
     Raises `PermissionDenied` if the consumer belongs to another owner.
     """
     with database.write() as session:
-        now = database.now(session)
-        consumer = note_consumer(session, request, now, owner)
+        consumer, now = note_consumer(database, session, request, owner)
         # From here on the consumer's row is locked: its claims, of replicas too, run one after the other.
         consumer.trouble, consumer.free_bytes = request.health.trouble, request.health.free_bytes
         session.flush()
         if is_overtaken(consumer, request):
             _pass_bell_on(session, request.uid, now)
             return None
-        if (holds := holdings(consumer, request)) is not None:
+        around = look_around(database, session, request.consumer)
+        if (holds := holdings(consumer, request)) is not None and around.holds_attempts:
             give_back_unnamed(session, request.consumer, holds, now)
             session.flush()
+            around = look_around(database, session, request.consumer)
         if consumer.draining_at is not None or consumer.trouble is not None:
             _pass_bell_on(session, request.uid, now)
             return None
-        # Read again after the wait for the lock: tasks that were queued meanwhile are due.
-        now = database.now(session)
-        hosted = hosted_by(session, request.consumer)
+        # As of after the wait for the lock: tasks that were queued meanwhile are due.
+        now = around.now
+        hosted = hosted_by(session, request.consumer) if around.hosts_replicas else []
         if request.ahead:
             if (left := left_for_others(session, request, hosted, now)) is None:
                 return None
             request = left
-        claimable = may_claim(session, consumer, hosted, now, over=_over(request), ahead=request.ahead)
+        claimable = Claimable(true(), {})
+        if hosted or around.is_replica_wanted:
+            claimable = may_claim(session, consumer, hosted, now, over=_over(request), ahead=request.ahead)
         is_kept_free = request.accepts_cpu_tasks and is_gpu_expected(session, hosted, now, yield_after)
         if is_kept_free:
             request = request.model_copy(update={"accepts_cpu_tasks": False})
-        if not request.ahead and (uid := take_over_best(session, request, claimable, now)) is not None:
+        takes_over = around.is_any_ahead and not request.ahead
+        if takes_over and (uid := take_over_best(session, request, claimable, now)) is not None:
             request = request.model_copy(update={"uid": uid})
             session.flush()
-        task_id = _take_best(database, session, request, claimable, now)
-        if task_id is None:
+            around = look_around(database, session, request.consumer)
+        taken = _take_best(database, session, request, claimable, around)
+        if taken is None:
             if is_kept_free:
                 _pass_bell_on(session, request.uid, now)
             return None
-        row = session.get_one(TaskRow, task_id)
+        row, did_run = taken
         # An earlier attempt whose lease expired can no longer come back.
         end_attempts(session, row, now, outcome=Outcome.LOST)
         attempt = AttemptRow(
@@ -92,12 +99,12 @@ def claim_task(
             is_ahead=request.ahead,
             claimed_at=now,
         )
-        session.add(attempt)
+        add_later(session, attempt)
         row.deadline_at = now + phase_limit(Phase.PREPARING, row.model_version.time_limit_s)
         log_task(logger, row.uid).info(
             "queued -> leased fence=%s consumer=%s%s", row.fence, request.consumer, " ahead" if request.ahead else ""
         )
-        assignment = build_assignment(session, row, sizes, attempt)
+        assignment = build_assignment(row, sizes, attempt, has_run=did_run)
     reach(Failpoint.CLAIM_COMMITTED)
     return assignment
 
@@ -119,18 +126,32 @@ def _pass_bell_on(session: Session, uid: str | None, now: datetime) -> None:
 
 
 def _take_best(
-    database: Database, session: Session, request: ClaimRequest, claimable: Claimable, now: datetime
-) -> int | None:
-    """Take the best task. If other consumers took the last places of its owner's quota meanwhile, take another one."""
+    database: Database,
+    session: Session,
+    request: ClaimRequest,
+    claimable: Claimable,
+    around: Surroundings,
+) -> tuple[TaskRow, bool] | None:
+    """Take the best task. If other consumers took the last places of its owner's quota meanwhile, take another one.
+
+    Returns it, and whether its version has run before.
+    """
+    within_quota = around.within_quota
     while True:
-        candidates = _candidates(request, claimable, may_run(session), now)
+        candidates = _candidates(request, claimable, within_quota, around.now)
         attempt = session.begin_nested()
-        taken = (_take(session, each, request.consumer, now) for each in candidates)
-        task_id = next((found for found in taken if found is not None), None)
-        if task_id is None or is_within_quota(database, session, task_id):
+        ids = (_take(session, each, request.consumer, around.now) for each in candidates)
+        task_id = next((found for found in ids if found is not None), None)
+        if task_id is None:
             attempt.commit()
-            return task_id
+            return None
+        statement = select(TaskRow, has_run()).where(TaskRow.id == task_id).options(joinedload(TaskRow.input))
+        row, did_run = session.execute(statement, execution_options={"populate_existing": True}).one()
+        if is_within_quota(database, session, row, around.running_limit):
+            attempt.commit()
+            return row, did_run
         attempt.rollback()
+        within_quota = may_run(session)
 
 
 def _candidates(

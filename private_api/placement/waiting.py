@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
 
 from contract.quotas import Quota
@@ -66,8 +66,8 @@ def _find_full_quota(session: Session, row: TaskRow, recent: Recent) -> int | No
 
 def _find_queue_wait(session: Session, row: TaskRow, now: datetime, recent: Recent) -> Wait:
     """What keeps consumers from a task that could be claimed now."""
-    live = live_consumers(now).where(is_of_kind(use_gpu=row.use_gpu))
-    consumers = recent.get(("consumers", row.use_gpu), lambda: session.scalars(live).all())
+    live = read_live(session, now, recent, use_gpu=row.use_gpu)
+    consumers, busy = [each for each, _ in live], {each.name for each, is_busy in live if is_busy}
     if not consumers:
         return recent.get(("none", row.use_gpu), lambda: _no_consumer(session, use_gpu=row.use_gpu))
     consumers, drained = [each for each in consumers if each.draining_at is None], len(consumers)
@@ -80,7 +80,6 @@ def _find_queue_wait(session: Session, row: TaskRow, now: datetime, recent: Rece
     consumers, cramped = [each for each in consumers if each.free_bytes is None or each.free_bytes >= need], consumers
     if not consumers:
         return _no_room(need, cramped)
-    busy = recent.get("busy", lambda: set(busy_consumers(session)))
     idle = [consumer for consumer in consumers if consumer.name not in busy]
     if not idle:
         return _all_busy(len(consumers), use_gpu=row.use_gpu)
@@ -96,9 +95,14 @@ def is_of_kind(*, use_gpu: bool) -> ColumnElement[bool]:
     return ConsumerRow.gpu_uuid.is_not(None) if use_gpu else ConsumerRow.accepts_cpu_tasks.is_(True)
 
 
-def busy_consumers(session: Session) -> Sequence[str]:
-    """The names of the consumers that have a task, or had one that may still come back to them."""
-    return session.scalars(select(AttemptRow.consumer).where(AttemptRow.ended_at.is_(None)).distinct()).all()
+def read_live(session: Session, now: datetime, recent: Recent, *, use_gpu: bool) -> Sequence[tuple[ConsumerRow, bool]]:
+    """The consumers that are there for such tasks, as `recent` has them.
+
+    With each, whether it has a task, or had one that may still come back to it.
+    """
+    has_task = exists().where(AttemptRow.consumer == ConsumerRow.name, AttemptRow.ended_at.is_(None))
+    live = live_consumers(now).where(is_of_kind(use_gpu=use_gpu)).add_columns(has_task)
+    return recent.get(("consumers", use_gpu), lambda: [(each, is_busy) for each, is_busy in session.execute(live)])
 
 
 def replicas_by_consumer(session: Session, consumers: Sequence[ConsumerRow]) -> dict[str, list[ReplicaRow]]:

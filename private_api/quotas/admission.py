@@ -54,6 +54,11 @@ class _Excess:
         return f"{say_bytes(self.used)} of {say_bytes(self.limit)} {how}, and this input has {say_bytes(self.added)}"
 
 
+def are_counted(owner: str | None, limits: Limits) -> bool:
+    """Whether anything limits what the owner submits."""
+    return owner is not None and any(limits[quota] is not None for quota in _COUNTED)
+
+
 def check_quotas(session: Session, owner: str | None, limits: Limits, addition: Addition, now: datetime) -> None:
     """Raises `QuotaExceeded` if the owner's quotas have no room for one more submission, as things stand."""
     if owner is None:
@@ -72,7 +77,7 @@ def admit(database: Database, session: Session, owner: str | None, limits: Limit
 
     Of a crowd that finds the last place free, one gets it.
     """
-    if owner is None or all(limits[quota] is None for quota in _COUNTED):
+    if owner is None or not are_counted(owner, limits):
         return
     database.serialize(session, f"quotas of {owner}")
     check_quotas(session, owner, limits, addition, database.now(session))

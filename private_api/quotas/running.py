@@ -6,8 +6,10 @@ of the key that submitted it, else the server's.
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
+from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from contract.quotas import Quota
@@ -40,17 +42,24 @@ def stored_limit(quotas: Limits) -> int | None:
 
 def may_run(session: Session) -> ColumnElement[bool]:
     """The condition that a queued task's owner may run one more, as things stand."""
-    held = (
-        select(TaskRow.owner, func.count())
-        .where(TaskRow.status.in_(HELD), TaskRow.owner.is_not(None))
-        .group_by(TaskRow.owner)
-    )
+    held = [(str(owner), count) for owner, count in session.execute(held_by_owner())]
+    return within_quotas(held, _default(session) if held else None)
+
+
+def held_by_owner() -> Select[str | None, int]:
+    """How many tasks of each owner consumers hold; only of those who have any."""
+    held = select(TaskRow.owner, func.count().label("count")).where(TaskRow.status.in_(HELD))
+    return held.where(TaskRow.owner.is_not(None)).group_by(TaskRow.owner)
+
+
+def within_quotas(held: Iterable[tuple[str, int]], default: int | None) -> ColumnElement[bool]:
+    """The condition that a queued task's owner may run one more beside what is held, with this limit by default."""
     owners_by_count: dict[int, list[str]] = defaultdict(list)
-    for owner, count in session.execute(held):
-        owners_by_count[count].append(str(owner))
+    for owner, count in held:
+        owners_by_count[count].append(owner)
     if not owners_by_count:
         return true()
-    limit = func.coalesce(TaskRow.running_limit, _default(session) or NO_LIMIT)
+    limit = func.coalesce(TaskRow.running_limit, default or NO_LIMIT)
     full = [
         and_(TaskRow.owner.in_(sorted(owners)), limit.between(1, count)) for count, owners in owners_by_count.items()
     ]
@@ -67,37 +76,41 @@ def find_limit(session: Session, row: TaskRow) -> int | None:
 def find_full_quota(session: Session, row: TaskRow) -> int | None:
     """The limit that holds a queued task back; None if none does."""
     limit = find_limit(session, row)
-    return limit if limit is not None and _count_running(session, row) >= limit else None
+    return limit if limit is not None and (session.scalar(_running_of(row.owner)) or 0) >= limit else None
 
 
-def is_within_quota(database: Database, session: Session, task_id: int) -> bool:
+def is_within_quota(database: Database, session: Session, row: TaskRow, default: int | None) -> bool:
     """Whether the owner of a task that this transaction claimed runs no more with it than it may.
 
-    Until the transaction ends, no other claim of a task of this owner gets an answer.
+    `default` is the server's limit. Until the transaction ends, no other claim of a task of this owner gets an answer.
     """
-    row = session.get_one(TaskRow, task_id, populate_existing=True)
-    limit = find_limit(session, row)
-    if limit is None:
+    limit = default if row.running_limit is None else row.running_limit
+    if row.owner is None or not limit:
         return True
     database.serialize(session, f"running tasks of {row.owner}")
-    return _count_running(session, row) <= limit
+    return (session.scalar(_running_of(row.owner)) or 0) <= limit
 
 
-def next_held_back(session: Session, ended: TaskRow) -> TaskRow | None:
-    """The owner's first task that may run now, if it waited for one like `ended`, which just did."""
-    if ended.owner is None:
-        return None
+def next_held_back(owner: str) -> Select[str, bool, datetime]:
+    """Uid, kind and begin of the owner's first task that may run now, if it waited for one of them that just ended."""
+    running = _running_of(owner).scalar_subquery()
+    default = select(ServerRow.running_limit).scalar_subquery()
+    limit = func.coalesce(TaskRow.running_limit, default, NO_LIMIT)
     order = (TaskRow.priority.desc(), TaskRow.not_before, TaskRow.id)
-    waiting = select(TaskRow).where(TaskRow.owner == ended.owner, TaskRow.status == Status.QUEUED, may_run(session))
-    row = session.scalars(waiting.order_by(*order).limit(1)).first()
-    limit = None if row is None else find_limit(session, row)
-    return row if limit is not None and _count_running(session, ended) + 1 >= limit else None
+    first = (
+        select(TaskRow.uid, TaskRow.use_gpu, TaskRow.not_before, limit.label("limit"))
+        .where(TaskRow.owner == owner, TaskRow.status == Status.QUEUED, ~limit.between(1, running))
+        .order_by(*order)
+        .limit(1)
+        .subquery()
+    )
+    was_held_back = and_(first.c.limit != NO_LIMIT, running + 1 >= first.c.limit)
+    return select(first.c.uid, first.c.use_gpu, first.c.not_before).where(was_held_back)
 
 
-def _count_running(session: Session, row: TaskRow) -> int:
-    """How many tasks of this one's owner consumers hold."""
-    held = select(func.count()).where(TaskRow.owner == row.owner, TaskRow.status.in_(HELD))
-    return session.scalar(held) or 0
+def _running_of(owner: str | None) -> Select[int]:
+    """How many of the owner's tasks consumers hold."""
+    return select(func.count()).where(TaskRow.owner == owner, TaskRow.status.in_(HELD))
 
 
 def _default(session: Session) -> int | None:

@@ -1,6 +1,7 @@
 """`/internal/`: the calls of consumers about tasks. No door relays them."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -23,8 +24,10 @@ from contract.schemas import (
 from kit.http_errors import document_errors
 from kit.http_server import stopping_of
 from kit.openapi import ZIP_ANSWER, ZIP_BODY
+from private_api.lanes import Lane
 from private_api.placement.ahead import begin_task
-from private_api.placement.consumers import check_attempt, register_consumer
+from private_api.placement.consumers import register_consumer
+from private_api.placement.holders import Holders
 from private_api.placement.task_claim import claim_task
 from private_api.routes.access import GivenCaller
 from private_api.routes.answers import answer_consumer
@@ -44,12 +47,13 @@ _LONGEST_WAIT_S = 60
 
 def attempt_routes(services: Services) -> APIRouter:
     router = JsonRouter(prefix="/internal", tags=["consumers"], responses=document_errors(StaleFence, TaskNotFound))
-    _add_claims(router, services)
-    _add_attempts(router, services)
+    known = Holders()
+    _add_claims(router, services, known)
+    _add_attempts(router, services, known)
     return router
 
 
-def _add_claims(router: APIRouter, services: Services) -> None:
+def _add_claims(router: APIRouter, services: Services, known: Holders) -> None:
     holders = services.holders
 
     @router.post("/consumers", name="register_consumer", responses=document_errors(Conflict))
@@ -62,15 +66,31 @@ def _add_claims(router: APIRouter, services: Services) -> None:
         """A task for this consumer under a new fence, or null if there is none."""
         assignment = await holders.run(claim_task, request, services.sizes, services.yield_after, owner=caller.owner)
         if assignment is not None:
+            known.note_claim(assignment.uid, assignment.fence, owner=caller.owner, consumer=request.consumer)
             services.watch.notify(assignment.uid)
         return assignment
 
 
-def _add_attempts(parent: APIRouter, services: Services) -> None:
-    database, store, holders = services.database, services.store, services.holders
+def _consumer_finder(holders: Lane, known: Holders) -> Callable[..., AsyncIterator[str | None]]:
+    """The dependency of every call of an attempt: only the consumer that claimed it may call."""
 
-    async def find_consumer(uid: Uid, fence: Fence, caller: GivenCaller) -> str | None:
-        return await holders.run(check_attempt, uid, fence, owner=caller.owner)
+    async def find_consumer(uid: Uid, fence: Fence, caller: GivenCaller) -> AsyncIterator[str | None]:
+        consumer = known.find(uid, fence, owner=caller.owner)
+        if consumer is None:
+            consumer = await holders.run(known.check, uid, fence, owner=caller.owner)
+        try:
+            yield consumer
+        except StaleFence:
+            # It may be over because its consumer went to another owner, which is then what to say.
+            await holders.run(known.recheck, uid, fence, owner=caller.owner)
+            raise
+
+    return find_consumer
+
+
+def _add_attempts(parent: APIRouter, services: Services, known: Holders) -> None:
+    database, store, holders = services.database, services.store, services.holders
+    find_consumer = _consumer_finder(holders, known)
 
     # Before every route of an attempt: only the consumer that claimed it may call.
     router = JsonRouter(prefix="/tasks/{uid}/attempts/{fence}", dependencies=[Depends(find_consumer)])

@@ -39,7 +39,9 @@ def note_begun(session: Session, row: TaskRow) -> None:
     """What runs was begun: nobody takes it over any more."""
     if row.status != Status.RUNNING:
         open_ahead = AttemptRow.task_id == row.id, AttemptRow.ended_at.is_(None), AttemptRow.is_ahead
-        session.execute(update(AttemptRow).where(*open_ahead).values(is_ahead=False))
+        begun = update(AttemptRow).where(*open_ahead).values(is_ahead=False)
+        # Nobody has read the attempt in this transaction.
+        session.execute(begun, execution_options={"synchronize_session": False})
 
 
 def take_from_holder(session: Session, row: TaskRow, now: datetime, why: str) -> None:

@@ -1,7 +1,7 @@
 """The attempt that holds a task: its assignment, its archives, and the heartbeat that keeps its lease."""
 
-from sqlalchemy import exists, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy.orm import aliased, joinedload
 
 from contract.errors import StaleFence
 from contract.heartbeats import Heartbeat, HeartbeatReply
@@ -13,18 +13,22 @@ from private_api.database import Database, repeated
 from private_api.failpoints import Failpoint
 from private_api.leases import LEASE, note_seen
 from private_api.models import stored_archive, view_archive
-from private_api.tables import AttemptRow, ModelVersionRow, TaskRow
+from private_api.tables import AttemptRow, TaskRow
 from private_api.tasks.ahead import note_begun
 from private_api.tasks.limits import SizeLimits, phase_limit
-from private_api.tasks.rows import check_fence, lock_task, move_task, note_return, read_held_task
+from private_api.tasks.rows import HOLDER_ALONE, check_fence, lock_task_now, move_task, note_return, read_held_task
+
+# Made once: it takes longer than a statement.
+_OTHER = aliased(TaskRow)
 
 
 def show_assignment(database: Database, uid: str, fence: int, sizes: SizeLimits) -> Assignment:
     """The assignment of an attempt that still holds its task. Raises `StaleFence`, `TaskNotFound`."""
     with database.read() as session:
         row = read_held_task(session, uid, fence)
-        attempts = select(AttemptRow).where(AttemptRow.task_id == row.id, AttemptRow.fence == fence)
-        return build_assignment(session, row, sizes, session.scalars(attempts).one())
+        attempts = select(AttemptRow, has_run()).where(AttemptRow.task_id == row.id, AttemptRow.fence == fence)
+        attempt, did_run = session.execute(attempts.join(TaskRow, TaskRow.id == AttemptRow.task_id)).one()
+        return build_assignment(row, sizes, attempt, has_run=did_run)
 
 
 @repeated
@@ -35,12 +39,11 @@ def beat_task(database: Database, uid: str, fence: int, beat: Heartbeat) -> Hear
     `TaskNotFound`.
     """
     with database.write() as session:
-        row = lock_task(session, uid)
+        row, now = lock_task_now(database, session, uid)
         check_fence(row, fence)
         if beat.phase is not Phase.PREPARING:
             note_begun(session, row)
         note_return(row)
-        now = database.now(session)
         if beat.phase != row.phase:
             row.deadline_at = now + phase_limit(beat.phase, row.model_version.time_limit_s)
         if beat.is_ready and beat.phase is Phase.PREPARING:
@@ -68,20 +71,20 @@ def beat_task(database: Database, uid: str, fence: int, beat: Heartbeat) -> Hear
 def is_to_end(database: Database, uid: str, fence: int) -> bool:
     """Whether the owner of a held task asked for its end. Raises `StaleFence`, `TaskNotFound`."""
     with database.read() as session:
-        return read_held_task(session, uid, fence).cancel_at is not None
+        return read_held_task(session, uid, fence, *HOLDER_ALONE).cancel_at is not None
 
 
 def attempt_archive(database: Database, uid: str, fence: int, *, of_model: bool) -> StoredArchive:
     """The input of a held task, or its model's archive. Raises `StaleFence`, `TaskNotFound`."""
     with database.read() as session:
-        row = read_held_task(session, uid, fence)
+        row = read_held_task(session, uid, fence, joinedload(TaskRow.input))
         archive = stored_archive(row.model_version.archive if of_model else row.input)
         if archive is None:
             raise StaleFence("the archive of this attempt is no longer stored")
         return archive
 
 
-def build_assignment(session: Session, row: TaskRow, sizes: SizeLimits, attempt: AttemptRow) -> Assignment:
+def build_assignment(row: TaskRow, sizes: SizeLimits, attempt: AttemptRow, *, has_run: bool) -> Assignment:
     """What the holder of a task needs to know. Raises `StaleFence` if its input is no longer stored."""
     version = row.model_version
     task_input = view_archive(row.input)
@@ -99,7 +102,7 @@ def build_assignment(session: Session, row: TaskRow, sizes: SizeLimits, attempt:
         use_gpu=version.use_gpu,
         pull_policy=version.pull_policy,
         isolation=version.isolation,
-        has_run=_has_run(session, version),
+        has_run=has_run,
         time_limit_s=version.time_limit_s,
         memory_limit_bytes=version.memory_limit_bytes,
         shared_memory_bytes=version.shared_memory_bytes,
@@ -118,7 +121,7 @@ def build_assignment(session: Session, row: TaskRow, sizes: SizeLimits, attempt:
     )
 
 
-def _has_run(session: Session, version: ModelVersionRow) -> bool:
-    """Whether a container of this version ran to its end before: only then its task has an exit code."""
-    ended = TaskRow.model_version_id == version.id, TaskRow.ended_at.is_not(None), TaskRow.exit_code.is_not(None)
-    return session.scalar(select(exists().where(*ended))) is True
+def has_run() -> ColumnElement[bool]:
+    """Whether a container of the task's version ran to its end before: only then its task has an exit code."""
+    ended = _OTHER.ended_at.is_not(None), _OTHER.exit_code.is_not(None)
+    return exists().where(_OTHER.model_version_id == TaskRow.model_version_id, *ended).correlate(TaskRow)

@@ -1,10 +1,11 @@
 """What a task's own rows say of it, and the error that answers a poll without an output."""
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from contract.access import Caller
 from contract.errors import (
@@ -47,6 +48,15 @@ _POLLED = (
     TaskRow.attempts,
     TaskRow.exit_code,
     TaskRow.detail,
+    TaskRow.warning_count,
+)
+_OUTPUT_ROW = aliased(ArchiveRow)
+_OUTPUT = (
+    _OUTPUT_ROW.key,
+    _OUTPUT_ROW.sha256,
+    _OUTPUT_ROW.size_bytes,
+    _OUTPUT_ROW.removed_at,
+    _OUTPUT_ROW.damaged_at,
 )
 _WORTH_TELLING = frozenset({WaitsFor.CONSUMER, WaitsFor.RESUME, WaitsFor.REPAIR, WaitsFor.HELD_GPU})
 """Waits that last until somebody does something."""
@@ -62,16 +72,31 @@ def is_ended(database: Database, uid: str, caller: Caller) -> bool:
     return status.is_terminal
 
 
-def read_queued(session: Session, uid: str, caller: Caller) -> TaskRow | None:
-    """As much of a queued task as a poll tells of or needs, detached, with its input's size; None for any other."""
-    statement = select(*_POLLED, ArchiveRow.size_bytes.label("size_bytes")).join(TaskRow.input)
-    is_there = (TaskRow.uid == uid, is_open_to(caller), TaskRow.deleted_at.is_(None), TaskRow.status == Status.QUEUED)
-    found = session.execute(statement.where(*is_there)).one_or_none()
-    return None if found is None else _polled(found)
+def read_polled(database: Database, session: Session, uid: str, caller: Caller) -> tuple[TaskRow, datetime]:
+    """As much of a task as a poll tells of or needs if it is queued or has an output, detached; and the time.
+
+    Its input has its size, its output is whole. Raises `TaskNotFound`.
+    """
+    statement = (
+        select(*_POLLED, ArchiveRow.size_bytes.label("size_bytes"), *_OUTPUT)
+        .add_columns(database.clock().label("now"))
+        .join(TaskRow.input)
+        .outerjoin(_OUTPUT_ROW, _OUTPUT_ROW.id == TaskRow.output_id)
+        .where(TaskRow.uid == uid, is_open_to(caller), TaskRow.deleted_at.is_(None))
+    )
+    found = session.execute(statement).one_or_none()
+    if found is None:
+        raise TaskNotFound
+    values, (size_bytes, *stored, now) = found[: len(_POLLED)], found[len(_POLLED) :]
+    row = TaskRow(**{column.key: value for column, value in zip(_POLLED, values, strict=True)})
+    row.input = ArchiveRow(size_bytes=size_bytes)
+    if stored[0] is not None:
+        row.output = ArchiveRow(**{column.key: value for column, value in zip(_OUTPUT, stored, strict=True)})
+    return row, database.told(now)
 
 
 def read_all_queued(session: Session, uids: Collection[str]) -> dict[str, TaskRow]:
-    """The same of those of the tasks that are queued, whoever asks, by uid."""
+    """The same of those of the tasks that are queued, without outputs, whoever asks, by uid."""
     statement = select(TaskRow.uid, *_POLLED, ArchiveRow.size_bytes).join(TaskRow.input)
     are_there = (TaskRow.uid.in_(uids), TaskRow.deleted_at.is_(None), TaskRow.status == Status.QUEUED)
     return {uid: _polled(values) for uid, *values in session.execute(statement.where(*are_there))}

@@ -10,12 +10,13 @@ from contract.access import Caller
 from contract.errors import IdempotencyConflict, InputMissing, QuotaExceeded
 from contract.reruns import RerunVersion
 from kit.logging import log_task
+from private_api.archive_rows import add_archive
 from private_api.archives import ArchiveStore, StoredArchive
 from private_api.audit.record import record
 from private_api.audit_tables import Action
 from private_api.database import Database
 from private_api.model_owners import require_use
-from private_api.models import keep_archive, name_version, stored_archive, take_version
+from private_api.models import name_version, stored_archive, take_version
 from private_api.quotas.admission import Addition, admit
 from private_api.quotas.limits import NO_LIMITS, Limits, limits_of
 from private_api.quotas.running import stored_limit
@@ -64,11 +65,10 @@ def rerun_task(
     stored = _share_input(store, source, new_uid)
     try:
         with database.write() as session:
-            version = take_version(session, _reference(first, options.version))
+            version, now = take_version(database, session, _reference(first, options.version))
             require_use(version.model, owner)
             admit(database, session, owner, limits, Addition(stored.size_bytes, is_upload=False))
-            now = database.now(session)
-            archive = keep_archive(session, stored, now, owner=owner)
+            archive = add_archive(session, stored, now, owner=owner)
             key, label = options.idempotency_key, first.label
             task = NewTask(new_uid, owner, version, archive, options.priority, key, label, running_limit, rerun_of=uid)
             queue_task(session, task, now)

@@ -3,15 +3,18 @@
 import logging
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, or_, select, true, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, case, insert, or_, select, true, update
+from sqlalchemy.orm import Session, lazyload, load_only
+from sqlalchemy.sql.base import ExecutableOption
 
 from contract.access import Caller, Scope
 from contract.broker import queue_for
 from contract.errors import StaleFence, TaskNotFound
 from contract.statuses import TRANSITIONS, Reason, Status
 from kit.logging import log_task
+from private_api.database import Database
 from private_api.quotas.running import next_held_back
+from private_api.round_trips import LATER, add_later
 from private_api.tables import AttemptRow, OutboxRow, Outcome, TaskRow
 
 logger = logging.getLogger("private_api.tasks")
@@ -46,17 +49,21 @@ def find_task(session: Session, uid: str, caller: Caller) -> TaskRow:
     return row
 
 
-def read_task(session: Session, uid: str) -> TaskRow:
+HOLDER_ALONE = (load_only(TaskRow.status, TaskRow.fence, TaskRow.cancel_at), lazyload(TaskRow.model_version))
+"""To read no more of a task than what `check_fence` looks at, and whether its owner asked for its end."""
+
+
+def read_task(session: Session, uid: str, *options: ExecutableOption) -> TaskRow:
     """The task, deleted or not, without a lock. Raises `TaskNotFound`."""
-    row = session.scalars(select(TaskRow).where(TaskRow.uid == uid)).one_or_none()
+    row = session.scalars(select(TaskRow).where(TaskRow.uid == uid).options(*options)).one_or_none()
     if row is None:
         raise TaskNotFound
     return row
 
 
-def read_held_task(session: Session, uid: str, fence: int) -> TaskRow:
+def read_held_task(session: Session, uid: str, fence: int, *options: ExecutableOption) -> TaskRow:
     """The task if this attempt holds it, without a lock. Raises `TaskNotFound`, `StaleFence`."""
-    row = read_task(session, uid)
+    row = read_task(session, uid, *options)
     check_fence(row, fence)
     return row
 
@@ -71,6 +78,18 @@ def lock_task(session: Session, uid: str, caller: Caller | None = None) -> TaskR
     if row is None:
         raise TaskNotFound
     return row
+
+
+def lock_task_now(
+    database: Database, session: Session, uid: str, *options: ExecutableOption
+) -> tuple[TaskRow, datetime]:
+    """The same, and the time. Raises `TaskNotFound`."""
+    statement = select(TaskRow, database.clock()).where(TaskRow.uid == uid).options(*options)
+    found = session.execute(statement.with_for_update(of=TaskRow)).one_or_none()
+    if found is None:
+        raise TaskNotFound
+    row, now = found
+    return row, database.told(now)
 
 
 def check_fence(row: TaskRow, fence: int) -> None:
@@ -109,8 +128,14 @@ def end_task(
     move_task(row, status)
     end_attempts(session, row, now, outcome=reason or Outcome.FINISHED, detail=detail)
     # Its bell may have rung while the owner's quota held it back.
-    if was_held and (held_back := next_held_back(session, row)) is not None:
-        ring(session, held_back)
+    if was_held and row.owner is not None:
+        session.flush()
+        uid, use_gpu, due_at = (held_back := next_held_back(row.owner).subquery()).c
+        queue = case((use_gpu, queue_for(use_gpu=True)), else_=queue_for(use_gpu=False))
+        bells = insert(OutboxRow).from_select(
+            ["queue", "uid", "due_at"], select(queue, uid, due_at).select_from(held_back)
+        )
+        session.execute(bells.inline(), execution_options=LATER)
 
 
 def end_cancelled(session: Session, row: TaskRow, now: datetime) -> None:
@@ -124,6 +149,7 @@ def end_attempts(session: Session, row: TaskRow, now: datetime, *, outcome: Outc
         update(AttemptRow)
         .where(AttemptRow.task_id == row.id, AttemptRow.ended_at.is_(None))
         .values(ended_at=now, outcome=outcome, detail=detail or None, image=row.image)
+        .execution_options(synchronize_session=False)
     )
 
 
@@ -145,7 +171,7 @@ def return_to_queue(session: Session, row: TaskRow, due_at: datetime) -> None:
 
 def ring(session: Session, row: TaskRow) -> None:
     """Add the bell of a queued task to the outbox."""
-    session.add(OutboxRow(queue=queue_for(row.use_gpu), uid=row.uid, due_at=row.not_before))
+    add_later(session, OutboxRow(queue=queue_for(row.use_gpu), uid=row.uid, due_at=row.not_before))
 
 
 def _why(row: TaskRow) -> str:

@@ -2,23 +2,26 @@
 
 import json
 
+from sqlalchemy.orm import joinedload
+
 from contract.errors import InvalidRequest, StaleFence
 from contract.schemas import Commit, Failure, Release, Settled
 from contract.statuses import Reason, Status
 from kit.failpoints import reach
+from private_api.archive_rows import add_archive
 from private_api.archives import ArchiveStore, StoredArchive, Upload
 from private_api.database import Database, repeated
 from private_api.failpoints import Failpoint
-from private_api.models import keep_archive
 from private_api.tables import Outcome, TaskRow
 from private_api.tasks.blame import ends_task
 from private_api.tasks.limits import MAX_INFRASTRUCTURE_FAILURES, backoff
 from private_api.tasks.rows import (
+    HOLDER_ALONE,
     check_fence,
     end_attempts,
     end_cancelled,
     end_task,
-    lock_task,
+    lock_task_now,
     note_return,
     read_task,
     requeue_task,
@@ -33,7 +36,7 @@ def output_key(uid: str, fence: int, sha256: str) -> str:
 def check_holder(database: Database, uid: str, fence: int) -> None:
     """Raises `StaleFence` or `TaskNotFound` for an upload that could never be committed, before it is read."""
     with database.read() as session:
-        row = read_task(session, uid)
+        row = read_task(session, uid, *HOLDER_ALONE)
         if not (row.status == Status.FINISHED and row.fence == fence):
             check_fence(row, fence)
 
@@ -54,14 +57,13 @@ def commit_output(database: Database, store: ArchiveStore, uid: str, fence: int,
     """
     key = output_key(uid, fence, commit.sha256)
     with database.write() as session:
-        row = lock_task(session, uid)
+        row, now = lock_task_now(database, session, uid, joinedload(TaskRow.output))
         if row.status == Status.FINISHED and row.fence == fence and _output_sha256(row) == commit.sha256:
             return Settled(status=Status.FINISHED)
         if _ended_by_cancel(row, fence):
             return Settled(status=Status.CANCELLED)
         check_fence(row, fence)
         note_return(row)
-        now = database.now(session)
         if row.cancel_at is not None:
             end_cancelled(session, row, now)
             return Settled(status=Status.CANCELLED)
@@ -69,13 +71,12 @@ def commit_output(database: Database, store: ArchiveStore, uid: str, fence: int,
         if not path.is_file() or path.stat().st_size != commit.size_bytes:
             raise InvalidRequest("no output of this sha256 and size was uploaded under this fence")
         stored = StoredArchive(key, commit.sha256, commit.size_bytes)
-        row.output = keep_archive(session, stored, now, owner=row.owner)
+        row.output_id = add_archive(session, stored, now, owner=row.owner)
         row.exit_code, row.image = commit.exit_code, commit.image or row.image
         # ASCII: any text in it can be stored.
         row.warnings = json.dumps(commit.warnings) if commit.warnings else None
         row.warning_count = max(commit.warning_count, len(commit.warnings))
         end_task(session, row, Status.FINISHED, now)
-        session.flush()
         reach(Failpoint.COMMIT_WRITTEN)
     reach(Failpoint.COMMIT_COMMITTED)
     return Settled(status=Status.FINISHED)
@@ -85,12 +86,11 @@ def commit_output(database: Database, store: ArchiveStore, uid: str, fence: int,
 def fail_task(database: Database, uid: str, fence: int, failure: Failure) -> Settled:
     """End the task for a reason its owner should see. Idempotent. Raises `StaleFence`, `TaskNotFound`."""
     with database.write() as session:
-        row = lock_task(session, uid)
+        row, now = lock_task_now(database, session, uid)
         if _ended_by_cancel(row, fence) or (row.fence == fence and row.reason == failure.reason):
             return Settled(status=row.status)
         check_fence(row, fence)
         note_return(row)
-        now = database.now(session)
         row.exit_code, row.image = failure.exit_code, failure.image or row.image
         if row.cancel_at is not None or failure.reason is Reason.CANCELLED:
             end_cancelled(session, row, now)
@@ -106,9 +106,8 @@ def release_task(database: Database, uid: str, fence: int, release: Release) -> 
     The fence moves, so the holder cannot come back and a repeated call is refused. Raises `StaleFence`, `TaskNotFound`.
     """
     with database.write() as session:
-        row = lock_task(session, uid)
+        row, now = lock_task_now(database, session, uid)
         check_fence(row, fence)
-        now = database.now(session)
         row.fence += 1
         if not release.blameless:
             row.infrastructure_failures += 1

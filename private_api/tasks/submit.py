@@ -4,7 +4,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import ScalarSelect, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -13,6 +13,7 @@ from contract.errors import IdempotencyConflict, ModelNotFound, ModelRetired, Pe
 from contract.statuses import Status
 from kit.failpoints import reach
 from kit.logging import log_task
+from private_api.archive_rows import add_archive
 from private_api.archives import ArchiveStore, Upload
 from private_api.audit.record import record
 from private_api.audit_tables import Action
@@ -21,15 +22,15 @@ from private_api.failpoints import Failpoint
 from private_api.model_owners import require_use
 from private_api.models import (
     find_version,
-    keep_archive,
     name_version,
     parse_reference,
     refuse_retired,
     take_version,
 )
-from private_api.quotas.admission import Addition, admit, check_quotas
+from private_api.quotas.admission import Addition, admit, are_counted, check_quotas
 from private_api.quotas.limits import NO_LIMITS, Limits, limits_of
 from private_api.quotas.running import stored_limit
+from private_api.round_trips import add_later
 from private_api.tables import ArchiveRow, ModelVersionRow, TaskRow
 from private_api.tasks.rows import logger, ring
 
@@ -41,7 +42,7 @@ class NewTask:
     uid: str
     owner: str | None
     version: ModelVersionRow
-    input: ArchiveRow
+    input_id: ScalarSelect[int]
     priority: int
     idempotency_key: str | None
     label: str | None
@@ -68,7 +69,8 @@ def check_submission(
             require_use(version.model, caller.owner)
             refuse_retired(version)
             limits, addition = limits_of(caller, defaults), Addition(size_bytes)
-            check_quotas(session, caller.owner, limits, addition, database.now(session))
+            if are_counted(caller.owner, limits):
+                check_quotas(session, caller.owner, limits, addition, database.now(session))
         except (ModelNotFound, PermissionDenied, ModelRetired, QuotaExceeded):
             # Whoever repeats a submission gets its uid, whatever became of the model meanwhile.
             if find_by_key(session, idempotency_key, caller.owner) is None:
@@ -101,11 +103,10 @@ def submit_task(
     reach(Failpoint.SUBMIT_STORED)
     try:
         with database.write() as session:
-            version = take_version(session, reference)
+            version, now = take_version(database, session, reference)
             require_use(version.model, caller.owner)
             admit(database, session, caller.owner, limits_of(caller, defaults), Addition(stored.size_bytes))
-            now = database.now(session)
-            archive = keep_archive(session, stored, now, owner=caller.owner)
+            archive = add_archive(session, stored, now, owner=caller.owner)
             running_limit = stored_limit(caller.quotas)
             task = NewTask(uid, caller.owner, version, archive, priority, idempotency_key, label, running_limit)
             queue_task(session, task, now)
@@ -137,11 +138,11 @@ def queue_task(session: Session, task: NewTask, now: datetime) -> None:
         status=Status.QUEUED,
         fence=0,
         not_before=now,
-        input_id=task.input.id,
+        input_id=task.input_id,
         rerun_of=task.rerun_of,
         created_at=now,
     )
-    session.add(row)
+    add_later(session, row)
     ring(session, row)
 
 
