@@ -1,7 +1,7 @@
 """What the queue itself costs: one task after the other through a private API whose consumers run nothing.
 
     .venv/bin/python -m benchmarks.queue_core [--tasks 30] [--seconds 4] [--consumers 4]
-        [--database postgres|sqlite] [--texts CALL]
+        [--database postgres|sqlite] [--texts CALL] [--json FILE]
 
 A client with a key submits, polls once and fetches; a consumer claims, fetches the input, asks whether it may begin,
 beats twice, watches for a cancel, appends to the log, uploads and commits: all over HTTP, from this process. First
@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
+from benchmarks import figures
 from benchmarks.janitor import create_table, database_of, insert
 from contract.access import Caller, Scope
 from contract.claims import ClaimRequest
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--consumers", type=int, default=4)
     parser.add_argument("--database", choices=("postgres", "sqlite"), default="postgres")
     parser.add_argument("--texts", choices=(*KINDS, LOOPS), help="Print the statements of one such call, too.")
+    figures.add_option(parser)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, database_of(arguments.database, Path(name)) as database:
         create_table(database)
@@ -75,7 +77,7 @@ def main() -> None:
                 life.by = asked.by
                 for _ in range(arguments.tasks):
                     life.live(MODEL)
-            say_counts(asked, arguments.tasks)
+            trips = say_counts(asked, arguments.tasks)
             lives = [make_life(api, stack, key, f"side-{each}", folder) for each in range(arguments.consumers)]
             over_http = rate_of(lambda each: lambda: lives[each].live(MODEL), arguments.consumers, arguments.seconds)
 
@@ -86,6 +88,10 @@ def main() -> None:
     say_rate("a bare durable insert of one row", bare, bare)
     say_rate("tasks over HTTP, client and server in one process", over_http, bare)
     say_rate(f"tasks by the rules (goal: {GOAL_RATE}/s)", by_rules, bare)
+    rate = figures.compared("tasks by the rules", by_rules, "/s", bare, goal=figures.at_least(GOAL_RATE))
+    over = figures.compared("tasks over HTTP", over_http, "/s", bare)
+    asking = figures.Figure("round trips of a task", trips, "", goal=figures.at_most(GOAL_TRIPS))
+    figures.record(arguments.json, rate, over, asking)
     if arguments.texts:
         say_texts(asked, arguments.texts)
 
@@ -103,8 +109,8 @@ def reset(asked: Asked) -> None:
         counter.clear()
 
 
-def say_counts(asked: Asked, tasks: int) -> None:
-    """Print a row for each kind of call, of one task."""
+def say_counts(asked: Asked, tasks: int) -> float:
+    """Print a row for each kind of call, of one task. Returns how many round trips it takes."""
     print(f"{'per task':10} {'statements':>10} {'round trips':>12} {'commits':>8}")
     counters = asked.statements, asked.round_trips, asked.commits
     for kind in (*KINDS, LOOPS):
@@ -113,6 +119,7 @@ def say_counts(asked: Asked, tasks: int) -> None:
     total = [(counter.total() - counter[LOOPS]) / tasks for counter in counters]
     goal = f"   (goal: at most {GOAL_TRIPS} round trips)"
     print(f"{'all calls':10} {total[0]:10.1f} {total[1]:12.1f} {total[2]:8.1f}{goal}", flush=True)
+    return total[1]
 
 
 def say_rate(what: str, rate: float, bare: float) -> None:

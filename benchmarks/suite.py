@@ -74,7 +74,7 @@ ENTRIES = (
         "--ended 1000,100000,1000000 --queued 1000,10000,100000 --claims 1000",
         _DATABASE,
     ),
-    Entry("queue-core", "queue_core", "", "", _DATABASE),
+    Entry("queue-core", "queue_core", "--tasks 10", "--tasks 100 --seconds 10", _DATABASE),
     Entry("janitor", "janitor", "--tasks 20000 --due 200 --logs 2000", "", _DATABASE),
     Entry("grpc", "grpc", "--rounds 1 --seconds 1", "", _COMPOSE),
     Entry("front", "front", "--rounds 1 --seconds 1", "", _COMPOSE),
