@@ -161,13 +161,14 @@ def check_keys(database: Database, texts: Collection[str]) -> dict[str, Caller |
         rows = {row.id: (row, database.told(now)) for row, now in told}
         for text, (key_id, secret) in parts.items():
             try:
-                found[text] = _judge(database, *rows.get(key_id, (None, _LONG_AGO)), secret)
+                row, now = rows.get(key_id, (None, _LONG_AGO))
+                found[text] = _judge(database, row, secret, now)
             except Unauthenticated as error:
                 found[text] = error
     return found
 
 
-def _judge(database: Database, row: ApiKeyRow | None, now: datetime, secret: str) -> Caller:
+def _judge(database: Database, row: ApiKeyRow | None, secret: str, now: datetime) -> Caller:
     """The caller whose key has this row and this secret. Raises `Unauthenticated`."""
     is_right = hmac.compare_digest(_digest(secret), row.secret_sha256 if row else _NO_DIGEST)
     if row is None or not is_right:

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import event, func, select, update
@@ -15,11 +16,13 @@ from contract.errors import OutputMissing, TaskPending
 from contract.queries import ModelRegistration
 from contract.statuses import Reason, Status
 from private_api.archives import ArchiveStore
+from private_api.database import Database
 from private_api.loops.dispatcher import Dispatcher
 from private_api.loops.endings import Endings
 from private_api.loops.janitor import Janitor
 from private_api.loops.orphans import ORPHAN_AGE_S, Orphans
 from private_api.models import register_model
+from private_api.placement import outlook
 from private_api.placement.outlook import find_output, show_task
 from private_api.placement.places import find_position, find_positions
 from private_api.recent import AT_ONCE, Recent
@@ -295,6 +298,27 @@ def test_the_position_in_a_long_queue_is_the_one_that_counting_gives(harness: Ha
     with pytest.raises(TaskPending) as raised:
         find_output(harness.database, harness.store, harness.logs, last, ANONYMOUS)
     assert raised.value.to_body()["position"] == [row.uid for row in rows].index(last)
+
+
+def test_a_poll_in_the_moment_in_which_a_task_ends_is_not_told_that_its_output_is_gone(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = harness.submit_and_claim()
+    harness.beat(held)
+    read = outlook.read_polled
+
+    def read_and_end(database: Database, *rest: Any) -> tuple[TaskRow, datetime]:
+        found = read(database, *rest)
+        harness.commit(held)
+        return found
+
+    monkeypatch.setattr(outlook, "read_polled", read_and_end)
+    try:
+        output = find_output(harness.database, harness.store, harness.logs, held.uid, ANONYMOUS)
+        assert output.size_bytes == len(b"output")
+    except TaskPending:
+        # A transaction of SQLite reads as of its begin.
+        assert harness.database.is_sqlite
 
 
 def test_a_poll_says_the_same_as_the_task_s_status(harness: Harness) -> None:
