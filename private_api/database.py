@@ -32,7 +32,7 @@ from sqlalchemy.orm import Session
 from contract.errors import InvalidRequest, ServiceUnavailable, StorageFull
 from private_api.columns import Instant
 from private_api.postgres import connect_args, leave_what_has_ended
-from private_api.round_trips import Outgoing, save_round_trips
+from private_api.round_trips import COMMIT, Outgoing, save_round_trips
 from private_api.sqlite import prepare_sqlite
 
 logger = logging.getLogger(__name__)
@@ -144,8 +144,9 @@ class Database:
             connection = session.connection(execution_options={"writes": True, "outgoing": outgoing})
             yield session
             session.flush()
-            if outgoing is not None:
-                connection.exec_driver_sql("COMMIT")
+            # Unless whoever opened it has rolled it back.
+            if outgoing is not None and session.in_transaction():
+                connection.exec_driver_sql(COMMIT)
             session.commit()
 
     def serialize(self, session: Session, name: str) -> None:

@@ -9,6 +9,7 @@ statement is raised later, by what it was sent along with.
 from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg2  # type: ignore[import-untyped]
 from sqlalchemy import Connection, Engine, event, insert
 from sqlalchemy.orm import Session
 
@@ -16,6 +17,8 @@ from private_api.columns import Base
 
 LATER = {"later": True}
 """Execution options of an INSERT of which nobody asks which ids it gave; it must be `inline()`."""
+COMMIT = "COMMIT"
+"""The statement that ends a transaction, and what PostgreSQL says of one that it kept; of another, `ROLLBACK`."""
 _IDLE = 0
 """What libpq says of a connection without a transaction."""
 
@@ -69,6 +72,9 @@ def _send_many(cursor: Any, statement: str, parameters: Any, context: Any) -> bo
     if not _can_wait(statement, context):
         texts, outgoing.texts = outgoing.texts, []
         cursor.execute(b";\n".join(texts))
+        if statement == COMMIT and cursor.statusmessage != COMMIT:
+            # Whoever caught the error of a statement would take this for kept.
+            raise psycopg2.OperationalError("a statement of the transaction had failed, so nothing of it is kept")
     return True
 
 

@@ -5,12 +5,14 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
 from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from contract.claims import ClaimRequest
@@ -68,6 +70,22 @@ def test_what_benchmarks_measure_is_durable_whatever_tests_do(postgres: Postgres
 def test_what_a_statement_is_not_to_blame_for_is_unavailable(postgres_database: Database, code: str) -> None:
     with pytest.raises(ServiceUnavailable), postgres_database.write() as session:
         fail_with(session, code)
+
+
+def test_a_transaction_whose_error_was_caught_is_not_taken_for_kept(postgres_database: Database) -> None:
+    with postgres_database.write() as session:
+        session.execute(text("CREATE TABLE counted (n integer NOT NULL)"))
+
+    def go_on() -> None:
+        with postgres_database.write() as session:
+            session.execute(text("INSERT INTO counted VALUES (1)"))
+            with suppress(DBAPIError):
+                fail_with(session, "22000")
+
+    with pytest.raises(ServiceUnavailable):
+        go_on()
+    with postgres_database.read() as session:
+        assert list(session.scalars(text("SELECT n FROM counted"))) == []
 
 
 def test_a_full_disk_is_told_by_its_code_in_any_language(postgres_database: Database) -> None:
