@@ -125,7 +125,7 @@ def test_a_connection_that_needs_a_second_packet_is_not_an_outage() -> None:
         stack.enter_context(socket.create_connection(address))
         door = stack.enter_context(serve_door(f"http://127.0.0.1:{address[1]}"))
         client = stack.enter_context(open_socket(door))
-        client.sendall(f"GET /api/tasks/{UNKNOWN_UID} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        client.sendall(b"GET /api/models/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
         wait_until(lambda: is_connecting(address[1]), "the door asks for a connection")
         listener.settimeout(DEADLINE_S)
         stack.enter_context(listener.accept()[0])
