@@ -5,6 +5,7 @@ A lone poll is asked at once. Of a crowd's polls hundreds ride in one call, whic
 
 import asyncio
 import re
+from contextvars import Context
 
 import httpx
 from pydantic import ValidationError
@@ -47,7 +48,8 @@ class Polls:
         answer: asyncio.Future[str | None] = loop.create_future()
         self._waiting.append((Poll.model_construct(uid=uid, key=key), answer))
         if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask_all())
+            # In a context of its own: what it asks and logs is not the request of the poll that came first.
+            self._asking = asyncio.create_task(self._ask_all(), context=Context())
         return await answer
 
     async def _ask_all(self) -> None:
