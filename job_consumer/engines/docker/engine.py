@@ -154,12 +154,12 @@ class DockerEngine(DockerStorage, DockerNetworks):
             with engine_errors():
                 if left_s > 0:
                     self._hold(key, min(left_s, slice_s), condition)
-                status, ended = self._look(key)
-            if ended is not None:
-                return ended
+                state = self._state(key)
+            if state["Status"] in ENDED:
+                return self._exit_state(key)
             if left_s <= 0:
                 return None
-            if status == "created":
+            if state["Status"] == "created":
                 # It is not running yet, so the first condition would answer at once, time and again.
                 condition, slice_s = "next-exit", 1.0
 
@@ -222,7 +222,7 @@ class DockerEngine(DockerStorage, DockerNetworks):
                     raise start_error(error) from error
                 # The Engine reserves the name before it shows the container, and frees it after it hides it.
                 with suppress(RunVanished):
-                    return _status(self._inspect(spec.key))
+                    return str(self._state(spec.key)["Status"])
                 if monotonic() > deadline or self._closing.wait(CONFLICT_PAUSE_S):
                     raise
             else:
@@ -251,15 +251,17 @@ class DockerEngine(DockerStorage, DockerNetworks):
             if not is_read_timeout(error):
                 raise
 
-    def _look(self, key: RunKey) -> tuple[str, ExitState | None]:
-        """What the container does, in the Engine's word, and how it ended if it has.
+    def _exit_state(self, key: RunKey) -> ExitState:
+        """Raises `EngineUnavailable` while the Engine stops: new connections are refused then, ours may still live."""
+        with engine_errors(), closing(self._connect(self._client().api_version)) as client:
+            return exit_state(client, describe_run(client, key))
 
-        It is asked for on a new connection: an Engine that stops refuses those, while ours may still live.
-        """
-        with closing(self._connect(self._client().api_version)) as client:
-            container = describe_run(client, key)
-            status = _status(container)
-            return status, exit_state(client, container) if status in ENDED else None
+    def _state(self, key: RunKey) -> dict[str, Any]:
+        """The container's `State`."""
+        state: dict[str, Any] = self._inspect(key)["State"]
+        if state["Status"] == "removing":
+            raise RunVanished(key.name)
+        return state
 
     def _inspect(self, key: RunKey) -> dict[str, Any]:
         return describe_run(self._client(), key)
@@ -280,10 +282,3 @@ class DockerEngine(DockerStorage, DockerNetworks):
         if self._host is None:
             self._host = describe_host(self._client(), self._work_dir, self._work_volume)
         return self._host
-
-
-def _status(container: Mapping[str, Any]) -> str:
-    status = str(container["State"]["Status"])
-    if status == "removing":
-        raise RunVanished(container["Name"].removeprefix("/"))
-    return status
